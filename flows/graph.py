@@ -1,0 +1,48 @@
+"""The graph that DVC owns, as Prefect needs it. Nothing is changed here, only read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx  # type: ignore[import-untyped]
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from tasks.stage import StageError
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of ``dvc.yaml``."""
+
+    name: str
+    desc: str
+    retries: int
+    timeout: float | None
+    """Seconds; None: no limit."""
+    needs: tuple[str, ...]
+
+
+def read_graph(root: Path) -> list[Node]:
+    """The stages of ``dvc.yaml`` in an order in which they can run. Raises StageError where DVC cannot read it.
+
+    ``Repo.index.graph`` is not public API; a test holds this function against ``dvc dag``.
+    """
+    try:
+        graph = Repo(str(root)).index.graph  # consumer -> producer
+        order = [stage for stage in reversed(list(networkx.topological_sort(graph))) if isinstance(stage, PipelineStage)]
+    except DvcException as error:
+        raise StageError(f"dvc.yaml or params.yaml cannot be read: {error}") from error
+    return [_node(stage, graph) for stage in order]
+
+
+def _node(stage: Any, graph: Any) -> Node:
+    meta = stage.meta or {}
+    unknown = meta.keys() - {"retries", "timeout"}
+    if unknown:
+        raise StageError(f"dvc.yaml: stage {stage.name}: meta knows retries and timeout, not {', '.join(sorted(unknown))}")
+    needs = tuple(sorted(other.name for other in graph.successors(stage) if isinstance(other, PipelineStage)))
+    return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), meta.get("timeout"), needs)

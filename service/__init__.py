@@ -1,0 +1,1 @@
+"""What an answer needs, and nothing else: no torch, no Prefect, no DVC, no MLflow."""

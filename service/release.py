@@ -1,0 +1,130 @@
+"""A release: an immutable folder that holds all an answer needs, and the proof that it is whole.
+
+``manifest.json`` lists the SHA-256 of every other file, and the release's id is the hash of that list. A release
+is served only after every file matched and the probe texts got, on this very host, the scores they were packed with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.scorer import Student
+from service.text import Normaliser
+
+MANIFEST = "manifest.json"
+
+
+class ReleaseError(Exception):
+    """A release that must not be served; the message says which file or figure is wrong."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one text."""
+
+    label: str
+    score: float
+    """Calibrated probability: of the positive label where the release names one, else of ``label``."""
+    release: str
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder`` but the manifest, by relative name."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def release_id(files: dict[str, str]) -> str:
+    """Twelve hexadecimal digits that stand for these files and no others."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def verify(folder: Path) -> str:
+    """The id of the release in ``folder``. Raises ReleaseError where a file is missing, foreign or changed."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        wanted, identity = manifest["files"], manifest["id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{folder / MANIFEST}: cannot be read: {error}") from error
+    found = hash_files(folder)
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            state = "is missing" if name not in found else "is not listed" if name not in wanted else "was changed"
+            raise ReleaseError(f"{folder}: {name} {state} (SHA-256 of the manifest)")
+    if release_id(wanted) != identity:
+        raise ReleaseError(f"{folder}: the id {identity} does not belong to these files")
+    return str(identity)
+
+
+class Release:
+    """A verified, warm release. Raises ReleaseError where it is not whole or answers otherwise than it did."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self.id = verify(folder)
+        self.card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+        settings = json.loads((folder / "settings.json").read_text())
+        self.labels: list[str] = settings["labels"]
+        self.limits: dict[str, int] = settings["limits"]
+        self._positive = self.labels.index(settings["positive"]) if settings["positive"] is not None else None
+        self._threshold = float(settings["threshold"])
+        self._temperature = float(settings["temperature"])
+        shape = settings["normaliser"]
+        self._normaliser = Normaliser(tuple(shape["steps"]), tuple(shape["redact"]), shape["characters"])
+        self._student = Student(folder / "model", threads)
+        self._check_probes(json.loads((folder / "probes.json").read_text()))
+
+    def normalise(self, text: str) -> str:
+        """The text that the model sees of a raw text; empty where there is nothing to read."""
+        return self._normaliser(text)
+
+    def probabilities(self, normalised: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities ``float64[texts, labels]`` of normalised texts."""
+        logits = self._student.logits(normalised).astype(np.float64) / self._temperature
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return shares
+
+    def answer(self, texts: Sequence[str]) -> list[Answer]:
+        """One answer a raw text, in the order given."""
+        return self.answer_normalised([self._normaliser(text) for text in texts])
+
+    def answer_normalised(self, texts: Sequence[str]) -> list[Answer]:
+        """One answer a normalised text, in the order given."""
+        return [self._answer(row) for row in self.probabilities(texts)] if texts else []
+
+    def _answer(self, row: npt.NDArray[np.float64]) -> Answer:
+        if self._positive is None:
+            best = int(row.argmax())
+            return Answer(self.labels[best], float(row[best]), self.id)
+        score = float(row[self._positive])
+        label = self._positive if score >= self._threshold else 1 - self._positive
+        return Answer(self.labels[label], score, self.id)
+
+    def _check_probes(self, probes: dict[str, Any]) -> None:
+        """int8 arithmetic differs between processors: a host that scores otherwise must not answer."""
+        found = self.probabilities([self._normaliser(probe["text"]) for probe in probes["probes"]])
+        expected = np.array([probe["probabilities"] for probe in probes["probes"]])
+        worst = float(np.abs(found - expected).max())
+        if not worst <= probes["tolerance"]:
+            raise ReleaseError(
+                f"release {self.id}: a probe's score differs by {worst:.4f} on this host; {probes['tolerance']} is allowed"
+            )
+
+
+if __name__ == "__main__":
+    try:
+        print(verify(Path(sys.argv[1])))
+    except ReleaseError as error:
+        sys.exit(str(error))

@@ -1,0 +1,45 @@
+"""The student at work: normalised texts in, logits out, with ONNX Runtime and NumPy alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from service.tokenizer import Tokenizer, pad
+
+BATCH = 32
+"""Texts in one call of the model: more only makes padding longer."""
+
+
+def session(model: Path, threads: int) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU that does not spin: idle threads must not slow their neighbours."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+class Student:
+    """A student as a folder holds it: ``model.onnx``, ``vocabulary.txt`` (a word a line) and ``variant.json``."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        settings = json.loads((folder / "variant.json").read_text())
+        words = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
+        self.tokenizer = Tokenizer(words, settings["buckets"], settings["gram"], settings["gram_buckets"])
+        self.parameters = int(settings["parameters"])
+        self._session = session(folder / "model.onnx", threads)
+
+    def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Logits ``float32[texts, labels]`` of normalised texts, in the order given. At least one text."""
+        parts = []
+        for start in range(0, len(texts), BATCH):
+            rows = pad([self.tokenizer.encode(text) for text in texts[start : start + BATCH]])
+            parts.append(self._session.run(["logits"], {"rows": rows})[0])
+        return np.concatenate(parts)

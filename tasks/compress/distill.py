@@ -1,0 +1,178 @@
+"""Stage distill: a small student learns what the teacher says.
+
+The loss is that of Hinton, Vinyals and Dean (2015): cross-entropy with the label, and Kullback-Leibler divergence
+from the teacher's probabilities at a temperature, weighed by its square. The student's vocabulary is its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from service.scorer import Student
+from service.tokenizer import Tokenizer, pad
+from tasks.compress.parity import Limits, compare, enforce
+from tasks.compress.student import Network, choose_vocabulary, save_student
+from tasks.metrics import ranking
+from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
+from tasks.tracking import Tracker, track
+
+
+class Distill(Settings):
+    vocabulary: int
+    """Words with a row of their own, at most."""
+    min_documents: int
+    """Training texts that a word must stand in to be in the vocabulary."""
+    buckets: int
+    """Rows shared by all other words and by pairs of neighbours, by hash."""
+    gram: int
+    """Length of the runs of characters that have rows too; 0: none."""
+    gram_buckets: int
+    dimensions: int
+    hidden: int
+    row_dropout: float
+    temperature: float
+    teacher_share: float
+    """Weight of the teacher's voice in the loss, 0 to 1; the rest is the label's."""
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    threads: int
+    seed: int
+    opset: int
+    """Version of the ONNX operator set."""
+    export_parity: Limits
+    """The exported model against the network that was trained."""
+    parity: Limits
+    """The student against the teacher."""
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, teacher_share: float) -> Tensor:
+    """Weighted sum of both losses for logits ``[n, labels]``; the square keeps gradients alike at any temperature."""
+    hard = nn.functional.cross_entropy(student, labels)
+    soft = nn.functional.kl_div(
+        torch.log_softmax(student / temperature, dim=1),
+        torch.log_softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - teacher_share) * hard + teacher_share * temperature**2 * soft
+
+
+def fit(
+    network: Network,
+    rows: Sequence[npt.NDArray[np.int64]],
+    teacher: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    valid: tuple[Sequence[npt.NDArray[np.int64]], npt.NDArray[np.int64]],
+    settings: Distill,
+    tracker: Tracker | None = None,
+) -> list[dict[str, float]]:
+    """Train ``network`` in place over all epochs of one-cycle learning rate; its history, an entry an epoch."""
+    steps = math.ceil(len(rows) / settings.batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.1
+    )
+    chance = np.random.default_rng(settings.seed)
+    history = []
+    for epoch in tqdm(range(1, settings.epochs + 1), desc="distill", unit=" epochs"):
+        network.train()
+        losses = []
+        for batch in np.array_split(chance.permutation(len(rows)), steps):
+            loss = distillation_loss(
+                network(torch.from_numpy(pad([rows[row] for row in batch]))),
+                torch.from_numpy(teacher[batch]),
+                torch.from_numpy(labels[batch]),
+                settings.temperature,
+                settings.teacher_share,
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            cycle.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        figures = {
+            "train_loss": float(np.mean(losses)),
+            "valid_pr_auc": ranking(outputs(network, valid[0]), valid[1])["pr_auc"],
+        }
+        history.append({"epoch": epoch, **figures})
+        if tracker:
+            tracker.metrics(figures, step=epoch)
+    return history
+
+
+def outputs(network: Network, rows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+    """Logits of the network in evaluation mode."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(torch.from_numpy(pad(rows[start : start + 32]))).numpy() for start in range(0, len(rows), 32)]
+    return np.concatenate(parts)
+
+
+def teacher_logits(paths: Paths, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    """The teacher's logits of these messages, in this order. Raises StageError where one has none."""
+    with np.load(paths.logits) as stored:
+        row_of = {name: row for row, name in enumerate(stored["ids"])}
+        try:
+            logits: npt.NDArray[np.float32] = stored["logits"][[row_of[name] for name in ids]]
+        except KeyError as error:
+            raise StageError(f"{paths.logits.name}: the teacher never saw message {error}; run train again") from error
+    return logits
+
+
+def distill(settings: Distill, paths: Paths) -> None:
+    """Train the student on the teacher's logits, export it to ONNX, and check it against both of its parents."""
+    rows = pd.read_parquet(paths.prepared)
+    labels = read_json(paths.schema)["labels"]
+    torch.manual_seed(settings.seed)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(settings.threads)
+    parts = {split: rows[rows.split == split] for split in ("train", "valid")}
+    words = choose_vocabulary(list(parts["train"].text), settings.vocabulary, settings.min_documents)
+    tokenizer = Tokenizer(words, settings.buckets, settings.gram, settings.gram_buckets)
+    encoded = {split: [tokenizer.encode(text) for text in part.text] for split, part in parts.items()}
+    network = Network(tokenizer.rows, settings.dimensions, settings.hidden, len(labels), settings.row_dropout)
+    with track("distill", settings, paths) as tracker:
+        tracker.data(paths.prepared, parts["train"], "distillation")
+        history = fit(
+            network,
+            encoded["train"],
+            teacher_logits(paths, list(parts["train"].id)),
+            parts["train"].label_id.to_numpy(),
+            (encoded["valid"], parts["valid"].label_id.to_numpy()),
+            settings,
+            tracker,
+        )
+        trained = outputs(network, encoded["valid"])
+        with whole(paths.model("student")) as temporary:
+            temporary.mkdir()
+            save_student(network, tokenizer, temporary, settings.opset)
+            exported = Student(temporary).logits(list(parts["valid"].text))
+            figures = {
+                "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
+                "parity": enforce(
+                    compare(teacher_logits(paths, list(parts["valid"].id)), exported), settings.parity, "distill.parity"
+                ),
+                "vocabulary": len(words),
+                "rows": tokenizer.rows,
+            }
+        with whole(paths.report("distill.csv")) as temporary:
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        write_json(paths.report("distill.json"), figures)
+        tracker.file(paths.report("distill.csv"))
+        tracker.file(paths.report("distill.json"))
+        tracker.headline({"student_valid_pr_auc": history[-1]["valid_pr_auc"]})
+    print(f"{len(words)} words, PR-AUC on valid {history[-1]['valid_pr_auc']:.4f}, flips {figures['parity']['flips']:.2%}")  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    run(distill, Distill)

@@ -1,0 +1,46 @@
+"""A torch module as one ONNX file that holds nothing of the machine it was made on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+
+def write_onnx(module: nn.Module, inputs: Mapping[str, Tensor], shapes: Any, path: Path, opset: int) -> None:
+    """Export ``module`` with named ``inputs`` and one output, ``logits``; ``shapes`` says which dimensions are free.
+
+    Raises onnx.checker.ValidationError where the exported graph is not valid.
+    """
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch itself
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                opset_version=opset,
+                input_names=list(inputs),
+                output_names=["logits"],
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    model = program.model_proto  # type: ignore[union-attr]
+    del model.graph.value_info[:]  # stale shapes there make the quantizer fail
+    del model.graph.metadata_props[:]
+    for node in model.graph.node:  # stack traces, with paths of this machine
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(model)
+    onnx.save(model, path)

@@ -1,0 +1,60 @@
+"""Near-duplicates: which messages are copies of each other, decided so that the answer never changes.
+
+Messages are taken in the order in which they were received. Each joins the group of the earliest message that it
+resembles, or starts a group of its own. What arrives later can therefore never move an earlier message, so a
+split by the group's hash is the same in every snapshot. A message that resembles groups of two different splits
+would leak from one into the other: it is a *bridge*, and belongs to no split.
+
+Resemblance is the Jaccard similarity of word shingles, estimated by MinHash and found by locality-sensitive
+hashing (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from datasketch import MinHash, MinHashLSH
+
+_WORD = re.compile(r"\w+")
+
+
+def shingles(text: str, words: int) -> set[bytes]:
+    """Every run of ``words`` words of the text, lowered; of a shorter text, the text."""
+    found = _WORD.findall(text.lower())
+    return {" ".join(found[start : start + words]).encode() for start in range(max(1, len(found) - words + 1))}
+
+
+def group_of_each(
+    ids: Sequence[str],
+    texts: Iterable[str],
+    *,
+    shingle_words: int,
+    permutations: int,
+    similarity: float,
+    shares: Mapping[str, float],
+) -> list[str | None]:
+    """The group of each message, in the order given (oldest first): its first member's id, or None for a bridge."""
+    sketches = list(MinHash.generator((shingles(text, shingle_words) for text in texts), num_perm=permutations, seed=1))
+    index = MinHashLSH(threshold=similarity, num_perm=permutations)
+    groups: list[str | None] = []
+    for position, sketch in enumerate(sketches):
+        near = sorted(other for other in index.query(sketch) if sketches[other].jaccard(sketch) >= similarity)
+        near_groups = dict.fromkeys(group for other in near if (group := groups[other]) is not None)
+        if len({split_of(group, shares) for group in near_groups}) > 1:
+            groups.append(None)
+            continue  # not indexed: no later message may join two splits through it
+        groups.append(next(iter(near_groups), ids[position]))
+        index.insert(position, sketch)
+    return groups
+
+
+def split_of(group: str, shares: Mapping[str, float], rest: str = "train") -> str:
+    """The split of a group: SHA-256 of its name as a number in [0, 1), cut by ``shares`` in order."""
+    number = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
+    for name, share in shares.items():
+        if number < share:
+            return name
+        number -= share
+    return rest

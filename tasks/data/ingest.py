@@ -1,0 +1,139 @@
+"""Stage ingest: a source of labelled messages becomes one Parquet file, and nothing is lost on the way.
+
+Every message of the source ends in one of two files: the corpus, or the quarantine with a reason. The corpus
+holds the messages received after ``until`` too, marked as not ``known``: they are the future that a model
+trained on the snapshot will meet, and no stage but evaluate looks at them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from tqdm import tqdm
+
+from tasks.data import npm
+from tasks.data.sources import Rejected, Row, from_message, read_folder, read_table
+from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
+
+
+class Columns(Settings):
+    """The table's own names for our columns; null where it has none."""
+
+    id: str | None
+    received: str | None
+    source: str | None
+    label: str
+    subject: str | None
+    text: str
+
+
+class Ingest(Settings):
+    source: Literal["npm", "table", "folder"]
+    """What ``path`` is: an npm pointer file, a table (CSV, JSON Lines, Parquet) or a folder of raw messages."""
+    path: str
+    until: datetime | date | None
+    """The snapshot holds what was received before this time (UTC); null: everything the source holds."""
+    labels: dict[str, str]
+    """npm and folder: the label of each source group; a group that is not named is a label of its own."""
+    label_table: str | None
+    """folder: a CSV below ``path`` with the columns file,label, in place of ``labels``."""
+    columns: Columns
+
+
+def read_source(settings: Ingest, paths: Paths) -> Iterable[Row | Rejected]:
+    """The rows of the source that ``settings`` name. Raises StageError."""
+    path = Path(settings.path)
+    if settings.source == "table":
+        return read_table(path, settings.columns.model_dump())
+    if settings.source == "folder":
+        return read_folder(path, settings.labels, settings.label_table)
+    pointer = npm.read_pointer(path)
+    archive = npm.fetch(pointer, paths.downloads)
+    return _npm_rows(npm.messages(archive, pointer.messages), settings.labels, pointer)
+
+
+def _npm_rows(
+    messages: Iterator[tuple[str, str, bytes]], labels: dict[str, str], pointer: npm.Pointer
+) -> Iterator[Row | Rejected]:
+    first = next(messages, None)
+    if first is None:
+        raise StageError(f"{pointer.package}: no file of the archive matches {pointer.messages!r}")
+    for name, group, raw in chain([first], messages):
+        yield from_message(name, group, labels.get(group, group), raw)
+
+
+def collect(rows: Iterable[Row | Rejected], until: datetime | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(corpus, quarantine): one row a message, sorted by received time and id.
+
+    Corpus columns: id, received (UTC, may be missing), source, label, subject, text, warnings (joined by a comma),
+    known (received before ``until``, or with no time to tell). Quarantine: id, source, reason.
+    """
+    kept: list[Row] = []
+    rejected: list[Rejected] = []
+    for row in rows:
+        if isinstance(row, Rejected):
+            rejected.append(row)
+        elif row.label is None:
+            rejected.append(Rejected(row.id, row.source, "no_label"))
+        else:
+            kept.append(row)
+    corpus = pd.DataFrame(
+        {
+            "id": [row.id for row in kept],
+            "received": pd.to_datetime(pd.Series([row.received for row in kept], dtype=object), utc=True).dt.as_unit("us"),
+            "source": [row.source for row in kept],
+            "label": [row.label for row in kept],
+            "subject": [_storable(row.subject) for row in kept],
+            "text": [_storable(row.text) for row in kept],
+            "warnings": [",".join(row.warnings) for row in kept],
+        }
+    )
+    corpus["known"] = ~(corpus.received >= until) if until else True
+    corpus = corpus.sort_values(["received", "id"], na_position="first", ignore_index=True)
+    quarantine = pd.DataFrame([vars(row) for row in rejected], columns=["id", "source", "reason"])
+    return corpus, quarantine
+
+
+def _storable(text: str) -> str:
+    """Lone surrogates cannot be written as UTF-8; they become replacement characters, which validate counts."""
+    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+
+
+def account(corpus: pd.DataFrame, quarantine: pd.DataFrame) -> dict[str, object]:
+    """Where every message went; the figures add up."""
+    warnings = Counter(chain.from_iterable(filter(None, cell.split(",")) for cell in corpus.warnings))
+    return {
+        "messages": len(corpus) + len(quarantine),
+        "corpus": len(corpus),
+        "known": int(corpus.known.sum()),
+        "future": int((~corpus.known).sum()),
+        "quarantined": quarantine.reason.value_counts().sort_index().to_dict(),
+        "labels": corpus.label.value_counts().sort_index().to_dict(),
+        "sources": corpus.source.value_counts().sort_index().to_dict(),
+        "warnings": dict(sorted(warnings.items())),
+    }
+
+
+def ingest(settings: Ingest, paths: Paths) -> None:
+    """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
+    rows = tqdm(read_source(settings, paths), desc="ingest", unit=" messages", mininterval=1)
+    corpus, quarantine = collect(rows, as_time(settings.until))
+    if corpus.empty:
+        raise StageError(f"ingest.path = {settings.path}: none of {len(quarantine)} messages could be read")
+    if not corpus.known.any():
+        raise StageError(f"ingest.until = {settings.until}: nothing was received before it")
+    with whole(paths.corpus) as temporary:
+        corpus.to_parquet(temporary, index=False)
+    with whole(paths.quarantine / "ingest.csv") as temporary:
+        quarantine.to_csv(temporary, index=False)
+    write_json(paths.report("ingest.json"), account(corpus, quarantine))
+
+
+if __name__ == "__main__":
+    run(ingest, Ingest)

@@ -1,0 +1,149 @@
+"""Stage prepare: from checked messages to what a model is given, split so that nothing leaks.
+
+The text is made by ``service.text``, the very code that the service runs. Splits go by near-duplicate group (see
+``tasks.data.grouping``): golden, test, valid and train by a stable hash, so golden is the same tenth in every
+snapshot. What was received after ``ingest.until`` is ``future``, unless it is a copy of something known.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from service.text import Normaliser, document
+from tasks.data.grouping import group_of_each, split_of
+from tasks.stage import Paths, Settings, StageError, run, whole, write_json
+
+
+class NearDuplicates(Settings):
+    similarity: float
+    """Jaccard similarity of shingles from which two messages are one."""
+    shingle_words: int
+    permutations: int
+
+
+class Shares(Settings):
+    """Shares of the groups; the rest is train. Changing ``golden`` opens the golden set to training."""
+
+    golden: float
+    test: float
+    valid: float
+
+
+class Prepare(Settings):
+    positive: str | None
+    """The label that scores speak of; null: no label stands out (and so it must be with three and more)."""
+    missing: Literal["empty", "quarantine"]
+    """A missing subject or text: taken as empty, or the message goes to the quarantine."""
+    normalise: list[str]
+    """Steps of service.text.STEPS, in order."""
+    redact: list[str]
+    """Strings that are taken out of every text: names that give the corpus away."""
+    characters: int
+    """Longest text kept, in characters."""
+    duplicates: Literal["drop", "keep"]
+    """Exact copies after normalisation: the first is kept, or all are. Copies with another label always go."""
+    near_duplicates: NearDuplicates
+    splits: Shares
+
+
+def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """(rows with ``raw`` and ``text``, quarantine, count of what each step changed)."""
+    counts = {
+        "missing_subject": int((rows.subject.fillna("") == "").sum()),
+        "missing_text": int((rows.text.fillna("") == "").sum()),
+    }
+    raw = [document(subject, text) for subject, text in zip(rows.subject, rows.text, strict=True)]
+    texts = raw
+    for number, step in enumerate(settings.normalise):
+        # Only counted here, a step at a time; the text that is kept comes from the one call below.
+        before, texts = texts, [Normaliser((step,), (), settings.characters * 8)(text) for text in texts]
+        counts[f"changed_by_{number + 1}_{step}"] = sum(a != b for a, b in zip(before, texts, strict=True))
+    normaliser = Normaliser(tuple(settings.normalise), tuple(settings.redact), settings.characters)
+    rows = rows.assign(raw=raw, text=[normaliser(text) for text in raw])
+    reason = pd.Series(index=rows.index, dtype=object)
+    if settings.missing == "quarantine":
+        reason[(rows.subject.fillna("") == "") | (rows.text.fillna("") == "")] = "missing_part"
+    reason[rows.text == ""] = "no_text_after_normalisation"
+    # The future may not decide what the past learns from: it is compared with the past, and not the other way.
+    first_label = rows.label.where(rows.known).groupby(rows.text).transform("first").fillna(rows.label)
+    known_labels = rows.label.where(rows.known).groupby(rows.text).transform("nunique")
+    reason[reason.isna() & ((known_labels > 1) | (rows.label != first_label))] = "same_text_other_label"
+    if settings.duplicates == "drop":
+        reason[reason.isna() & rows.duplicated("text")] = "duplicate"
+    gone = reason.dropna()
+    quarantine = rows.loc[gone.index, ["id", "source"]].assign(reason=gone)
+    return rows.drop(index=gone.index), quarantine, counts
+
+
+def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
+    """``rows`` (oldest first) with ``group`` and ``split``: train, valid, test, golden, future, seen or bridge."""
+    shares = settings.splits.model_dump()
+    groups = group_of_each(list(rows.id), rows.text, shares=shares, **settings.near_duplicates.model_dump())
+    known_groups = {group for group, known in zip(groups, rows.known, strict=True) if known}
+    splits = []
+    for group, known in zip(groups, rows.known, strict=True):
+        if group is None:
+            splits.append("bridge")
+        elif known:
+            splits.append(split_of(group, shares))
+        else:
+            splits.append("seen" if group in known_groups else "future")
+    return rows.assign(group=[group or "" for group in groups], split=splits)
+
+
+def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
+    """What every later stage, and the service, must know of the data: labels in order, and how a text is made."""
+    labels = sorted(rows.label[rows.split == "train"].unique())
+    if len(labels) < 2:
+        raise StageError(f"the train split holds the labels {labels}: a classifier needs two at least")
+    missing = {split for split in ("valid", "test", "golden") if rows.label[rows.split == split].nunique() < len(labels)}
+    if missing:
+        raise StageError(f"the splits {sorted(missing)} do not hold every label: more data or larger prepare.splits")
+    if settings.positive is not None and (settings.positive not in labels or len(labels) > 2):
+        raise StageError(f"prepare.positive = {settings.positive!r}: the labels are {labels}; null, or one of two")
+    return {
+        "labels": labels,
+        "positive": settings.positive,
+        "normaliser": {"steps": settings.normalise, "redact": settings.redact, "characters": settings.characters},
+    }
+
+
+def prepare(settings: Prepare, paths: Paths) -> None:
+    """Normalise, deduplicate, group and split the validated messages; the report counts what each step did."""
+    rows = pd.read_parquet(paths.validated)
+    try:
+        rows, quarantine, counts = prepare_texts(rows, settings)
+    except ValueError as error:
+        raise StageError(f"prepare.normalise: {error}") from error
+    rows = assign_splits(rows, settings)
+    described = schema(rows, settings)
+    # A label that training never saw cannot be answered; it must not sit in a split as if it could.
+    unknown = ~rows.label.isin(described["labels"])  # type: ignore[arg-type]
+    quarantine = pd.concat([quarantine, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
+    rows = rows[~unknown]
+    label_id = rows.label.map({label: number for number, label in enumerate(described["labels"])})  # type: ignore[arg-type,var-annotated]
+    columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text"]
+    with whole(paths.prepared) as temporary:
+        rows.assign(label_id=label_id.astype(np.int64))[columns].to_parquet(temporary, index=False)
+    with whole(paths.quarantine / "prepare.csv") as temporary:
+        quarantine.to_csv(temporary, index=False)
+    write_json(paths.schema, described)
+    table = rows.groupby(["split", "label"]).size()
+    sizes = rows.groupby("group").size()
+    write_json(
+        paths.report("prepare.json"),
+        {
+            "steps": counts,
+            "quarantined": quarantine.reason.value_counts().sort_index().to_dict(),
+            "groups": {"count": int((sizes.index != "").sum()), "largest": int(sizes.drop("", errors="ignore").max())},
+            "splits": {split: table[split].to_dict() for split in sorted(rows.split.unique())},
+        },
+    )
+    print(f"{len(rows)} messages: " + ", ".join(f"{split} {n}" for split, n in rows.split.value_counts().items()))
+
+
+if __name__ == "__main__":
+    run(prepare, Prepare)

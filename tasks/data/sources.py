@@ -1,0 +1,157 @@
+"""Readers: one for each kind of source, all yielding the same two kinds of row.
+
+A reader yields a ``Row`` for what it could read and a ``Rejected`` for what it could not, so that the numbers
+add up. What makes the whole source unusable (missing, empty, of the wrong columns) is a ``StageError``.
+"""
+
+from __future__ import annotations
+
+import csv
+import mailbox
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from service.text import parse_mail
+from tasks.stage import StageError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One labelled message as its source gave it; ``label`` is None where the source gives none."""
+
+    id: str
+    received: datetime | None
+    source: str
+    label: str | None
+    subject: str
+    text: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What could not be read: where it stood and why. No text of it."""
+
+    id: str
+    source: str
+    reason: str
+
+
+def from_message(name: str, source: str, label: str | None, raw: bytes) -> Row | Rejected:
+    """Parse one raw message (RFC 5322)."""
+    if not raw.strip():
+        return Rejected(name, source, "empty_file")
+    mail = parse_mail(raw)
+    return Row(name, mail.received, source, label, mail.subject, mail.text, mail.warnings)
+
+
+def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) -> Iterator[Row | Rejected]:
+    """Raw messages below ``root``: files of one message each, mboxes (``*.mbox``) and Maildirs.
+
+    The source group is the first folder below ``root`` (or the mbox's name). The label is what ``labels`` maps
+    the group to, else the group's name; or, with ``label_table``, what that CSV (columns ``file,label``) says.
+    """
+    if not root.is_dir():
+        raise StageError(f"ingest.path = {root}: there is no such folder")
+    table = _label_table(root / label_table) if label_table else None
+    found = False
+    for name, source, raw in _walk(root, skip=root / label_table if label_table else None):
+        found = True
+        label = table.get(name) if table is not None else labels.get(source, source)
+        if isinstance(raw, str):
+            yield Rejected(name, source, raw)
+        else:
+            yield from_message(name, source, label, raw)
+    if not found:
+        raise StageError(f"ingest.path = {root}: the folder holds no message")
+
+
+def _walk(root: Path, skip: Path | None) -> Iterator[tuple[str, str, bytes | str]]:
+    """(name, group, raw bytes or the reason why they cannot be read), sorted by name."""
+    maildirs = sorted(path.parent for path in root.rglob("cur") if (path.parent / "new").is_dir())
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path != skip):
+        if any(part.startswith(".") for part in path.relative_to(root).parts):
+            continue
+        if any(folder in path.parents for folder in maildirs) and path.parent.name not in ("cur", "new"):
+            continue
+        relative = path.relative_to(root)
+        group = relative.parts[0] if len(relative.parts) > 1 else root.name
+        try:
+            if path.suffix == ".mbox":
+                with_box = mailbox.mbox(path, create=False)
+                for key in with_box.keys():  # noqa: SIM118  (an mbox's keys are not its iterator)
+                    yield f"{relative}#{key}", path.stem, with_box.get_bytes(key, from_=True)
+            else:
+                yield str(relative), group, path.read_bytes()
+        except OSError as error:
+            yield str(relative), group, f"unreadable: {error.strerror}"
+
+
+def _label_table(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StageError(f"ingest.label_table = {path}: cannot be read: {error}") from error
+    if not rows or not {"file", "label"} <= rows[0].keys():
+        raise StageError(f"ingest.label_table = {path}: needs a header line with the columns file,label and rows")
+    return {row["file"]: row["label"] for row in rows}
+
+
+def read_table(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row | Rejected]:
+    """Rows of a CSV, JSON Lines or Parquet file, by its ending; ``columns`` maps our names to the table's.
+
+    ``text`` and ``label`` must be mapped. Without ``id`` a row is known by the file's name and its number.
+    """
+    frame = _load_table(path)
+    wanted = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
+    for ours, theirs in wanted.items():
+        if theirs not in frame.columns:
+            there = ", ".join(map(str, frame.columns))
+            raise StageError(f"ingest.columns.{ours} = {theirs!r}: {path} has no such column; it has {there}")
+    if frame.empty:
+        raise StageError(f"ingest.path = {path}: the table holds no row")
+    frame = frame[list(wanted.values())].set_axis(list(wanted), axis=1)
+    times = pd.to_datetime(frame["received"], utc=True, errors="coerce", format="ISO8601") if "received" in frame else None
+    for number, row in enumerate(frame.to_dict("records")):
+        name = _cell(row.get("id")) or f"{path.stem}#{number}"
+        source = _cell(row.get("source")) or path.stem
+        received: datetime | None = None
+        warnings: tuple[str, ...] = ("time_missing",)
+        if times is not None and not pd.isna(times.iloc[number]):
+            received, warnings = times.iloc[number].to_pydatetime(), ()
+        elif times is not None and _cell(row["received"]):
+            yield Rejected(name, source, "received_not_iso8601")
+            continue
+        yield Row(
+            name, received, source, _cell(row["label"]), _cell(row.get("subject")) or "", _cell(row["text"]) or "", warnings
+        )
+
+
+def _load_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        if path.suffix in (".jsonl", ".ndjson"):
+            return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise StageError(f"ingest.path = {path}: there is no such file") from error
+    except pd.errors.EmptyDataError as error:
+        raise StageError(f"ingest.path = {path}: the table is empty") from error
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        why = str(error).splitlines()[0]
+        raise StageError(f"ingest.path = {path}: cannot be read as {path.suffix[1:]}: {why}") from error
+    raise StageError(f"ingest.path = {path}: a table ends in .csv, .jsonl, .ndjson or .parquet")
+
+
+def _cell(value: object) -> str | None:
+    """A cell as text; missing and blank are None."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return str(value) if str(value).strip() else None

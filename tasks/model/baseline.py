@@ -1,0 +1,90 @@
+"""Stage baseline: TF-IDF and logistic regression, what every other variant has to beat.
+
+The strength of the regularisation is chosen on valid, so that the baseline is as good as its kind can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from tqdm import tqdm
+
+from tasks.metrics import ranking
+from tasks.stage import Paths, Settings, StageError, run, whole, write_json
+from tasks.tracking import track
+
+
+class Baseline(Settings):
+    analyzer: Literal["word", "char", "char_wb"]
+    ngrams: tuple[int, int]
+    """Shortest and longest n-gram."""
+    min_documents: int
+    features: int
+    """Most frequent n-grams kept, at most."""
+    strengths: list[float]
+    """Inverse strengths of regularisation to try; the best on valid is kept."""
+
+
+def fit(texts: Sequence[str], labels: npt.NDArray[np.int64], settings: Baseline, strength: float) -> Pipeline:
+    """The two steps, fitted. Raises StageError where no n-gram is frequent enough."""
+    vectors = TfidfVectorizer(
+        analyzer=settings.analyzer,
+        ngram_range=settings.ngrams,
+        min_df=settings.min_documents,
+        max_features=settings.features,
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    try:
+        return make_pipeline(vectors, LogisticRegression(C=strength, max_iter=1000)).fit(texts, labels)
+    except ValueError as error:
+        raise StageError(f"baseline.min_documents = {settings.min_documents}: {error}") from error
+
+
+def logits(model: Pipeline, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Log-probabilities ``float32[texts, labels]``, which are logits up to a constant a row."""
+    scores = model.decision_function(texts)
+    if scores.ndim == 1:
+        scores = np.stack([-scores / 2, scores / 2], axis=1)
+    narrow: npt.NDArray[np.float32] = scores.astype(np.float32)
+    return narrow
+
+
+def baseline(settings: Baseline, paths: Paths) -> None:
+    """Fit the linear baseline on the train split, its regularisation chosen on valid."""
+    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "label_id", "text"])
+    parts = {split: rows[rows.split == split] for split in ("train", "valid")}
+    with track("baseline", settings, paths) as tracker:
+        tracker.data(paths.prepared, parts["train"], "training")
+        scored = []
+        for number, strength in enumerate(tqdm(settings.strengths, desc="baseline", unit=" fits")):
+            model = fit(list(parts["train"].text), parts["train"].label_id.to_numpy(), settings, strength)
+            figures = ranking(logits(model, list(parts["valid"].text)), parts["valid"].label_id.to_numpy())
+            tracker.metrics({"strength": strength, "valid_pr_auc": figures["pr_auc"]}, step=number)
+            scored.append((figures["pr_auc"], -number, strength, model))
+        score, _, strength, model = max(scored, key=lambda entry: entry[:2])
+        with whole(paths.model("baseline")) as temporary:
+            temporary.mkdir()
+            joblib.dump(model, temporary / "model.joblib", compress=3)
+            count = model[-1].coef_.size + model[-1].intercept_.size + model[0].idf_.size
+            write_json(temporary / "variant.json", {"kind": "linear", "parameters": int(count), "strength": strength})
+        tracker.headline({"baseline_valid_pr_auc": score})
+    print(f"C = {strength:g}, PR-AUC on valid {score:.4f}")
+
+
+def load(folder: Path) -> Pipeline:
+    """The fitted pipeline. It is a pickle: load only what this project's own stage wrote."""
+    return joblib.load(folder / "model.joblib")
+
+
+if __name__ == "__main__":
+    run(baseline, Baseline)

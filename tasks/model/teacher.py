@@ -1,0 +1,153 @@
+"""The teacher as a network: a pre-trained transformer encoder, mean pooling, one linear layer.
+
+Mean pooling over the unmasked positions is how sentence encoders are trained (Reimers and Gurevych 2019) and works
+for any encoder that transformers loads, with or without a classification token.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+
+from tasks.stage import StageError, read_json, write_json
+
+CHARACTERS_PER_TOKEN = 8
+"""Text is cut to this many characters a token before it is tokenized: the tokenizer's cost is in what it reads."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a long text is read: as up to ``count`` windows of ``tokens`` each, whose logits are averaged.
+
+    Attention costs the square of a window's length, so four short ones are cheaper than one long one.
+    """
+
+    tokens: int
+    count: int
+
+
+class Teacher(nn.Module):
+    """Token ids and mask in, logits out: ``int64[batch, tokens]`` twice -> ``float[batch, labels]``."""
+
+    def __init__(self, encoder: nn.Module, labels: int, dropout: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.hidden_size, labels)  # type: ignore[union-attr,arg-type]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+
+def locate(model: str) -> str:
+    """Where transformers finds ``model``: a folder, an importable package with ``MODEL_DIR``, or a hub name."""
+    if Path(model).is_dir():
+        return model
+    if model.isidentifier() and importlib.util.find_spec(model):
+        return str(importlib.import_module(model).MODEL_DIR)
+    return model
+
+
+def load_encoder(model: str) -> tuple[nn.Module, Any]:
+    """(encoder, tokenizer) of ``train.model``. Raises StageError that says what was looked for."""
+    try:
+        place = locate(model)
+        # Eager attention is the fastest under bfloat16 on a CPU at these lengths, and the simplest to export.
+        return AutoModel.from_pretrained(place, attn_implementation="eager"), AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError, AttributeError) as error:
+        why = str(error).splitlines()[0]
+        raise StageError(
+            f"train.model = {model!r}: neither a folder, an installed package with MODEL_DIR, nor a model in the hub's "
+            f"local cache (for a download run once with HF_HUB_OFFLINE=0): {why}"
+        ) from error
+
+
+def save_teacher(model: Teacher, tokenizer: Any, folder: Path, shape: Windows) -> None:
+    model.encoder.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+    save_file({name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}, folder / "head.safetensors")
+    write_json(folder / "variant.json", {"kind": "transformer", "windows": asdict(shape)})
+
+
+def load_teacher(folder: Path) -> tuple[Teacher, Any, Windows]:
+    """(teacher in evaluation mode, tokenizer, windows) as ``save_teacher`` left them."""
+    encoder, tokenizer = load_encoder(str(folder))
+    head = load_file(folder / "head.safetensors")
+    model = Teacher(encoder, labels=head["weight"].shape[0], dropout=0.0)
+    model.head.load_state_dict(head)
+    return model.eval(), tokenizer, Windows(**read_json(folder / "variant.json")["windows"])
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], shape: Windows) -> list[list[list[int]]]:
+    """The windows of each text, one at least: token ids with special tokens, at most ``shape.tokens`` each."""
+    rust = tokenizer.backend_tokenizer if hasattr(tokenizer, "backend_tokenizer") else tokenizer
+    rust.no_padding()
+    rust.enable_truncation(shape.tokens)
+    encoded = rust.encode_batch([text[: shape.tokens * shape.count * CHARACTERS_PER_TOKEN] for text in texts])
+    return [[part.ids for part in [first, *first.overflowing][: shape.count]] for first in encoded]
+
+
+def flatten(windows: Sequence[Sequence[list[int]]]) -> list[tuple[int, list[int]]]:
+    """(number of its text, window) of every window, shortest first, so that windows of like length share a batch."""
+    return sorted(((owner, window) for owner, own in enumerate(windows) for window in own), key=lambda pair: len(pair[1]))
+
+
+def merge(flat: Sequence[tuple[int, list[int]]], logits: npt.NDArray[np.float32], texts: int) -> npt.NDArray[np.float32]:
+    """Logits of each text: the mean over its windows by their tokens, as if pooling had seen them all at once."""
+    owners = np.array([owner for owner, _ in flat])
+    weights = np.array([len(window) for _, window in flat], dtype=np.float64)
+    total = np.zeros((texts, logits.shape[1]))
+    np.add.at(total, owners, logits * weights[:, None])
+    mean: npt.NDArray[np.float32] = (total / np.bincount(owners, weights, texts)[:, None]).astype(np.float32)
+    return mean
+
+
+def collate(tokens: Sequence[Sequence[int]], padding: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(ids, mask), each ``int64[batch, longest]``."""
+    longest = max(map(len, tokens))
+    ids = np.full((len(tokens), longest), padding, dtype=np.int64)
+    mask = np.zeros((len(tokens), longest), dtype=np.int64)
+    for number, row in enumerate(tokens):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+    return ids, mask
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 here: AMX or AVX512-BF16, or a GPU since Ampere."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def predict(
+    model: nn.Module,
+    windows: Sequence[Sequence[list[int]]],
+    padding: int,
+    device: torch.device,
+    bfloat16: bool,
+    batch: int = 64,
+) -> npt.NDArray[np.float32]:
+    """Logits ``float32[texts, labels]`` of tokenized texts, in the order given."""
+    flat = flatten(windows)
+    parts = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        for start in range(0, len(flat), batch):
+            ids, mask = map(torch.from_numpy, collate([window for _, window in flat[start : start + batch]], padding))
+            parts.append(model(ids.to(device), mask.to(device)).float().cpu().numpy())
+    return merge(flat, np.concatenate(parts), len(windows))

@@ -1,0 +1,316 @@
+"""Stage train: the teacher, a large pre-trained transformer fine-tuned on the train split.
+
+The story: tokenize once, make batches of like lengths, step with warm-up and linear decay, look at valid every
+``evaluate_every`` epochs, keep the best state, stop when it no longer improves. All chance comes from ``seed``, and
+all state is checkpointed at each look, so a run that was killed goes on where it was and ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tasks.lineage import sha256
+from tasks.metrics import ranking
+from tasks.model.teacher import Teacher, Windows, collate, has_fast_bfloat16, load_encoder, predict, save_teacher, tokenize
+from tasks.stage import Paths, Settings, StageError, read_json, run, whole
+from tasks.tracking import Tracker, track
+
+FIRST_WINDOW = 0.4
+"""How often an epoch takes a text's first window without a draw; the draw may take it too."""
+
+
+class Train(Settings):
+    model: str
+    """A folder that transformers loads, an installed package with MODEL_DIR, or a name in the hub's local cache."""
+    window_tokens: int
+    """Longest window, special tokens included."""
+    windows: int
+    """A text is read in up to so many windows; training sees one of them an epoch, scoring all."""
+    epochs: int
+    batch_size: int
+    accumulate: int
+    """Batches whose gradients are added up before a step."""
+    learning_rate: float
+    head_learning_rate: float
+    warmup_share: float
+    """Share of all steps over which the learning rate rises from 0 to its peak."""
+    weight_decay: float
+    dropout: float
+    evaluate_every: float
+    """In epochs."""
+    patience: int
+    """Looks at valid without a better macro PR-AUC before training stops."""
+    precision: Literal["auto", "float32", "bfloat16"]
+    device: Literal["auto", "cpu", "cuda"]
+    threads: int | None
+    """Threads of torch; null: one a core. The weights depend on it in their last bits."""
+    seed: int
+
+
+def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Rows of one epoch in batches of like lengths, in an order that ``seed`` and ``epoch`` alone decide."""
+    chance = np.random.default_rng([seed, epoch])
+    order = chance.permutation(len(lengths))
+    batches = []
+    bucket = batch_size * 8  # long enough to sort, short enough that batches still mix
+    for start in range(0, len(order), bucket):
+        rows = sorted(order[start : start + bucket], key=lambda row: lengths[row])
+        batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    return [[int(row) for row in batches[number]] for number in chance.permutation(len(batches))]
+
+
+def epoch_windows(windows: Sequence[Sequence[list[int]]], seed: int, epoch: int) -> list[list[int]]:
+    """The window of each text that this epoch sees: often the first, which says most, else any."""
+    chance = np.random.default_rng([seed, epoch, 1])
+    first = chance.random(len(windows)) < FIRST_WINDOW
+    return [own[0] if begin else own[int(chance.integers(len(own)))] for own, begin in zip(windows, first, strict=True)]
+
+
+def schedule(steps: int, warmup_share: float) -> Any:
+    """Learning-rate factor by step: linear from 0 up to 1, then linear down to 0."""
+    warmup = max(1, round(steps * warmup_share))
+    return lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup)))
+
+
+@dataclass
+class Progress:
+    """All of a run that is not a weight; with the weights it is the checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0
+    best: float = -math.inf
+    looks_without_better: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch < 0
+
+
+class Checkpoint:
+    """The newest state of one run, whole or absent. Another data set or another setting is another run."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt"
+
+    def save(self, **state: Any) -> None:
+        with whole(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        return torch.load(self.path, weights_only=True) if self.path.exists() else None
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Tokenized texts, as windows, of the two splits that training may see, with their labels."""
+
+    train: list[list[list[int]]]
+    train_labels: list[int]
+    valid: list[list[list[int]]]
+    valid_labels: np.ndarray
+    padding: int
+
+
+class Training:
+    """One run of the teacher: the network, its optimizer, and where it stands."""
+
+    def __init__(self, settings: Train, model: Teacher, data: Data, device: torch.device, checkpoint: Checkpoint) -> None:
+        self.settings, self.model, self.data, self.device, self.checkpoint = (
+            settings,
+            model.to(device),
+            data,
+            device,
+            checkpoint,
+        )
+        fast = has_fast_bfloat16(device)
+        self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and fast)
+        self.batches_per_epoch = math.ceil(len(data.train) / settings.batch_size)
+        steps = math.ceil(self.batches_per_epoch / settings.accumulate) * settings.epochs
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": model.encoder.parameters(), "lr": settings.learning_rate},
+                {"params": model.head.parameters(), "lr": settings.head_learning_rate},
+            ],
+            weight_decay=settings.weight_decay,
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(steps, settings.warmup_share))
+        self.progress = Progress()
+        self.best_weights: dict[str, Tensor] = {}
+
+    def fit(self, tracker: Tracker | None) -> None:
+        """Train to the end, or on from the checkpoint; then take the best weights seen."""
+        self._resume()
+        self.model.train()
+        look_every = max(1, round(self.batches_per_epoch * self.settings.evaluate_every))
+        total = self.batches_per_epoch * self.settings.epochs
+        done = self.progress.epoch * self.batches_per_epoch + self.progress.batch if not self.progress.finished else total
+        with tqdm(total=total, initial=done, desc="train", unit=" batches", mininterval=1) as bar:
+            for number, windows, labels in self._batches_left():
+                loss = self._learn(windows, labels, last=(number + 1) % self.batches_per_epoch == 0)
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}", valid=f"{max(self.progress.best, 0):.4f}", refresh=False)
+                self.progress.epoch, self.progress.batch = divmod(number + 1, self.batches_per_epoch)
+                if (number + 1) % look_every == 0 or number + 1 == total:
+                    self._look(number + 1, loss, tracker)
+                    if self.progress.looks_without_better >= self.settings.patience:
+                        break
+        self.progress.epoch = -1
+        self._save()
+        self.model.load_state_dict(self.best_weights)
+        self.model.eval()
+
+    def _batches_left(self) -> Iterator[tuple[int, list[list[int]], list[int]]]:
+        """(number, windows, labels) of every batch that is still to be learned."""
+        if self.progress.finished or self.progress.looks_without_better >= self.settings.patience:
+            return
+        seed, start = self.settings.seed, self.progress.batch
+        for epoch in range(self.progress.epoch, self.settings.epochs):
+            windows = epoch_windows(self.data.train, seed, epoch)
+            batches = epoch_batches([len(window) for window in windows], self.settings.batch_size, seed, epoch)
+            for number in range(start, len(batches)):
+                rows = batches[number]
+                labels = [self.data.train_labels[row] for row in rows]
+                yield epoch * len(batches) + number, [windows[row] for row in rows], labels
+            start = 0
+
+    def _learn(self, windows: list[list[int]], labels: list[int], last: bool) -> float:
+        """One batch's gradients, and a step where ``accumulate`` of them are together or the epoch ends."""
+        ids, mask = map(torch.from_numpy, collate(windows, self.data.padding))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.model(ids.to(self.device), mask.to(self.device))
+        loss = nn.functional.cross_entropy(logits.float(), torch.tensor(labels, device=self.device))
+        (loss / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
+        if (self.progress.batch + 1) % self.settings.accumulate == 0 or last:
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise StageError(f"the loss is {value}: lower train.learning_rate = {self.settings.learning_rate}")
+        return value
+
+    def _look(self, batches: int, loss: float, tracker: Tracker | None) -> None:
+        """Score valid, keep the weights if they are the best so far, write the checkpoint."""
+        self.model.eval()
+        logits = predict(self.model, self.data.valid, self.data.padding, self.device, self.bfloat16)
+        self.model.train()
+        score = ranking(logits, self.data.valid_labels)["pr_auc"]
+        valid_loss = float(nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(self.data.valid_labels)))
+        seen = {
+            "train_loss": loss,
+            "valid_loss": valid_loss,
+            "valid_pr_auc": score,
+            "lr": float(self.scheduler.get_last_lr()[0]),
+        }
+        self.progress.history.append({"batch": batches, **seen})
+        if tracker:
+            tracker.metrics(seen, step=batches)
+        if score > self.progress.best:
+            self.progress.best, self.progress.looks_without_better = score, 0
+            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.progress.looks_without_better += 1
+        self._save()
+
+    def _save(self) -> None:
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        self.checkpoint.save(
+            model=self.model.state_dict(),
+            gradients=gradients,
+            best=self.best_weights,
+            optimizer=self.optimizer.state_dict(),
+            scheduler={"last_epoch": self.scheduler.last_epoch},
+            progress=vars(self.progress),
+            chance=torch.get_rng_state(),
+        )
+
+    def _resume(self) -> None:
+        state = self.checkpoint.load()
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        for name, parameter in self.model.named_parameters():
+            parameter.grad = state["gradients"].get(name)
+        self.best_weights = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["chance"])
+        print(f"train: goes on from batch {self.progress.history[-1]['batch']:.0f}")
+
+
+def make_deterministic(seed: int, threads: int | None) -> None:
+    """The same seed, machine and number of threads give the same weights, bit for bit."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is the GPU where there is one. Raises StageError for a GPU that is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StageError("train.device = 'cuda': torch sees no GPU here; use auto or cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def train(settings: Train, paths: Paths) -> None:
+    """Fine-tune the teacher on the train split, choose its best state on valid, keep its logits for the student."""
+    rows = pd.read_parquet(paths.prepared)
+    labels = read_json(paths.schema)["labels"]
+    if settings.device != "cpu":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    device = pick_device(settings.device)
+    make_deterministic(settings.seed, settings.threads)
+    encoder, tokenizer = load_encoder(settings.model)
+    model = Teacher(encoder, len(labels), settings.dropout)
+    parts = {split: rows[rows.split == split] for split in ("train", "valid")}
+    shape = Windows(settings.window_tokens, settings.windows)
+    tokens = {split: tokenize(tokenizer, list(part.text), shape) for split, part in parts.items()}
+    data = Data(
+        tokens["train"],
+        [int(label) for label in parts["train"].label_id],
+        tokens["valid"],
+        parts["valid"].label_id.to_numpy(),
+        tokenizer.pad_token_id or 0,
+    )
+    identity = f"{settings.model_dump_json()} {sha256(paths.prepared)} {device} {torch.get_num_threads()} {torch.__version__}"
+    checkpoint = Checkpoint(paths.checkpoints, identity)
+    with track("train", settings, paths) as tracker:
+        tracker.data(paths.prepared, pd.concat(parts.values()), "training")
+        training = Training(settings, model, data, device, checkpoint)
+        training.fit(tracker)
+        logits = {split: predict(model, tokens[split], data.padding, device, training.bfloat16) for split in ("train", "valid")}
+        history = pd.DataFrame(training.progress.history)
+        with whole(paths.report("train.csv")) as temporary:
+            history.to_csv(temporary, index=False)
+        with whole(paths.logits) as temporary, temporary.open("wb") as file:
+            ids = np.concatenate([parts[split].id.to_numpy(dtype=str) for split in logits])
+            np.savez(file, ids=ids, logits=np.concatenate(list(logits.values())))
+        with whole(paths.model("teacher")) as temporary:
+            temporary.mkdir()
+            save_teacher(model.cpu(), tokenizer, temporary, shape)
+        tracker.file(paths.report("train.csv"))
+        tracker.headline({"teacher_valid_pr_auc": training.progress.best})
+    checkpoint.remove()
+    print(f"the teacher's PR-AUC on valid is {training.progress.best:.4f}")
+
+
+if __name__ == "__main__":
+    run(train, Train)

@@ -1,0 +1,213 @@
+"""Stage evaluate: every variant on every split, one report.
+
+What is chosen (each variant's temperature and threshold) is chosen on valid alone. Intervals come from a bootstrap
+over near-duplicate groups. Times are taken with one thread, from the raw text to the score, all variants in turn in
+one process, so that they can be compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from service.text import Normaliser
+from tasks import metrics
+from tasks.model.variants import Variant, load_variant
+from tasks.release.report import evaluation_page
+from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
+from tasks.tracking import track
+
+SPLITS = ("valid", "test", "golden", "future")
+HELD_OUT = ("test", "golden", "future")
+
+
+class Slice(Settings):
+    sources: list[str]
+    """Messages of these source groups, against all messages of every other label."""
+
+
+class Evaluate(Settings):
+    variants: list[str]
+    """Folders below models/, in the order of the report."""
+    teacher: str
+    """The variant whose size is the measure, and whose quality is to be kept."""
+    slices: dict[str, Slice]
+    """Parts of the held-out splits that are looked at on their own."""
+    recall: float
+    """The recall at which the false-positive rate is read."""
+    resamples: int
+    timing_messages: int
+    timing_rounds: int
+    threads: int
+    """Threads of the scoring; times are always taken with one."""
+    seed: int
+
+
+def slice_rows(rows: pd.DataFrame, part: Slice) -> pd.DataFrame:
+    """The slice's own messages of the held-out splits, and those of every label that the slice does not hold.
+
+    Empty where the slice has no message of its own.
+    """
+    held_out = rows[rows.split.isin(HELD_OUT)]
+    own = held_out.source.isin(part.sources)
+    if not own.any():
+        return held_out[own]
+    return held_out[own | ~held_out.label.isin(held_out.label[own].unique())]
+
+
+def figures(
+    logits: npt.NDArray[np.float32], rows: pd.DataFrame, chosen: Mapping[str, float], positive: int | None, settings: Evaluate
+) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
+    """(metrics, intervals) of one variant on one split, at the temperature and threshold ``chosen`` on valid."""
+    labels = rows.label_id.to_numpy()
+    weights = metrics.bootstrap_weights(rows.group.to_numpy(dtype=str), settings.resamples, settings.seed)
+    weights = np.vstack([np.ones(len(rows)), weights])  # the first row is the split as it is
+    probabilities = metrics.softmax(logits, chosen["temperature"])
+    answers = metrics.decide(probabilities, positive, chosen["threshold"])
+    every = metrics.resampled_ranking(logits, labels, weights, positive, settings.recall)
+    every["f1"] = metrics.resampled_f1(answers, labels, weights, positive)
+    every["calibration_error"] = metrics.resampled_calibration_error(probabilities, labels, weights)
+    points = metrics.round_all({name: values[0] for name, values in every.items()})
+    return points, {name: metrics.interval(values[1:]) for name, values in every.items()}
+
+
+def choose(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], positive: int | None) -> dict[str, float]:
+    """Temperature and threshold of one variant, from its logits on valid."""
+    warmth = metrics.temperature(logits, labels)
+    if positive is None:
+        return {"temperature": warmth, "threshold": 0.0}
+    scores = metrics.softmax(logits, warmth)[:, positive]
+    return {"temperature": warmth, "threshold": metrics.best_threshold(scores, labels == positive)}
+
+
+def micros_per_message(
+    variants: Mapping[str, Variant], normaliser: Normaliser, raw: Sequence[str], rounds: int
+) -> dict[str, float]:
+    """Mean over messages of the median over rounds: microseconds from raw text to logits, a message at a time."""
+    times = {name: np.zeros((rounds, len(raw))) for name in variants}
+    with threadpool_limits(1):
+        for variant in variants.values():
+            variant.logits([normaliser(text) for text in raw[:3]])  # warm
+        for turn in tqdm(range(rounds), desc="timing", unit=" rounds"):
+            for name, variant in variants.items():
+                for number, text in enumerate(raw):
+                    start = time.perf_counter()
+                    variant.logits([normaliser(text)])
+                    times[name][turn, number] = time.perf_counter() - start
+    return {name: round(float(np.median(taken, axis=0).mean() * 1e6), 1) for name, taken in times.items()}
+
+
+def compare_with_teacher(variants: dict[str, Any], teacher: str, settings: Evaluate) -> dict[str, Any]:
+    """Each variant against the teacher: times smaller, times faster than its fastest form, share of PR-AUC and F1 kept."""
+    reference = variants[teacher]
+    fastest = min(entry["micros_per_message"] for name, entry in variants.items() if name.startswith(teacher))
+    return {
+        name: {
+            "times_smaller": round(reference["bytes"] / entry["bytes"], 2),
+            "times_faster": round(fastest / entry["micros_per_message"], 2),
+            "kept": {
+                split: {
+                    metric: round(entry["metrics"][split][metric] / whole_figure, 5)
+                    for metric in ("pr_auc", "f1")
+                    if (whole_figure := reference["metrics"][split][metric]) and entry["metrics"][split][metric] is not None
+                }
+                for split in entry["metrics"]
+            },
+        }
+        for name, entry in variants.items()
+    }
+
+
+def evaluate(settings: Evaluate, paths: Paths) -> None:
+    """Score every variant on every split and slice; write the report as JSON, as HTML and as curves for DVC."""
+    rows = pd.read_parquet(paths.prepared)
+    schema = read_json(paths.schema)
+    labels: list[str] = schema["labels"]
+    positive = labels.index(schema["positive"]) if schema["positive"] is not None else None
+    rows = rows[rows.split.isin(SPLITS)].reset_index(drop=True)
+    parts = {split: rows[rows.split == split] for split in SPLITS if (rows.split == split).any()}
+    parts |= {name: part for name, entry in settings.slices.items() if len(part := slice_rows(rows, entry))}
+    with track("evaluate", settings, paths) as tracker:
+        tracker.data(paths.prepared, rows, "evaluation")
+        report: dict[str, Any] = {
+            "teacher": settings.teacher,
+            "variants": {},
+            "splits": {n: p.label.value_counts().to_dict() for n, p in parts.items()},
+        }
+        logits = {}
+        for name in tqdm(settings.variants, desc="evaluate", unit=" variants"):
+            variant = load_variant(paths.model(name), settings.threads)
+            logits[name] = variant.logits(list(rows.text))
+            chosen = choose(logits[name][parts["valid"].index], parts["valid"].label_id.to_numpy(), positive)
+            both = {split: figures(logits[name][part.index], part, chosen, positive, settings) for split, part in parts.items()}
+            report["variants"][name] = {
+                "bytes": folder_bytes(paths.model(name)),
+                "parameters": variant.parameters,
+                **chosen,
+                "metrics": {split: pair[0] for split, pair in both.items()},
+                "intervals": {split: pair[1] for split, pair in both.items()},
+            }
+        shape = schema["normaliser"]
+        normaliser = Normaliser(tuple(shape["steps"]), tuple(shape["redact"]), shape["characters"])
+        raw = list(parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed))
+        timed = micros_per_message(
+            {name: load_variant(paths.model(name), 1) for name in settings.variants}, normaliser, raw, settings.timing_rounds
+        )
+        for name, micros in timed.items():
+            report["variants"][name]["micros_per_message"] = micros
+        report["against_teacher"] = compare_with_teacher(report["variants"], settings.teacher, settings)
+        write_json(paths.report("evaluation.json"), report)
+        curves = precision_recall(logits, parts, positive)
+        with whole(paths.report("precision_recall.csv")) as temporary:
+            curves.to_csv(temporary, index=False)
+        with whole(paths.report("evaluation.html")) as temporary:
+            temporary.write_text(evaluation_page(report, logits, parts, positive, curves), encoding="utf-8")
+        for name in ("evaluation.json", "evaluation.html", "precision_recall.csv"):
+            tracker.file(paths.report(name), on_pipeline=True)
+        for name, entry in report["variants"].items():
+            headline = {
+                f"{name}/{split}/{metric}": entry["metrics"][split][metric] for split in parts for metric in ("pr_auc", "f1")
+            }
+            sizes = {f"{name}/bytes": entry["bytes"], f"{name}/micros_per_message": entry["micros_per_message"]}
+            known = {metric: float(value) for metric, value in (headline | sizes).items() if value is not None}
+            tracker.metrics(known)
+            tracker.headline(known)
+
+
+def precision_recall(
+    logits: Mapping[str, npt.NDArray[np.float32]], parts: Mapping[str, pd.DataFrame], positive: int | None
+) -> pd.DataFrame:
+    """Precision at 200 recalls for each variant and split (of the positive label; with many labels of each, averaged)."""
+    grid = np.linspace(0, 1, 201)[1:]
+    tables = []
+    for name, scores in logits.items():
+        for split, part in parts.items():
+            labels = part.label_id.to_numpy()
+            curves = []
+            for label, score in metrics.one_vs_rest(scores[part.index], positive).items():
+                order = np.argsort(-score, kind="stable")
+                hits = np.cumsum(labels[order] == label)
+                if not hits[-1]:
+                    continue
+                first = np.searchsorted(hits / hits[-1], grid - 1e-9)
+                curves.append(hits[first] / (first + 1))
+            if curves:
+                table = {
+                    "variant": name,
+                    "split": split,
+                    "recall": grid.round(3),
+                    "precision": np.mean(curves, axis=0).round(5),
+                }
+                tables.append(pd.DataFrame(table))
+    return pd.concat(tables, ignore_index=True)
+
+
+if __name__ == "__main__":
+    run(evaluate, Evaluate)

@@ -1,0 +1,154 @@
+"""Stage package: the chosen variant and all it needs, as one immutable release with its lineage.
+
+No message of the data goes into a release: probe texts are made of vocabulary words, and the drift reference is
+numbers.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from service.descriptors import NAMES, describe
+from service.release import MANIFEST, Release, hash_files, release_id
+from service.scorer import Student
+from service.text import Normaliser
+from tasks import lineage
+from tasks.metrics import softmax
+from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
+
+
+class ServingLimits(Settings):
+    """What one request may bring."""
+
+    characters: int
+    batch: int
+    body_bytes: int
+
+
+class Package(Settings):
+    variant: str
+    """The folder below models/ that is served: a student."""
+    reference_split: str
+    """The split whose descriptors and scores are the reference for drift."""
+    probes: int
+    probe_words: int
+    probe_tolerance: float
+    """Largest difference of a probe's probability that a serving host may show."""
+    limits: ServingLimits
+    seed: int
+
+
+def probe_texts(words: Sequence[str], count: int, length: int, seed: int) -> list[str]:
+    """Texts of random vocabulary words: they exercise the model and quote nobody."""
+    chance = np.random.default_rng(seed)
+    return [" ".join(chance.choice(np.array(words, dtype=object), size=length)) for _ in range(count)]
+
+
+def drift_reference(student: Student, rows: pd.DataFrame, warmth: float) -> dict[str, Any]:
+    """Descriptors ``float64[n, names]`` and probabilities ``float64[n, labels]`` of the reference messages."""
+    described = [describe(raw, student.tokenizer.unknown_share(text)) for raw, text in zip(rows.raw, rows.text, strict=True)]
+    return {
+        "names": np.array(NAMES),
+        "descriptors": np.array([[entry[name] for name in NAMES] for entry in described]),
+        "probabilities": softmax(student.logits(list(rows.text)), warmth),
+        "label_ids": rows.label_id.to_numpy(),
+    }
+
+
+def card(settings: Package, schema: dict[str, Any], evaluation: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The model card (Mitchell et al. 2019): what it is, what it is for, how good it is and beside what."""
+    variants = evaluation["variants"]
+    shown = dict.fromkeys([settings.variant, evaluation["teacher"], "baseline"])
+    return {
+        "name": "restill",
+        "variant": settings.variant,
+        "task": f"text classification into {', '.join(schema['labels'])}",
+        "labels": schema["labels"],
+        "positive": schema["positive"],
+        "threshold": variants[settings.variant]["threshold"],
+        "trained_on": {"source": params["ingest"]["path"], "received_before": params["ingest"]["until"]},
+        "evaluated_on": evaluation["splits"],
+        "figures": {name: variants[name] for name in shown if name in variants},
+        "against_teacher": evaluation["against_teacher"][settings.variant],
+        "limits": [
+            "It knows the messages of its source and time; on others it may be wrong and sure of it.",
+            f"It reads the first {schema['normaliser']['characters']} characters of a normalised text.",
+            "A score is calibrated on messages received before the date above; mail that came later is less so.",
+        ],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def trace(paths: Paths, params: dict[str, Any]) -> dict[str, Any]:
+    """Where the release came from, down to the bytes of the data and the versions of the packages."""
+    return {
+        "git_commit": lineage.git_commit(paths.root),
+        "dvc_lock": lineage.lock_hash(paths.root, before="package"),
+        "params": params,
+        "data": {path.name: lineage.sha256(path) for path in (paths.corpus, paths.prepared)},
+        "mlflow": {path.stem: read_json(path) for path in sorted(paths.runs.glob("*.json"))},
+        "packages": lineage.package_versions(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def package(settings: Package, paths: Paths) -> None:
+    """Build release/ from the chosen variant, and load it once as the service will."""
+    params = read_params(paths.root)
+    schema, evaluation = read_json(paths.schema), read_json(paths.report("evaluation.json"))
+    chosen = evaluation["variants"].get(settings.variant)
+    if chosen is None:
+        raise StageError(f"package.variant = {settings.variant!r}: evaluate knows {', '.join(evaluation['variants'])}")
+    model = paths.model(settings.variant)
+    if read_json(model / "variant.json")["kind"] != "student":
+        raise StageError(f"package.variant = {settings.variant!r}: the service runs students only")
+    rows = pd.read_parquet(paths.prepared)
+    student = Student(model)
+    with whole(paths.release) as temporary:
+        shutil.copytree(model, temporary / "model")
+        write_json(
+            temporary / "settings.json",
+            {
+                **schema,
+                "threshold": chosen["threshold"],
+                "temperature": chosen["temperature"],
+                "limits": settings.limits.model_dump(),
+            },
+        )
+        write_json(temporary / "card.json", card(settings, schema, evaluation, params))
+        write_json(temporary / "lineage.json", trace(paths, params))
+        reference = drift_reference(student, rows[rows.split == settings.reference_split], chosen["temperature"])
+        np.savez_compressed(temporary / "reference.npz", **reference)
+        write_json(temporary / "probes.json", probes(settings, schema, student, chosen["temperature"]))
+        seal(temporary)
+        release = Release(temporary)
+    print(f"release {release.id}: {settings.variant}, {folder_bytes(paths.release):,} bytes")
+
+
+def probes(settings: Package, schema: dict[str, Any], student: Student, warmth: float) -> dict[str, Any]:
+    """Probe texts with the probabilities that this host gives them; a serving host must give the same."""
+    shape = schema["normaliser"]
+    normaliser = Normaliser(tuple(shape["steps"]), tuple(shape["redact"]), shape["characters"])
+    texts = probe_texts(student.tokenizer.words, settings.probes, settings.probe_words, settings.seed)
+    answers = softmax(student.logits([normaliser(text) for text in texts]), warmth)
+    entries = [{"text": text, "probabilities": row.tolist()} for text, row in zip(texts, answers, strict=True)]
+    return {"tolerance": settings.probe_tolerance, "probes": entries}
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest over all files; from here on the folder must not change."""
+    files = hash_files(folder)
+    write_json(folder / MANIFEST, {"id": release_id(files), "files": files})
+
+
+if __name__ == "__main__":
+    run(package, Package)

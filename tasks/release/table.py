@@ -1,0 +1,46 @@
+"""The evaluation as one table: for the end of a run, for Prefect, and as Markdown for README.
+
+python -m tasks.release.table        prints reports/evaluation.json as Markdown
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks.stage import Paths, read_json
+
+SHOWN = (("test", "pr_auc"), ("golden", "pr_auc"), ("future", "pr_auc"), ("future", "f1"), ("future", "fpr_at_recall"))
+NAMES = {"pr_auc": "PR-AUC", "f1": "F1", "fpr_at_recall": "FPR at recall"}
+
+
+def evaluation_rows(report: dict[str, Any]) -> list[dict[str, str]]:
+    """A row a variant: what it weighs, what it costs, how good it is. A figure that there is not is a dash."""
+    rows = []
+    for name, entry in report["variants"].items():
+        against = report["against_teacher"][name]
+        row = {
+            "variant": name,
+            "bytes": f"{entry['bytes']:,}",
+            "times smaller": f"{against['times_smaller']:.1f}",
+            "µs a message": f"{entry['micros_per_message']:,.0f}",
+            "times faster": f"{against['times_faster']:.1f}",
+        }
+        for split, metric in SHOWN:
+            value = entry["metrics"].get(split, {}).get(metric)
+            row[f"{NAMES[metric]} {split}"] = "-" if value is None else f"{value:.4f}"
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    lines = ["| " + " | ".join(rows[0]) + " |", "| --- |" + " ---: |" * (len(rows[0]) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows])
+
+
+if __name__ == "__main__":
+    path = Paths(Path.cwd()).report("evaluation.json")
+    if not path.exists():
+        sys.exit(f"{path.name}: not there yet; `make run` makes it")
+    print(markdown(evaluation_rows(read_json(path))))

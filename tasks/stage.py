@@ -1,0 +1,149 @@
+"""What every stage shares: its parameters, its command line, its errors and how it writes.
+
+A stage is a function ``stage(settings, paths)`` in a module of the same name as its block in ``params.yaml`` and
+its entry in ``dvc.yaml``. ``run`` turns it into a command: it reads the block, checks it, and maps a
+``StageError`` to one line and exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class StageError(Exception):
+    """Something the user can mend: the message names the file or parameter, the value and the mend."""
+
+
+class Settings(BaseModel):
+    """One stage's block of ``params.yaml``: immutable, nothing unknown in it, no default behind its back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Paths:
+    """Where each artefact lies below the project's root; ``dvc.yaml`` names the same places."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.corpus = root / "data/corpus.parquet"
+        self.validated = root / "data/validated.parquet"
+        self.prepared = root / "data/prepared.parquet"
+        self.schema = root / "data/schema.json"
+        self.quarantine = root / "data/quarantine"
+        self.downloads = root / "data/downloads"
+        self.logits = root / "data/logits.npz"
+        self.models = root / "models"
+        self.runs = root / "models/runs"
+        self.checkpoints = root / ".checkpoints"
+        self.reports = root / "reports"
+        self.release = root / "release"
+
+    def report(self, name: str) -> Path:
+        return self.reports / name
+
+    def model(self, variant: str) -> Path:
+        return self.models / variant
+
+
+def read_params(root: Path) -> dict[str, Any]:
+    """The whole of ``params.yaml``. Raises StageError where it is missing or is not YAML."""
+    path = root / "params.yaml"
+    try:
+        params = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise StageError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(params, dict):
+        raise StageError(f"{path.name}: expected a block for each stage, found {type(params).__name__}")
+    return params
+
+
+def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
+    """The block ``name`` as a typed object. Raises StageError that names the parameter and its value."""
+    try:
+        return model.model_validate(params.get(name))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join([name, *map(str, first["loc"])])
+        raise StageError(f"params.yaml: {place} = {first.get('input')!r}: {first['msg']}") from error
+
+
+def run(stage: Callable[[S, Paths], None], settings: type[S]) -> None:
+    """Run ``stage`` as a command in the current folder. A StageError ends it with one line and exit code 1."""
+    name = stage.__name__
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {sys.modules[stage.__module__].__spec__.name}"  # type: ignore[union-attr]
+        if sys.modules[stage.__module__].__spec__
+        else None,
+        description=stage.__doc__,
+        epilog=f"Its parameters are the block '{name}' of params.yaml; its files stand in dvc.yaml.",
+    )
+    parser.parse_args()
+    root = Path.cwd()
+    try:
+        stage(read_settings(settings, name, read_params(root)), Paths(root))
+    except StageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def as_time(until: datetime | date | None) -> datetime | None:
+    """A date is its first moment, UTC; a time without a zone is UTC."""
+    if until is None:
+        return None
+    moment = until if isinstance(until, datetime) else datetime.combine(until, time())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; on success it is renamed to it, so no half file ever stands there.
+
+    Works for a file and for a folder that the caller makes (a former folder is replaced).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():
+            _remove(path)
+        temporary.replace(path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as sorted, indented JSON, whole or not at all. NaN is refused: write None."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below ``folder``."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

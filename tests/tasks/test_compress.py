@@ -1,0 +1,208 @@
+"""The compression path: each step makes what it says, and its gate fails when it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from service.scorer import Student
+from tasks.compress import quantize as quantizing
+from tasks.compress.distill import Distill, distill, distillation_loss
+from tasks.compress.parity import Limits, Parity, compare, enforce
+from tasks.compress.quantize import Quantize, quantize
+from tasks.compress.student import choose_vocabulary
+from tasks.metrics import ranking
+from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
+from tests.conftest import fitted_network, made_prepared
+
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+LIMITS = Limits(largest=0.1, mean=0.01, flips=0.01)
+
+
+def test_parity_of_equal_models_is_zero_and_temperature_of_difference_is_in_scores() -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    assert compare(logits, logits) == Parity(0.0, 0.0, 0.0)
+    assert compare(logits, logits + 5).largest < 1e-6, "logits are equal up to a constant a row"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda logits: logits[:, ::-1], "flips"),
+        (lambda logits: logits * 0.2, "largest"),
+        (lambda logits: logits + np.eye(2, dtype=np.float32)[0] * 2, "mean"),
+        (lambda logits: np.where(np.arange(len(logits))[:, None] == 3, np.nan, logits), "not a finite number"),
+        (lambda logits: logits[:-1], "cannot be compared"),
+        (lambda logits: logits[:, :1], "cannot be compared"),
+    ],
+)
+def test_the_gate_names_the_figure_that_is_over(spoil: Any, says: str) -> None:
+    logits = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32) * 2
+    with pytest.raises(StageError, match=says):
+        enforce(compare(logits, spoil(logits)), LIMITS, "quantize.parity")
+
+
+def test_a_figure_that_is_not_a_number_fails() -> None:
+    with pytest.raises(StageError, match="mean = nan"):
+        enforce(Parity(0.0, float("nan"), 0.0), LIMITS, "quantize.parity")
+
+
+def test_the_loss_is_hinton_s() -> None:
+    student, teacher = torch.randn(6, 3), torch.randn(6, 3)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    hard = torch.nn.functional.cross_entropy(student, labels)
+    assert distillation_loss(student, teacher, labels, 2.0, 0.0) == pytest.approx(hard)
+    p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
+    soft = 4 * (p * (p.log() - q.log())).sum(1).mean()
+    assert distillation_loss(student, teacher, labels, 2.0, 1.0).item() == pytest.approx(soft.item(), rel=1e-5)
+    assert distillation_loss(teacher, teacher, labels, 2.0, 1.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_vocabulary_is_the_words_of_most_texts_ties_in_word_order() -> None:
+    texts = ["b a a a", "b a", "b c", "d d d d"]
+    assert choose_vocabulary(texts, 10, 1) == ["b", "a", "c", "d"]
+    assert choose_vocabulary(texts, 10, 2) == ["b", "a"]
+    assert choose_vocabulary(texts, 1, 1) == ["b"]
+
+
+def test_int8_is_smaller_agrees_and_loads_without_torch(students: tuple[Path, Path]) -> None:
+    full, small = students
+    texts = list(made_prepared(["ham", "spam"], 100, seed=9).text)
+    assert (small / "model.onnx").stat().st_size < 0.6 * (full / "model.onnx").stat().st_size
+    enforce(compare(Student(full).logits(texts), Student(small).logits(texts)), LIMITS, "quantize.parity")
+    kinds = {tensor.data_type for tensor in onnx.load(small / "model.onnx").graph.initializer if len(tensor.dims) == 2}
+    assert onnx.TensorProto.INT8 in kinds
+    assert onnx.TensorProto.FLOAT not in kinds, "no weight matrix was left in float32"
+
+
+def test_the_exported_file_holds_no_path_of_this_machine(students: tuple[Path, Path]) -> None:
+    for folder in students:
+        assert str(Path(__file__).parents[2]).encode() not in (folder / "model.onnx").read_bytes()
+        assert b"site-packages" not in (folder / "model.onnx").read_bytes()
+
+
+def test_the_student_knows_unseen_texts_and_small_changes_keep_the_label(students: tuple[Path, Path]) -> None:
+    frame = made_prepared(["ham", "spam"], 200, seed=5)
+    student = Student(students[1])
+    logits = student.logits(list(frame.text))
+    assert ranking(logits, frame.label_id.to_numpy())["pr_auc"] > 0.95
+    sure = frame[np.abs(logits[:, 1] - logits[:, 0]) > 2].head(50)
+    expected = student.logits(list(sure.text)).argmax(axis=1)
+    for change in (str.upper, lambda t: f"  {t}\n\n", lambda t: t.replace(" the ", " this ", 1)):
+        changed = student.logits([change(text) for text in sure.text]).argmax(axis=1)
+        assert (changed == expected).mean() > 0.97
+
+
+def test_a_wrong_vocabulary_shifts_every_row_and_parity_sees_it(students: tuple[Path, Path], tmp_path: Path) -> None:
+    from shutil import copytree
+
+    broken = copytree(students[0], tmp_path / "broken")
+    words = (broken / "vocabulary.txt").read_text().split("\n")
+    (broken / "vocabulary.txt").write_text("\n".join(words[7:]))
+    texts = list(made_prepared(["ham", "spam"], 100, seed=9).text)
+    with pytest.raises(StageError, match="does not agree with its parent"):
+        enforce(compare(Student(students[0]).logits(texts), Student(broken).logits(texts)), LIMITS, "quantize.parity")
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    paths = Paths(tmp_path)
+    paths.prepared.parent.mkdir()
+    return paths
+
+
+def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
+    frame = made_prepared(labels, 350)
+    frame.to_parquet(paths.prepared)
+    write_json(paths.schema, {"labels": sorted(labels)})
+    seen = frame[frame.split.isin(["train", "valid"])]
+    logits = np.eye(len(labels), dtype=np.float32)[seen.label_id] * 4
+    with paths.logits.open("wb") as file:
+        np.savez(file, ids=seen.id.to_numpy(dtype=str), logits=logits)
+    small = {
+        "vocabulary": 200,
+        "min_documents": 1,
+        "buckets": 64,
+        "gram": 4,
+        "gram_buckets": 256,
+        "dimensions": 8,
+        "hidden": 16,
+        "epochs": 60,
+        "learning_rate": 0.02,
+    }
+    distill(Distill.model_validate(PARAMS["distill"] | small | changes), paths)
+    return frame
+
+
+@pytest.mark.parametrize("labels", [["ham", "spam"], ["ham", "news", "spam"]])
+def test_the_stages_distill_and_quantize(paths: Paths, labels: list[str]) -> None:
+    frame = distilled(paths, labels)
+    quantize(Quantize.model_validate(PARAMS["quantize"]), paths)
+    test = frame[frame.split == "test"]
+    for variant in ("student", "student-int8"):
+        assert ranking(Student(paths.model(variant)).logits(list(test.text)), test.label_id.to_numpy())["pr_auc"] > 0.9
+    report = read_json(paths.report("quantize.json"))
+    assert report["bytes"] == {
+        "before": folder_bytes(paths.model("student")),
+        "after": folder_bytes(paths.model("student-int8")),
+    }
+    assert read_json(paths.report("distill.json"))["export"]["flips"] == 0
+
+
+def test_distilling_twice_gives_the_same_files(paths: Paths) -> None:
+    distilled(paths, ["ham", "spam"])
+    first = {path.name: path.read_bytes() for path in paths.model("student").iterdir()}
+    distilled(paths, ["ham", "spam"])
+    assert {path.name: path.read_bytes() for path in paths.model("student").iterdir()} == first
+
+
+def test_a_student_that_does_not_follow_its_teacher_fails_and_leaves_none(paths: Paths) -> None:
+    with pytest.raises(StageError, match=r"flips = .* at most 0 \(params.yaml: distill.parity.flips\)"):
+        distilled(paths, ["ham", "spam"], epochs=1, learning_rate=1e-6, parity={"largest": 1, "mean": 1, "flips": 0})
+    assert not paths.model("student").exists()
+
+
+def test_a_broken_quantization_fails_and_the_earlier_model_stays(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    distilled(paths, ["ham", "spam"])
+    settings = Quantize.model_validate(PARAMS["quantize"])
+    quantize(settings, paths)
+    earlier = (paths.model("student-int8") / "model.onnx").read_bytes()
+
+    def broken(parent: Path, folder: Path, *rest: Any) -> None:
+        quantizing_whole(parent, folder, *rest)
+        model = onnx.load(folder / "model.onnx")
+        table = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        table.raw_data = bytes(reversed(table.raw_data))
+        onnx.save(model, folder / "model.onnx")
+
+    quantizing_whole = quantizing.quantize_student
+    monkeypatch.setattr(quantizing, "quantize_student", broken)
+    with pytest.raises(StageError, match="does not agree with its parent"):
+        quantize(settings, paths)
+    assert (paths.model("student-int8") / "model.onnx").read_bytes() == earlier
+
+
+def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:
+    from tasks.compress.distill import teacher_logits
+
+    with paths.logits.open("wb") as file:
+        np.savez(file, ids=np.array(["a"]), logits=np.zeros((1, 2), np.float32))
+    with pytest.raises(StageError, match="never saw message 'b'"):
+        teacher_logits(paths, ["a", "b"])
+
+
+def test_row_dropout_is_for_training_only() -> None:
+    network, tokenizer = fitted_network(made_prepared(["ham", "spam"], 60), steps=2)
+    network.row_dropout = 0.5
+    rows = torch.from_numpy(tokenizer.encode("winner prize money")[None])
+    assert torch.equal(network(rows), network(rows))
+    network.train()
+    assert len({tuple(network(rows)[0].tolist()) for _ in range(10)}) > 1

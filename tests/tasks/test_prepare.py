@@ -1,0 +1,164 @@
+"""tasks/data/prepare.py and grouping.py: copies stay together, golden stays golden, the future is not used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.data.grouping import group_of_each, shingles, split_of
+from tasks.data.prepare import Prepare, assign_splits, prepare, prepare_texts
+from tasks.stage import Paths, StageError, read_json
+from tests.conftest import made_table
+
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["prepare"]
+SHARES = {"golden": 0.1, "test": 0.15, "valid": 0.15}
+LIKE = {"shingle_words": 4, "permutations": 128, "similarity": 0.7}
+
+
+def settings_for(**changes: Any) -> Prepare:
+    return Prepare.model_validate(PARAMS | {"redact": []} | changes)
+
+
+def made_rows(rows: int = 300, labels: tuple[str, ...] = ("ham", "spam")) -> pd.DataFrame:
+    return made_table(list(labels), rows).assign(source="made", warnings="", known=True)
+
+
+def near_copy(text: str) -> str:
+    words = text.split()
+    return " ".join([*words[:-1], "changed"])
+
+
+def test_near_duplicates_share_a_group_and_others_do_not() -> None:
+    texts = list(made_rows(40).text)
+    ids = [str(number) for number in range(41)]
+    groups = group_of_each(ids, [*texts, near_copy(texts[7])], shares=SHARES, **LIKE)
+    assert groups[40] == groups[7] == "7"
+    assert len(set(groups)) == 40
+
+
+def test_groups_never_straddle_a_split_and_bridges_belong_to_none() -> None:
+    texts = list(made_rows(60).text)
+    names = [str(number) for number in range(60)]
+    other = next(name for name in names if split_of(name, SHARES) != split_of("0", SHARES))
+    first, second = texts[0], texts[int(other)]
+    groups = group_of_each([*names, "bridge"], [*texts, f"{first} {second}"], shares=SHARES, **(LIKE | {"similarity": 0.4}))
+    assert groups[60] is None
+    assert groups[0] == "0"
+    assert groups[int(other)] == other
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 79), st.integers(0, 5))
+def test_what_comes_later_never_moves_what_was_there(cut: int, seed: int) -> None:
+    texts = list(made_table(["ham", "spam"], 60, seed).text)
+    texts += [near_copy(text) for text in texts[::3]]
+    ids = [str(number) for number in range(len(texts))]
+    whole = group_of_each(ids, texts, shares=SHARES, **LIKE)
+    assert group_of_each(ids[:cut], texts[:cut], shares=SHARES, **LIKE) == whole[:cut]
+
+
+def test_shares_are_what_they_say() -> None:
+    counts = pd.Series([split_of(f"group-{number}", SHARES) for number in range(20_000)]).value_counts(normalize=True)
+    assert counts.to_dict() == pytest.approx({"train": 0.6, "test": 0.15, "valid": 0.15, "golden": 0.1}, abs=0.01)
+
+
+def test_short_texts_have_a_shingle() -> None:
+    assert shingles("Two Words", 4) == {b"two words"}
+    assert len(shingles("one two three four five", 4)) == 2
+
+
+def test_golden_is_golden_in_every_snapshot() -> None:
+    rows, _, _ = prepare_texts(made_rows(400), settings_for())
+    late = assign_splits(rows, settings_for())
+    early = assign_splits(rows.assign(known=rows.index < 200), settings_for())
+    golden = set(late.id[late.split == "golden"])
+    assert set(early.id[early.split == "golden"]) == {name for name in golden if int(name.split("-")[1]) < 200}
+    assert not golden & set(early.id[early.split.isin(["train", "valid", "test"])])
+
+
+def test_the_future_is_what_came_later_and_was_never_seen() -> None:
+    rows = made_rows(100)
+    rows.loc[60:, "known"] = False
+    rows.loc[99, "text"] = near_copy(rows.text[3])
+    rows.loc[99, "subject"] = rows.subject[3]
+    prepared, _, _ = prepare_texts(rows, settings_for())
+    splits = assign_splits(prepared, settings_for()).set_index("id").split
+    assert splits["row-99"] == "seen"
+    assert (splits[[f"row-{n}" for n in range(60, 99)]] == "future").all()
+    assert not (splits[[f"row-{n}" for n in range(60)]] == "future").any()
+
+
+def test_missing_parts_copies_and_contradictions_each_go_where_the_parameter_says() -> None:
+    rows = made_rows(20)
+    rows.loc[1, ["subject", "text"]] = rows.loc[0, ["subject", "text"]].to_list()
+    rows.loc[1, "label"] = rows.label[0]
+    rows.loc[3, ["subject", "text"]] = rows.loc[2, ["subject", "text"]].to_list()
+    rows.loc[3, "label"] = "spam" if rows.label[2] == "ham" else "ham"
+    rows.loc[4, "subject"] = None
+    rows.loc[5, ["subject", "text"]] = ["", "<p> </p>"]
+    kept, quarantine, counts = prepare_texts(rows, settings_for())
+    reasons = quarantine.set_index("id").reason.to_dict()
+    assert reasons == {
+        "row-1": "duplicate", "row-2": "same_text_other_label", "row-3": "same_text_other_label",
+        "row-5": "no_text_after_normalisation",
+    }  # fmt: skip
+    assert counts["missing_subject"] == 2
+    assert len(kept) + len(quarantine) == 20
+    strict = prepare_texts(rows, settings_for(missing="quarantine", duplicates="keep"))[1].set_index("id").reason.to_dict()
+    assert strict["row-4"] == "missing_part"
+    assert "row-1" not in strict
+
+
+def test_a_later_contradiction_does_not_unteach_the_past() -> None:
+    rows = made_rows(20)
+    rows.loc[19, ["subject", "text"]] = rows.loc[0, ["subject", "text"]].to_list()
+    rows.loc[19, "label"] = "spam" if rows.label[0] == "ham" else "ham"
+    rows.loc[19, "known"] = False
+    _, quarantine, _ = prepare_texts(rows, settings_for())
+    assert quarantine.id.tolist() == ["row-19"]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    (tmp_path / "data").mkdir()
+    return Paths(tmp_path)
+
+
+def test_the_stage_writes_splits_schema_and_an_account(paths: Paths) -> None:
+    made_rows(400).to_parquet(paths.validated)
+    prepare(settings_for(), paths)
+    rows = pd.read_parquet(paths.prepared)
+    assert set(rows.split) == {"train", "valid", "test", "golden"}
+    assert read_json(paths.schema)["labels"] == ["ham", "spam"]
+    assert (rows.label_id == (rows.label == "spam")).all()
+    report = read_json(paths.report("prepare.json"))
+    assert sum(sum(split.values()) for split in report["splits"].values()) + sum(report["quarantined"].values()) == 400
+    assert any(name.endswith("_whitespace") for name in report["steps"])
+
+
+def test_three_labels_have_no_positive_one(paths: Paths) -> None:
+    made_rows(400, ("ham", "spam", "news")).to_parquet(paths.validated)
+    prepare(settings_for(positive=None), paths)
+    assert read_json(paths.schema)["labels"] == ["ham", "news", "spam"]
+    with pytest.raises(StageError, match=r"prepare\.positive = 'spam'"):
+        prepare(settings_for(), paths)
+
+
+@pytest.mark.parametrize(
+    ("frame", "changes", "says"),
+    [
+        (made_rows(400, ("ham",)), {}, "two at least"),
+        (made_rows(8), {}, "do not hold every label"),
+        (made_rows(400), {"normalise": ["spellcheck"]}, "prepare.normalise: unknown normalisation step"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said(paths: Paths, frame: pd.DataFrame, changes: dict[str, Any], says: str) -> None:
+    frame.to_parquet(paths.validated)
+    with pytest.raises(StageError, match=says):
+        prepare(settings_for(**changes), paths)

@@ -1,0 +1,190 @@
+"""evaluate, package and register on made models: honest figures, whole releases, a story in MLflow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from service.release import Release, verify
+from tasks.metrics import bootstrap_weights, resampled_ranking, softmax
+from tasks.model.baseline import Baseline, baseline
+from tasks.model.variants import load_variant
+from tasks.release.evaluate import Evaluate, evaluate, slice_rows
+from tasks.release.evaluate import Slice as SliceOf
+from tasks.release.package import Package, package, probe_texts
+from tasks.release.register import register
+from tasks.stage import Paths, StageError, read_json, write_json
+from tests.conftest import made_prepared
+
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+EVALUATE = PARAMS["evaluate"] | {
+    "variants": ["baseline", "student", "student-int8"], "teacher": "student", "resamples": 50, "timing_messages": 5,
+    "slices": {"hard": {"sources": ["group-1"]}, "absent": {"sources": ["nobody"]}},
+}  # fmt: skip
+NORMALISER = {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000}
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, students: tuple[Path, Path]) -> Paths:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    paths = Paths(tmp_path)
+    paths.prepared.parent.mkdir()
+    frame = made_prepared(["ham", "spam"], 350, seed=4)
+    frame.to_parquet(paths.prepared)
+    frame.to_parquet(paths.corpus)
+    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
+    for student, name in zip(students, ("student", "student-int8"), strict=True):
+        copytree(student, paths.model(name))
+    baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [1, 10]}), paths)
+    return paths
+
+
+def evaluated(paths: Paths) -> dict[str, Any]:
+    evaluate(Evaluate.model_validate(EVALUATE), paths)
+    report: dict[str, Any] = read_json(paths.report("evaluation.json"))
+    return report
+
+
+def test_every_variant_has_every_figure_on_every_split_with_an_interval(paths: Paths) -> None:
+    report = evaluated(paths)
+    frame = pd.read_parquet(paths.prepared)
+    assert set(report["variants"]) == {"baseline", "student", "student-int8"}
+    assert set(report["splits"]) == {"valid", "test", "golden", "future", "hard"}, "a slice with no message is left out"
+    for name, entry in report["variants"].items():
+        assert entry["bytes"] == sum(f.stat().st_size for f in paths.model(name).iterdir())
+        assert entry["parameters"] > 0
+        assert entry["micros_per_message"] > 0
+        for split in report["splits"]:
+            for metric in ("roc_auc", "pr_auc", "f1", "fpr_at_recall", "calibration_error"):
+                low, high = entry["intervals"][split][metric]
+                assert low <= high
+                assert 0 <= entry["metrics"][split][metric] <= 1
+    test = frame[frame.split == "test"]
+    logits = load_variant(paths.model("student"), 1).logits(list(test.text))
+    found = resampled_ranking(logits, test.label_id.to_numpy(), np.ones((1, len(test))), 1, 0.97)["pr_auc"][0]
+    assert report["variants"]["student"]["metrics"]["test"]["pr_auc"] == pytest.approx(found, abs=1e-6)
+
+
+def test_threshold_and_temperature_are_chosen_on_valid_alone(paths: Paths) -> None:
+    before = evaluated(paths)
+    frame = pd.read_parquet(paths.prepared)
+    held_out = frame.split.isin(["test", "golden", "future"])
+    frame.loc[held_out, "label_id"] = 1 - frame.label_id[held_out]
+    frame.to_parquet(paths.prepared)
+    after = evaluated(paths)
+    for name, entry in before["variants"].items():
+        assert entry["threshold"] == after["variants"][name]["threshold"]
+        assert entry["temperature"] == after["variants"][name]["temperature"]
+        assert entry["metrics"]["valid"] == after["variants"][name]["metrics"]["valid"]
+        assert entry["metrics"]["test"] != after["variants"][name]["metrics"]["test"]
+
+
+def test_a_slice_is_its_own_messages_against_all_of_the_other_labels() -> None:
+    frame = made_prepared(["ham", "spam"], 140)
+    frame["source"] = np.where((frame.label == "ham") & (frame.index % 3 == 0), "hard-ham", frame.label)
+    part = slice_rows(frame, SliceOf(sources=["hard-ham"]))
+    assert set(part.split) == {"test", "golden", "future"}
+    assert set(part.source[part.label == "ham"]) == {"hard-ham"}
+    assert (part.label == "spam").sum() == ((frame.label == "spam") & frame.split.isin(["test", "golden", "future"])).sum()
+
+
+def test_the_page_needs_no_network_and_shows_every_variant(paths: Paths) -> None:
+    evaluated(paths)
+    page = paths.report("evaluation.html").read_text()
+    assert page.count("<svg") == 3
+    assert "student-int8" in page
+    for fetched in ("<script", "<link", "<img", "@import", "url(http"):
+        assert fetched not in page
+    curves = pd.read_csv(paths.report("precision_recall.csv"))
+    assert set(curves.columns) == {"variant", "split", "recall", "precision"}
+    assert curves.precision.between(0, 1).all()
+
+
+def test_resamples_are_of_groups(paths: Paths) -> None:
+    frame = pd.read_parquet(paths.prepared)
+    alone = evaluated(paths)["variants"]["student"]["intervals"]["test"]["f1"]
+    frame.assign(group=[f"g{number % 4}" for number in range(len(frame))]).to_parquet(paths.prepared)
+    assert evaluated(paths)["variants"]["student"]["intervals"]["test"]["f1"] != alone
+    assert bootstrap_weights(np.array(["a"] * 5), 3, 1).tolist() == [[1.0] * 5] * 3
+
+
+def packaged(paths: Paths, **changes: Any) -> Release:
+    evaluated(paths)
+    (paths.root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    package(Package.model_validate(PARAMS["package"] | changes), paths)
+    return Release(paths.release)
+
+
+def test_a_release_answers_as_the_model_it_was_made_of(paths: Paths) -> None:
+    release = packaged(paths)
+    frame = pd.read_parquet(paths.prepared)
+    texts = list(frame.raw[:40])
+    entry = read_json(paths.report("evaluation.json"))["variants"]["student-int8"]
+    logits = load_variant(paths.model("student-int8"), 1).logits(texts) / entry["temperature"]
+    expected = softmax(logits)[:, 1]
+    answers = release.answer(texts)
+    assert [answer.score for answer in answers] == pytest.approx(list(expected), abs=1e-5)
+    assert [answer.label == "spam" for answer in answers] == [score >= entry["threshold"] for score in expected]
+
+
+def test_a_release_says_where_it_came_from_and_holds_no_message(paths: Paths) -> None:
+    frame = pd.read_parquet(paths.prepared)
+    frame["raw"] = frame.raw + " PLANTEDMARKER"
+    frame["text"] = frame.text + " PLANTEDMARKER"
+    frame.to_parquet(paths.prepared)
+    packaged(paths)
+    lineage = read_json(paths.release / "lineage.json")
+    assert lineage["params"] == PARAMS
+    assert set(lineage["mlflow"]) == {"baseline", "evaluate"}
+    assert len(lineage["data"]["prepared.parquet"]) == 64
+    assert lineage["packages"]["onnxruntime"]
+    for path in paths.release.rglob("*"):
+        assert path.is_dir() or b"PLANTEDMARKER" not in path.read_bytes(), path
+    reference = np.load(paths.release / "reference.npz")
+    assert reference["descriptors"].shape == ((frame.split == "valid").sum(), len(reference["names"]))
+
+
+def test_probes_are_vocabulary_words_and_the_same_for_the_same_seed() -> None:
+    words = ["alpha", "beta", "gamma"]
+    texts = probe_texts(words, 5, 10, seed=1)
+    assert texts == probe_texts(words, 5, 10, seed=1) != probe_texts(words, 5, 10, seed=2)
+    assert {word for text in texts for word in text.split()} <= set(words)
+
+
+@pytest.mark.parametrize(("variant", "says"), [("teacher-xxl", "evaluate knows baseline"), ("baseline", "runs students only")])
+def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: str, says: str) -> None:
+    with pytest.raises(StageError, match=says):
+        packaged(paths, variant=variant)
+    assert not paths.release.exists()
+
+
+def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: Paths) -> None:
+    packaged(paths)
+    copytree(Path(__file__).parents[2] / "service", paths.root / "service")
+    assert register(paths) == ("1", True)
+    assert register(paths) == ("1", False)
+    release = verify(paths.release)
+    client = mlflow.MlflowClient()
+    version = client.get_model_version_by_alias("restill", "challenger")
+    assert version.tags["release"] == release
+    model = mlflow.pyfunc.load_model("models:/restill@challenger")
+    assert model.metadata.signature.inputs.to_dict()[0]["name"] == "text"
+    answers = model.predict(pd.DataFrame({"text": ["winner prize money free cash", "kernel patch review"]}))
+    assert answers.label.tolist() == ["spam", "ham"]
+    assert set(answers.release) == {release}
+    parent = client.get_run(read_json(paths.runs / "evaluate.json")["pipeline"])
+    assert release in parent.data.tags["mlflow.note.content"]
+    assert parent.data.metrics["student-int8/bytes"] > 0
+    assert "evaluation.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert {run.info.run_name for run in children} <= {"baseline", "evaluate"}
+    manifest = json.loads((paths.release / "manifest.json").read_text())
+    assert manifest["id"] == release

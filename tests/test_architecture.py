@@ -1,0 +1,152 @@
+"""The house rules, held by machine: floors, names, dependencies, one home for everything."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.stage import Paths, Settings, read_settings
+from tests.imports import FLOORS, ROOT, closure, local_imports
+
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, Any] = DVC["stages"]
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+BELOW = {"service": {"service"}, "tasks": {"tasks", "service"}, "flows": {"flows", "tasks", "service"}}
+MODULES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+CONSTRAINTS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line and not line.startswith("#")
+)
+
+
+def module_of(stage: str) -> Path:
+    command = STAGES[stage]["cmd"]
+    assert command.startswith("python -m tasks."), command
+    return ROOT / (command.removeprefix("python -m ").replace(".", "/") + ".py")
+
+
+def settings_of(stage: str) -> type[Settings]:
+    module = importlib.import_module(STAGES[stage]["cmd"].removeprefix("python -m "))
+    found: type[Settings] = getattr(module, stage.capitalize())
+    return found
+
+
+def names(entries: list[Any]) -> list[str]:
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_go_down_only(path: Path) -> None:
+    floor = path.relative_to(ROOT).parts[0]
+    for other in local_imports(path):
+        assert other.relative_to(ROOT).parts[0] in BELOW[floor], f"{path.name} imports {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_every_module_imports_and_no_name_says_nothing(path: Path) -> None:
+    relative = path.relative_to(ROOT).with_suffix("")
+    assert path.stem not in {"utils", "helpers", "common", "misc"}
+    if relative.parts != ("tasks", "release", "pyfunc"):  # MLflow runs that one, and it registers itself
+        importlib.import_module(".".join(part for part in relative.parts if part != "__init__"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_module_params_block_and_function_have_one_name(stage: str) -> None:
+    path = module_of(stage)
+    assert path.stem == stage
+    assert stage in STAGES[stage]["params"]
+    module = importlib.import_module(STAGES[stage]["cmd"].removeprefix("python -m "))
+    assert callable(getattr(module, stage))
+    assert STAGES[stage]["desc"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_cover_the_module_and_all_it_imports(stage: str) -> None:
+    deps = set(names(STAGES[stage]["deps"]))
+    needed = {str(path.relative_to(ROOT)) for path in closure(module_of(stage))}
+    assert needed <= deps, f"missing in dvc.yaml: {sorted(needed - deps)}"
+    code = {dep for dep in deps if dep.endswith(".py")}
+    assert code <= needed, f"not imported any more: {sorted(code - needed)}"
+    for dep in deps:
+        if not dep.startswith(("data/", "models/", "reports/", "${")):
+            assert (ROOT / dep).exists(), dep
+
+
+def test_every_file_a_stage_reads_is_made_by_one_before_it() -> None:
+    made: set[str] = set()
+    for stage in STAGES.values():
+        for dep in names(stage["deps"]):
+            if dep.startswith(("data/", "models/", "reports/")):
+                dep = dep.replace("${package.variant}", PARAMS["package"]["variant"])
+                assert dep in made, f"{dep} is read before it is made"
+        made |= set(names(stage.get("outs", []) + stage.get("metrics", []) + stage.get("plots", [])))
+    for entry in DVC["plots"]:
+        assert set(entry) <= made
+
+
+def test_every_output_survives_a_stage_that_fails() -> None:
+    for name, stage in STAGES.items():
+        for entry in stage.get("outs", []) + stage.get("metrics", []) + stage.get("plots", []):
+            assert isinstance(entry, dict), f"{name}: {entry} is not persisted"
+            assert next(iter(entry.values()))["persist"] is True
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_valid_complete_and_nothing_else(stage: str) -> None:
+    settings = settings_of(stage)
+    read_settings(settings, stage, PARAMS)
+    for name, field in settings.model_fields.items():
+        assert field.is_required(), f"{stage}.{name} has a default in the code"
+
+
+def test_params_holds_no_block_that_no_stage_reads() -> None:
+    assert set(PARAMS) == set(STAGES)
+
+
+def test_paths_and_graph_name_the_same_places() -> None:
+    made = {out for stage in STAGES.values() for out in names(stage.get("outs", []))}
+    paths = Paths(Path())
+    for path in (paths.corpus, paths.validated, paths.prepared, paths.schema, paths.logits, paths.release):
+        assert str(path) in made
+
+
+def test_every_dependency_is_pinned_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {re.sub(r"[-_.]+", "-", name).lower() for name in CONSTRAINTS}
+    for name in project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", name), f"{name}: versions stand in constraints.txt"
+        assert re.sub(r"[-_.]+", "-", name).lower() in pinned, name
+
+
+def test_the_bento_runs_on_the_versions_that_were_tested() -> None:
+    bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    module, _, name = bento["service"].partition(":")
+    assert hasattr(importlib.import_module(module), name)
+    for requirement in bento["python"]["packages"]:
+        package, version = requirement.split("==")
+        assert CONSTRAINTS[package] == version, requirement
+
+
+def test_the_bento_needs_no_tool_of_the_floors_above() -> None:
+    bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    packed = {requirement.split("==")[0] for requirement in bento["python"]["packages"]}
+    assert not packed & {"torch", "transformers", "prefect", "mlflow", "dvc", "evidently", "great-expectations"}
+
+
+def test_no_secret_host_or_machine_path_is_written_anywhere() -> None:
+    forbidden = re.compile(
+        r"/root/|/home/[a-z]|registry\.npmjs|pypi\.org|files\.pythonhosted|(?:api|secret)_?key\s*[:=]\s*['\"]\w{8}", re.I
+    )
+    here = Path(__file__)
+    for pattern in ("*.py", "*.yaml", "*.toml", "*.md", "*.txt", "*.json", "*.env", "Makefile"):
+        for path in (
+            p for place in (ROOT, *(ROOT / d for d in (*FLOORS, "tests", "docs", "benchmarks"))) for p in place.glob(pattern)
+        ):
+            assert path == here or not forbidden.search(path.read_text()), path

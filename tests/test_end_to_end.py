@@ -1,0 +1,238 @@
+"""The real graph on a small slice of the real corpus, through the commands that README shows, to answers over HTTP.
+
+The tests of this module follow each other like a user's first hour: each goes on where the one before it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+
+from tests.imports import ROOT
+from tests.project import SMALL, Project, write_real_slice
+
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+
+
+def readme_commands() -> list[str]:
+    """Every command in README's ``sh`` blocks, a line each; a line that ends in a backslash goes on."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [command for line in lines if (command := line.partition("  #")[0].strip()) and not command.startswith("#")]
+
+
+EXECUTED: set[str] = set()
+"""README's commands that a test of this module has asked for, and run."""
+
+
+def readme_command(part: str) -> str:
+    found = [command for command in readme_commands() if part in command]
+    assert found, f"README shows no command with {part!r}"
+    EXECUTED.add(found[0])
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    made = Project(tmp_path_factory.mktemp("clone"))
+    write_real_slice(made.root / "data/mail")
+    made.set(**SMALL)
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+@contextmanager
+def running(project: Project, command: str, port: int, path: str) -> Iterator[None]:
+    """A server of README, on a port of our own, until it answers on ``path``; stopped with all it started."""
+    with (project.root / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", command], cwd=project.root, env=project.environment | {"PORT": str(port)},
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (project.root / "server.log").read_text()[-3000:]
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+                    if answer.status == 200:
+                        break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail((project.root / "server.log").read_text()[-3000:])
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def lock_of(project: Project) -> str:
+    return (project.root / "dvc.lock").read_text()
+
+
+def hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_make_run_ends_with_a_table_a_release_and_a_bento(project: Project) -> None:
+    done = project.run(readme_command("make run"))
+    for variant in yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"]["variants"]:
+        assert variant in done.stdout
+    release = project.run("python -m service.release release").stdout.strip()
+    assert f"Bento restill:{release} is built" in done.stdout
+    assert f"ran {', '.join(STAGES)}, register, bento" in done.stdout
+    assert project.run("bentoml list -o json").stdout.count(release) >= 1
+    changed = {line.strip() for line in project.run("git status --porcelain").stdout.splitlines()}
+    assert changed == {"M params.yaml", "?? dvc.lock", "?? data/mail/"}, "outputs are DVC's, not git's"
+
+
+def test_every_message_is_accounted_for(project: Project) -> None:
+    ingested = json.loads((project.root / "reports/ingest.json").read_text())
+    assert ingested["messages"] == sum(1 for _ in (project.root / "data/mail").rglob("*.eml"))
+    assert ingested["messages"] == ingested["corpus"] + sum(ingested["quarantined"].values())
+
+
+def test_a_second_run_has_nothing_to_do(project: Project) -> None:
+    lock = lock_of(project)
+    done = project.run(readme_command("make run"))
+    assert "nothing to do: every stage is up to date" in done.stdout
+    assert lock_of(project) == lock
+
+
+def test_dvc_repro_agrees_with_the_flow(project: Project) -> None:
+    lock = lock_of(project)
+    assert "Data and pipelines are up to date." in project.run(readme_command("dvc repro")).stdout
+    assert lock_of(project) == lock
+    (project.root / "dvc.lock").unlink()
+    for folder in ("models", "release"):
+        shutil.rmtree(project.root / folder)
+    project.run("dvc repro")  # from the run cache: the same inputs and commands, so the same lock
+    assert lock_of(project) == lock
+
+
+def test_metrics_params_and_plots_are_dvc_s_too(project: Project) -> None:
+    assert "student-int8" in project.run(readme_command("dvc metrics show")).stdout
+    metrics = json.loads(project.run("dvc metrics show --json").stdout)[""]["data"]["reports/evaluation.json"]["data"]
+    assert metrics["variants"]["student-int8"]["metrics"]["test"]["pr_auc"] > 0.5
+    project.run("git add dvc.lock && git commit -qam run")
+    project.set(quantize={"per_channel": True})
+    assert "quantize.per_channel" in project.run(readme_command("dvc params diff")).stdout
+    project.run("dvc plots show")
+    assert (project.root / "dvc_plots/index.html").exists()
+
+
+def test_changing_quantize_reruns_it_and_what_follows(project: Project) -> None:
+    project.run("git checkout -q params.yaml")
+    project.run(readme_command("flows.pipeline --help"))
+    done = project.run("python -m flows.pipeline -S quantize.per_channel=true")
+    assert "ran quantize, evaluate, package, register, bento" in done.stdout
+    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["per_channel"] is True
+
+
+def test_an_experiment_overrides_a_parameter(project: Project) -> None:
+    project.run("git add -A && git commit -qm per-channel")
+    project.run("dvc exp run -S quantize.per_channel=false package")
+    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["per_channel"] is False
+
+
+def test_the_ui_shows_one_story_a_run(project: Project) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{project.root}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("restill").experiment_id], max_results=100)
+    parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert all(child.data.tags["mlflow.parentRunId"] in parents for child in children)
+    assert all(run.info.status == "FINISHED" for run in runs)
+    first = min(parents.values(), key=lambda run: run.info.start_time)
+    stories = {child.info.run_name for child in children if child.data.tags["mlflow.parentRunId"] == first.info.run_id}
+    assert stories == {"baseline", "train", "export", "distill", "quantize", "evaluate"}
+    assert first.data.tags["restill.release"] in first.data.tags["mlflow.note.content"]
+    second = sorted(parents.values(), key=lambda run: run.info.start_time)[1]
+    assert "train: `" in second.data.tags["mlflow.note.content"], "a stage that was skipped is told of all the same"
+    port = free_port()
+    with running(project, readme_command("make ui"), port, "/health"):
+        body = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read()
+    assert b"MLflow" in body
+
+
+def test_make_serve_answers_what_readme_asks(project: Project) -> None:
+    project.run("make run")  # the experiment left the release of another parameter
+    port = free_port()
+    with running(project, readme_command("make serve"), port, "/readyz"):
+        asked = [command for command in readme_commands() if "curl" in command]
+        assert len(asked) >= 4
+        EXECUTED.update(asked)
+        answers = [json.loads(project.run(command.replace("3000", str(port))).stdout) for command in asked]
+        release = project.run("python -m service.release release").stdout.strip()
+        for answer in answers:
+            for entry in answer if isinstance(answer, list) else [answer]:
+                assert entry["release"] == release
+        bad = project.run(
+            f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/classify -d '{{' "
+            "-H 'Content-Type: application/json'"
+        )
+        assert bad.stdout == "400"
+        assert project.run(f"curl -s http://127.0.0.1:{port}/livez -o /dev/null -w '%{{http_code}}'").stdout == "200"
+    log = (project.root / "server.log").read_text()
+    assert "Traceback" not in log
+
+
+def test_a_killed_training_goes_on_to_the_same_student(project: Project) -> None:
+    project.set(train={"seed": 11, "evaluate_every": 0.25})
+    project.run("dvc repro distill")
+    unbroken = {
+        name: hash_of(project.root / name) for name in ("models/teacher/model.safetensors", "models/student/model.onnx")
+    }
+    for name in ("models/teacher", "models/student"):
+        shutil.rmtree(project.root / name)
+    process = subprocess.Popen(
+        ["dvc", "repro", "--force", "--single-item", "train"], cwd=project.root, env=project.environment,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list((project.root / ".checkpoints").glob("*.pt")):
+        assert process.poll() is None, "training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (project.root / "models/teacher").exists(), "no half model stands there"
+    again = project.run("dvc repro --force --single-item train && dvc repro --force --single-item distill")
+    assert "goes on from batch" in again.stdout
+    assert {name: hash_of(project.root / name) for name in unbroken} == unbroken
+
+
+def test_a_bad_source_stops_the_pipeline_with_one_line_and_the_outputs_stay(project: Project) -> None:
+    before = hash_of(project.root / "data/corpus.parquet")
+    (project.root / "bad.csv").write_text("label,body\nham,hello\n")
+    project.set(ingest={"source": "table", "path": "bad.csv"})
+    done = project.run("make run", check=False)
+    assert done.returncode != 0
+    assert "ingest: ingest.columns.text = 'text': bad.csv has no such column; it has label, body" in done.stderr
+    assert hash_of(project.root / "data/corpus.parquet") == before
+
+
+def test_every_command_of_readme_was_executed_here() -> None:
+    assert set(readme_commands()) == EXECUTED
