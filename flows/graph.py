@@ -32,11 +32,13 @@ def read_graph(root: Path) -> list[Node]:
     ``Repo.index.graph`` is not public API; a test holds this function against ``dvc dag``.
     """
     try:
-        graph = Repo(str(root)).index.graph  # consumer -> producer
-        order = [stage for stage in reversed(list(networkx.topological_sort(graph))) if isinstance(stage, PipelineStage)]
+        index = Repo(str(root)).index
+        graph = index.graph  # consumer -> producer
+        place = {stage: number for number, stage in enumerate(index.stages)}  # as written, where the graph leaves a choice
+        order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=place.__getitem__))
     except DvcException as error:
         raise StageError(f"dvc.yaml or params.yaml cannot be read: {error}") from error
-    return [_node(stage, graph) for stage in order]
+    return [_node(stage, graph) for stage in order if isinstance(stage, PipelineStage)]
 
 
 def _node(stage: Any, graph: Any) -> Node:

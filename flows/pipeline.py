@@ -34,14 +34,14 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.graph import Node, read_graph
-from tasks.release.bento import bento
+from tasks.release.bento import bento, tag_of
 from tasks.release.register import register
 from tasks.release.table import evaluation_rows
 from tasks.stage import Paths, StageError, read_json
 from tasks.tracking import INVOCATION_VARIABLE
 
 LAST_LINES = 15
-SKIPPED = "didn't change, skipping"
+SKIPPED = ("didn't change, skipping", "is cached - skipping run")
 
 
 def run_stage(node: Node, root: Path, force: bool, invocation: str) -> State[Any]:
@@ -60,7 +60,7 @@ def run_stage(node: Node, root: Path, force: bool, invocation: str) -> State[Any
     skipped = False
     try:
         for line in _lines(process):
-            skipped |= SKIPPED in line
+            skipped |= any(words in line for words in SKIPPED)
             last.append(line)
         code = process.wait()
     finally:
@@ -112,13 +112,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @task(name="register", retries=2, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def register_release(root: Path) -> State[Any]:
-    version, new = register(Paths(root))
+def register_release(root: Path, invocation: str) -> State[Any]:
+    version, new = register(Paths(root), invocation)
     return Completed(message=f"version {version}") if new else Completed(name="Cached", message=f"version {version}")
 
 
 @task(name="bento", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def build_bento(root: Path) -> State[Any]:
+def build_bento(root: Path, invocation: str) -> State[Any]:
     tag, new = bento(Paths(root))
     return Completed(message=tag) if new else Completed(name="Cached", message=tag)
 
@@ -132,7 +132,7 @@ def publish(root: Path) -> None:
         key="evaluation",
         description="Every variant on test and future",
     )
-    reports = ("evaluation.html", "data_docs/index.html", "ingest.json", "validate.json", "prepare.json")
+    reports = ("evaluation.html", "drift.html", "data_docs/index.html", "ingest.json", "validate.json", "prepare.json")
     links = [f"- [{name}]({paths.report(name).resolve().as_uri()})" for name in reports]
     create_markdown_artifact("# Reports\n\n" + "\n".join(links), key="reports")
 
@@ -148,14 +148,14 @@ def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
             run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
         )
         state = stage(node, root, force, str(flow_run.id), return_state=True)
-        if state.is_failed():
+        if not state.is_completed():  # crashed and cancelled too
             return Failed(message=state.message)
         if state.name != "Cached":
             ran.append(node.name)
         logger.info("%s: %s %s", node.name, state.name, state.message or "")
     for effect in (register_release, build_bento):
-        state = effect(root, return_state=True)
-        if state.is_failed():
+        state = effect(root, str(flow_run.id), return_state=True)
+        if not state.is_completed():
             return Failed(message=state.message)
         if state.name != "Cached":
             ran.append(effect.name)
@@ -170,10 +170,9 @@ def show(paths: Paths) -> None:
     table = Table(*rows[0], title="Evaluation")
     for row in rows:
         table.add_row(*row.values())
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
-    manifest = read_json(paths.release / "manifest.json")
-    console.print(f"Bento restill:{manifest['id']} is built; reports/evaluation.html has every figure.", highlight=False)
+    console.print(f"Bento {tag_of(paths)} is built; reports/evaluation.html has every figure.", highlight=False)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.decision import decide, softmax
 from service.scorer import Student
 from service.text import Normaliser
 
@@ -79,10 +80,9 @@ class Release:
         self.limits: dict[str, int] = settings["limits"]
         self._positive = self.labels.index(settings["positive"]) if settings["positive"] is not None else None
         self._threshold = float(settings["threshold"])
-        self._temperature = float(settings["temperature"])
-        shape = settings["normaliser"]
-        self._normaliser = Normaliser(tuple(shape["steps"]), tuple(shape["redact"]), shape["characters"])
-        self._student = Student(folder / "model", threads)
+        self.temperature = float(settings["temperature"])
+        self._normaliser = Normaliser.from_settings(settings["normaliser"])
+        self.student = Student(folder / "model", threads)
         self._check_probes(json.loads((folder / "probes.json").read_text()))
 
     def normalise(self, text: str) -> str:
@@ -91,10 +91,7 @@ class Release:
 
     def probabilities(self, normalised: Sequence[str]) -> npt.NDArray[np.float64]:
         """Calibrated probabilities ``float64[texts, labels]`` of normalised texts."""
-        logits = self._student.logits(normalised).astype(np.float64) / self._temperature
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return shares
+        return softmax(self.student.logits(normalised), self.temperature)
 
     def answer(self, texts: Sequence[str]) -> list[Answer]:
         """One answer a raw text, in the order given."""
@@ -102,15 +99,13 @@ class Release:
 
     def answer_normalised(self, texts: Sequence[str]) -> list[Answer]:
         """One answer a normalised text, in the order given."""
-        return [self._answer(row) for row in self.probabilities(texts)] if texts else []
-
-    def _answer(self, row: npt.NDArray[np.float64]) -> Answer:
-        if self._positive is None:
-            best = int(row.argmax())
-            return Answer(self.labels[best], float(row[best]), self.id)
-        score = float(row[self._positive])
-        label = self._positive if score >= self._threshold else 1 - self._positive
-        return Answer(self.labels[label], score, self.id)
+        if not texts:
+            return []
+        probabilities = self.probabilities(texts)
+        answered = decide(probabilities, self._positive, self._threshold)
+        scored = answered if self._positive is None else np.full(len(texts), self._positive)
+        scores = probabilities[np.arange(len(texts)), scored]
+        return [Answer(self.labels[label], float(score), self.id) for label, score in zip(answered, scores, strict=True)]
 
     def _check_probes(self, probes: dict[str, Any]) -> None:
         """int8 arithmetic differs between processors: a host that scores otherwise must not answer."""

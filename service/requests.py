@@ -53,7 +53,9 @@ def parse(model: type[B], body: bytes) -> B:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "json_invalid":
             raise Refused(400, f"The body is not JSON in UTF-8: {first['msg']}.") from None
-        place = ".".join(map(str, first["loc"][:2])) or "the body"
+        # An unknown field's name may be somebody's text: only our own names are repeated.
+        known = first["loc"] and first["loc"][0] in model.model_fields
+        place = ".".join(map(str, first["loc"][:2])) if known else "the body"
         expected = " and ".join(f'"{name}"' for name in model.model_fields)
         raise Refused(422, f"{place}: {first['msg']}; an object with {expected} is expected.") from None
 

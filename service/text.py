@@ -12,19 +12,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.header import decode_header
 from email.message import Message
+from email.parser import HeaderParser
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
 RAW_CHARACTERS_PER_KEPT = 8
 """Raw characters looked at for each one kept: markup may be most of a message, but cost must stay bounded."""
+
+YEARS = range(1970, 2200)
+"""Years that a received time may lie in; anything else is a header that lies, and cannot be stored."""
+
+CHARSETS = re.compile(
+    r"utf-?(7|8|16|32)|us-ascii|ascii|iso-?8859|latin|cp\d|windows|mac|koi8|big5|gb|hz|euc|shift|sjis|ks-?c|tis|iso-?2022"
+)
+"""Charsets that mail uses. Python knows others (punycode, idna) whose decoders take the square of the length."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,14 @@ def parse_mail(raw: bytes) -> Mail:
     """Parse one message, with or without an mbox envelope line, from its raw bytes."""
     warnings: list[str] = []
     envelope, body = _split_envelope(raw)
-    message = message_from_bytes(body)
+    try:
+        message = message_from_bytes(body)
+        text = "\n".join(_bodies(message, warnings)).strip()
+    except RecursionError:  # a thousand parts within each other: no mail, but it must not stop what reads it
+        warnings.append("mime_too_deep")
+        message = HeaderParser().parsestr(body.decode("latin-1"))
+        text = ""
     subject = _decode_subject(message, warnings)
-    text = "\n".join(_bodies(message, warnings)).strip()
     received = _received(envelope, message, warnings)
     return Mail(subject, text, received, tuple(dict.fromkeys(warnings)))
 
@@ -57,7 +72,9 @@ def _split_envelope(raw: bytes) -> tuple[str, bytes]:
 
 def _decode_bytes(data: bytes, declared: str | None, warnings: list[str]) -> str:
     """Decode as declared; where that is a lie, as UTF-8, and at last with replacement characters."""
-    charset = (declared or "ascii").strip("\"' ").lower()
+    charset = (declared or "ascii").strip("\"' ").lower().replace("_", "-")
+    if not CHARSETS.match(charset):
+        charset = "unknown"
     for candidate in (charset, "utf-8"):
         try:
             text = data.decode(candidate)
@@ -130,9 +147,11 @@ def _received(envelope: str, message: Message, warnings: list[str]) -> datetime 
     if len(parts) == 3:
         for form in ("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Z %Y"):
             try:
-                return datetime.strptime(parts[2].strip(), form).replace(tzinfo=UTC)
+                time = datetime.strptime(parts[2].strip(), form).replace(tzinfo=UTC)
             except ValueError:
                 continue
+            if time.year in YEARS:
+                return time
     for name in ("Received", "Date"):
         for value in message.get_all(name, []):
             try:
@@ -141,6 +160,8 @@ def _received(envelope: str, message: Message, warnings: list[str]) -> datetime 
                     time = time.replace(tzinfo=UTC)
                 time = time.astimezone(UTC)
             except (ValueError, TypeError, IndexError, OverflowError):
+                continue
+            if time.year not in YEARS:
                 continue
             warnings.append(f"time_from_{name.lower()}")
             return time
@@ -161,7 +182,7 @@ _HEADER = re.compile(
     re.M,
 )
 _LIST_TAG = re.compile(r"\A((?:(?:re|fwd?|aw)(?:\[\d+\])?:\s*)*)\[[^\]\n]{2,40}\]\s*((?:(?:re|fwd?|aw):\s*)*)", re.I)
-_RULE = re.compile(r"^[ \t>]*[-_=*]{8,}[^\n]*\n", re.M)
+_RULE = re.compile(r"^[ \t>]*[-_=*]{8}[^\n]*\n", re.M)
 _LIST_WORDS = (
     "mailing list", "listinfo", "mailman", "yahoo! groups", "yahoogroups", "sponsored by", "unsubscribe",
 )  # fmt: skip
@@ -253,6 +274,11 @@ class Normaliser:
     steps: tuple[str, ...]
     redact: tuple[str, ...]
     characters: int
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Normaliser:
+        """As ``data/schema.json`` and a release's settings hold it."""
+        return cls(tuple(settings["steps"]), tuple(settings["redact"]), settings["characters"])
 
     def __post_init__(self) -> None:
         for step in self.steps:

@@ -11,16 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating]
-
-
-def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities ``[n, labels]`` of logits divided by ``temperature``."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    exponentials = np.exp(scaled)
-    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
+from service.decision import Floats, softmax
 
 
 def ranking_curves(scores: Floats, hits: npt.NDArray[np.bool_], weights: Floats, recall: float) -> dict[str, Floats]:
@@ -80,14 +71,6 @@ def resampled_ranking(
         if positive is not None or (labels == label).any()
     ]
     return {name: np.mean([curve[name] for curve in curves], axis=0) for name in ("roc_auc", "pr_auc", "fpr_at_recall")}
-
-
-def decide(probabilities: Floats, positive: int | None, threshold: float) -> npt.NDArray[np.int64]:
-    """The label answered: the positive one from ``threshold`` on; without a positive label the likeliest."""
-    if positive is None:
-        likeliest: npt.NDArray[np.int64] = probabilities.argmax(axis=1)
-        return likeliest
-    return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
 
 
 def resampled_f1(

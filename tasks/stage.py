@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -116,15 +115,18 @@ def whole(path: Path) -> Iterator[Path]:
     Works for a file and for a folder that the caller makes (a former folder is replaced).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # One name for all processes: what a killed run left behind is cleared by the next (DVC lets one run a stage).
+    temporary, aside = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old.tmp")
     _remove(temporary)
     try:
         yield temporary
-        if path.is_dir():
-            _remove(path)
+        if path.is_dir():  # a folder cannot be replaced in one step, but it can be moved aside in one
+            _remove(aside)
+            path.replace(aside)
         temporary.replace(path)
     finally:
         _remove(temporary)
+        _remove(aside)
 
 
 def _remove(path: Path) -> None:

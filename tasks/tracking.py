@@ -16,7 +16,6 @@ import mlflow
 import pandas as pd
 import psutil
 from mlflow.data.pandas_dataset import from_pandas
-from mlflow.entities import Run
 from pydantic import BaseModel
 
 from tasks.lineage import git_commit, lock_hash, sha256
@@ -41,25 +40,29 @@ def invocation() -> str:
     if key := os.environ.get(INVOCATION_VARIABLE):
         return key
     own = psutil.Process()
-    above = [process for process in own.parents() if any(Path(word).name == "dvc" for word in process.cmdline()[:3])]
+    above = [process for process in own.parents() if _is_dvc(process)]
     process = above[-1] if above else own
     return f"{process.pid}@{process.create_time():.2f}"
 
 
-def find_parent(experiment: str, key: str) -> Run | None:
-    """The parent run of the invocation ``key``, if one of its stages has made it."""
-    found = mlflow.MlflowClient().search_runs([experiment], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
-    return found[0] if found else None
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        return any(Path(word).name == "dvc" for word in process.cmdline()[:3])
+    except psutil.Error:  # somebody else's process: it may not be looked into, and it is not our dvc
+        return False
 
 
-def _parent(experiment: str, key: str, root: Path) -> Run:
+def find_or_make_parent(experiment: str, key: str, root: Path) -> str:
+    """The id of the parent run of the invocation ``key``, which is running from now on."""
     client = mlflow.MlflowClient()
-    parent = find_parent(experiment, key)
-    if parent is None:
+    found = client.search_runs([experiment], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
+    if found:
+        run = str(found[0].info.run_id)
+    else:
         tags = {INVOCATION: key, "git.commit": git_commit(root), "dvc.lock": lock_hash(root)}
-        parent = client.create_run(experiment, run_name="pipeline", tags=tags)
-    client.update_run(parent.info.run_id, status="RUNNING")
-    return parent
+        run = str(client.create_run(experiment, run_name="pipeline", tags=tags).info.run_id)
+    client.update_run(run, status="RUNNING")
+    return run
 
 
 class Tracker:
@@ -76,12 +79,12 @@ class Tracker:
         """Figures of the pipeline as a whole: they stand in the parent's row of the run table."""
         mlflow.log_metrics(dict(values), run_id=self.parent)
 
-    def tag_pipeline(self, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
-            mlflow.MlflowClient().set_tag(self.parent, name, value)
-
     def file(self, path: Path, on_pipeline: bool = False) -> None:
         mlflow.MlflowClient().log_artifact(self.parent if on_pipeline else self.run, str(path))
+
+    def text(self, content: str, name: str) -> None:
+        """A small file of the pipeline's run, such as a plot."""
+        mlflow.MlflowClient().log_text(self.parent, content, name)
 
     def data(self, path: Path, rows: pd.DataFrame, context: str) -> None:
         """The rows that ``context`` saw, by the hash of their file. Texts are left out: no message leaves the data."""
@@ -96,7 +99,7 @@ class Tracker:
 def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
     """A child run named ``stage`` with the stage's parameters; a stage that fails leaves a failed run."""
     experiment = connect(paths.root)
-    parent = _parent(experiment, invocation(), paths.root).info.run_id
+    parent = find_or_make_parent(experiment, invocation(), paths.root)
     client = mlflow.MlflowClient()
     status = "FAILED"
     try:

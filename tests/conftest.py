@@ -138,8 +138,8 @@ def release(students: tuple[Path, Path], tmp_path: Path) -> Path:
 def made_release(student: Path, folder: Path) -> Path:
     from shutil import copytree
 
+    from service.decision import softmax
     from service.scorer import Student
-    from tasks.metrics import softmax
 
     copytree(student, folder / "model")
     words = ["winner prize money", "kernel patch review"]

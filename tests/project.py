@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -28,13 +29,18 @@ class Project:
         for name in listed:
             if (ROOT / name).is_file() and name != "dvc.lock":
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).write_bytes((ROOT / name).read_bytes())
+                shutil.copy2(ROOT / name, root / name)  # with its time: make compares it with the environment's
         venv = Path(sys.prefix)
+        made = venv / ".ready"
+        newest = max((ROOT / name).stat().st_mtime for name in ("constraints.txt", "pyproject.toml", "offline.env", "Makefile"))
+        # In the copy, make would build the environment anew that this test is running in.
+        assert made.exists() and made.stat().st_mtime > newest, "the environment is not up to date: run `make test`"
         (root / ".venv").symlink_to(venv)
-        (venv / ".ready").touch()  # newer than the copies: make must not build the environment anew
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "BENTOML_"))
         }
+        offline = (ROOT / "offline.env").read_text().splitlines()
+        self.environment |= dict(line.split("=", 1) for line in offline)
         self.environment |= {
             "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
             "PREFECT_HOME": str(root.parent / f"{root.name}-prefect"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,24 @@ def test_no_secret_host_or_machine_path_is_written_anywhere() -> None:
             p for place in (ROOT, *(ROOT / d for d in (*FLOORS, "tests", "docs", "benchmarks"))) for p in place.glob(pattern)
         ):
             assert path == here or not forbidden.search(path.read_text()), path
+
+
+def make_database(folder: Path, **environment: str) -> str:
+    """What make knows after reading our Makefile, on a machine that has make, cat and a shell."""
+    for name in ("make", "cat", "sh"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    return subprocess.run(
+        ["make", "-pn", "help"], cwd=ROOT, env={"PATH": str(folder), **environment}, capture_output=True, text=True, check=False
+    ).stdout
+
+
+def test_a_machine_without_npm_gets_the_one_from_pypi(tmp_path: Path) -> None:
+    assert "EXTRAS := dev,npm" in make_database(tmp_path)
+
+
+def test_every_tool_is_offline_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    database = make_database(tmp_path, HF_HUB_OFFLINE="0")
+    assert re.search(r"^HF_HUB_OFFLINE = 0$", database, re.M)
+    for line in (ROOT / "offline.env").read_text().splitlines():
+        name, value = line.split("=")
+        assert name == "HF_HUB_OFFLINE" or re.search(rf"^{name} = {value}$", database, re.M), line

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,24 +27,24 @@ from tasks.tracking import Tracker, track
 
 
 class Distill(Settings):
-    vocabulary: int
+    vocabulary: int = Field(ge=1)
     """Words with a row of their own, at most."""
-    min_documents: int
+    min_documents: int = Field(ge=1)
     """Training texts that a word must stand in to be in the vocabulary."""
-    buckets: int
+    buckets: int = Field(ge=1)
     """Rows shared by all other words and by pairs of neighbours, by hash."""
-    gram: int
+    gram: int = Field(ge=0)
     """Length of the runs of characters that have rows too; 0: none."""
-    gram_buckets: int
-    dimensions: int
-    hidden: int
-    row_dropout: float
-    temperature: float
-    teacher_share: float
+    gram_buckets: int = Field(ge=0)
+    dimensions: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    row_dropout: float = Field(ge=0, lt=1)
+    temperature: float = Field(gt=0)
+    teacher_share: float = Field(ge=0, le=1)
     """Weight of the teacher's voice in the loss, 0 to 1; the rest is the label's."""
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
     weight_decay: float
     threads: int
     seed: int

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.metrics import softmax
+from service.decision import softmax
 from tasks.stage import Settings, StageError
 
 

@@ -37,7 +37,8 @@ def group_of_each(
 ) -> list[str | None]:
     """The group of each message, in the order given (oldest first): its first member's id, or None for a bridge."""
     sketches = list(MinHash.generator((shingles(text, shingle_words) for text in texts), num_perm=permutations, seed=1))
-    index = MinHashLSH(threshold=similarity, num_perm=permutations)
+    # A candidate is checked below, so the index leans to finding too many: missing a copy would be a leak.
+    index = MinHashLSH(threshold=similarity, num_perm=permutations, weights=(0.05, 0.95))
     groups: list[str | None] = []
     for position, sketch in enumerate(sketches):
         near = sorted(other for other in index.query(sketch) if sketches[other].jaccard(sketch) >= similarity)

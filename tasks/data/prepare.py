@@ -11,25 +11,26 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from service.text import Normaliser, document
+from service.text import RAW_CHARACTERS_PER_KEPT, Normaliser, document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.stage import Paths, Settings, StageError, run, whole, write_json
 
 
 class NearDuplicates(Settings):
-    similarity: float
+    similarity: float = Field(gt=0, le=1)
     """Jaccard similarity of shingles from which two messages are one."""
-    shingle_words: int
-    permutations: int
+    shingle_words: int = Field(ge=1)
+    permutations: int = Field(ge=16)
 
 
 class Shares(Settings):
     """Shares of the groups; the rest is train. Changing ``golden`` opens the golden set to training."""
 
-    golden: float
-    test: float
-    valid: float
+    golden: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+    valid: float = Field(gt=0, lt=1)
 
 
 class Prepare(Settings):
@@ -41,7 +42,7 @@ class Prepare(Settings):
     """Steps of service.text.STEPS, in order."""
     redact: list[str]
     """Strings that are taken out of every text: names that give the corpus away."""
-    characters: int
+    characters: int = Field(ge=1)
     """Longest text kept, in characters."""
     duplicates: Literal["drop", "keep"]
     """Exact copies after normalisation: the first is kept, or all are. Copies with another label always go."""
@@ -57,25 +58,38 @@ def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, 
     }
     raw = [document(subject, text) for subject, text in zip(rows.subject, rows.text, strict=True)]
     texts = raw
-    for number, step in enumerate(settings.normalise):
+    for number, step in enumerate(settings.normalise, start=1):
         # Only counted here, a step at a time; the text that is kept comes from the one call below.
-        before, texts = texts, [Normaliser((step,), (), settings.characters * 8)(text) for text in texts]
-        counts[f"changed_by_{number + 1}_{step}"] = sum(a != b for a, b in zip(before, texts, strict=True))
+        before, texts = texts, [Normaliser((step,), (), settings.characters * RAW_CHARACTERS_PER_KEPT)(t) for t in texts]
+        counts[f"changed_by_{number}_{step}"] = sum(a != b for a, b in zip(before, texts, strict=True))
+    whole_texts = [Normaliser((), tuple(settings.redact), len(text))(text) for text in texts]
+    counts["changed_by_redact"] = sum(a != b for a, b in zip(texts, whole_texts, strict=True))
+    counts["cut_to_characters"] = sum(len(text) > settings.characters for text in whole_texts)
     normaliser = Normaliser(tuple(settings.normalise), tuple(settings.redact), settings.characters)
-    rows = rows.assign(raw=raw, text=[normaliser(text) for text in raw])
+    rows = rows.assign(raw=raw, text_given=rows.text, text=[normaliser(text) for text in raw])
     reason = pd.Series(index=rows.index, dtype=object)
     if settings.missing == "quarantine":
-        reason[(rows.subject.fillna("") == "") | (rows.text.fillna("") == "")] = "missing_part"
+        reason[(rows.subject.fillna("") == "") | (rows.text_given.fillna("") == "")] = "missing_part"
     reason[rows.text == ""] = "no_text_after_normalisation"
-    # The future may not decide what the past learns from: it is compared with the past, and not the other way.
-    first_label = rows.label.where(rows.known).groupby(rows.text).transform("first").fillna(rows.label)
-    known_labels = rows.label.where(rows.known).groupby(rows.text).transform("nunique")
-    reason[reason.isna() & ((known_labels > 1) | (rows.label != first_label))] = "same_text_other_label"
-    if settings.duplicates == "drop":
-        reason[reason.isna() & rows.duplicated("text")] = "duplicate"
     gone = reason.dropna()
     quarantine = rows.loc[gone.index, ["id", "source"]].assign(reason=gone)
     return rows.drop(index=gone.index), quarantine, counts
+
+
+def drop_copies(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(rows, quarantine): of equal texts the first is kept, and none of those that are known under two labels.
+
+    It comes after grouping: a message that goes must not take its group's name, and so its split, with it. The future
+    may not decide what the past learns from: it is compared with the past, and not the other way.
+    """
+    reason = pd.Series(index=rows.index, dtype=object)
+    known = rows.label.where(rows.known).groupby(rows.text)
+    first_label, known_labels = known.transform("first").fillna(rows.label), known.transform("nunique")
+    reason[(known_labels > 1) | (rows.label != first_label)] = "same_text_other_label"
+    if settings.duplicates == "drop":
+        reason[reason.isna() & rows.duplicated("text")] = "duplicate"
+    gone = reason.dropna()
+    return rows.drop(index=gone.index), rows.loc[gone.index, ["id", "source"]].assign(reason=gone)
 
 
 def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
@@ -118,11 +132,11 @@ def prepare(settings: Prepare, paths: Paths) -> None:
         rows, quarantine, counts = prepare_texts(rows, settings)
     except ValueError as error:
         raise StageError(f"prepare.normalise: {error}") from error
-    rows = assign_splits(rows, settings)
+    rows, copies = drop_copies(assign_splits(rows, settings), settings)
     described = schema(rows, settings)
     # A label that training never saw cannot be answered; it must not sit in a split as if it could.
     unknown = ~rows.label.isin(described["labels"])  # type: ignore[arg-type]
-    quarantine = pd.concat([quarantine, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
+    quarantine = pd.concat([quarantine, copies, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
     rows = rows[~unknown]
     label_id = rows.label.map({label: number for number, label in enumerate(described["labels"])})  # type: ignore[arg-type,var-annotated]
     columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text"]

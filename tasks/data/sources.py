@@ -7,6 +7,7 @@ add up. What makes the whole source unusable (missing, empty, of the wrong colum
 from __future__ import annotations
 
 import csv
+import json
 import mailbox
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -71,24 +72,50 @@ def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) 
 
 
 def _walk(root: Path, skip: Path | None) -> Iterator[tuple[str, str, bytes | str]]:
-    """(name, group, raw bytes or the reason why they cannot be read), sorted by name."""
-    maildirs = sorted(path.parent for path in root.rglob("cur") if (path.parent / "new").is_dir())
+    """(name, group, raw bytes or the reason why they are not a message) of every file, sorted by name.
+
+    Hidden files are not looked at, but for the folders of a Maildir++ (``.Spam/cur``).
+    """
     for path in sorted(path for path in root.rglob("*") if path.is_file() and path != skip):
-        if any(part.startswith(".") for part in path.relative_to(root).parts):
-            continue
-        if any(folder in path.parents for folder in maildirs) and path.parent.name not in ("cur", "new"):
-            continue
         relative = path.relative_to(root)
-        group = relative.parts[0] if len(relative.parts) > 1 else root.name
-        try:
-            if path.suffix == ".mbox":
-                with_box = mailbox.mbox(path, create=False)
-                for key in with_box.keys():  # noqa: SIM118  (an mbox's keys are not its iterator)
-                    yield f"{relative}#{key}", path.stem, with_box.get_bytes(key, from_=True)
-            else:
-                yield str(relative), group, path.read_bytes()
-        except OSError as error:
-            yield str(relative), group, f"unreadable: {error.strerror}"
+        maildir = path.parent.parent if _is_maildir(path.parent.parent) else None
+        if path.name.startswith(".") or (maildir is None and any(part.startswith(".") for part in relative.parts)):
+            continue
+        top = (maildir.relative_to(root) if maildir else relative.parent).parts
+        group = top[0].lstrip(".") if top else root.name
+        if maildir is not None and path.parent.name == "tmp":
+            yield str(relative), group, "maildir_not_delivered"
+        elif _is_maildir(path.parent):
+            yield str(relative), group, "maildir_index"
+        else:
+            yield from _read(path, str(relative), group)
+
+
+def _is_maildir(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in ("cur", "new", "tmp"))
+
+
+def _read(path: Path, name: str, group: str) -> Iterator[tuple[str, str, bytes | str]]:
+    """One message of a file, or each of an mbox: known by its ending, or by a second envelope line."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        yield name, group, f"unreadable: {error.strerror}"
+        return
+    is_box = path.suffix == ".mbox" or (raw.startswith(b"From ") and raw.count(b"\n\nFrom ") > 0 and path.suffix == "")
+    if not is_box:
+        yield name, group, raw
+        return
+    own = path.stem if path.parent.name == group or len(Path(name).parts) == 1 else group
+    box = mailbox.mbox(path, create=False)
+    try:
+        keys = box.keys()
+        if not keys:
+            yield name, own, "mbox_without_messages"
+        for key in keys:
+            yield f"{name}#{key}", own, box.get_bytes(key, from_=True)
+    finally:
+        box.close()
 
 
 def _label_table(path: Path) -> dict[str, str]:
@@ -137,7 +164,8 @@ def _load_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
         if path.suffix in (".jsonl", ".ndjson"):
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            with path.open(encoding="utf-8") as file:  # pandas would make 1 into 1.0 where another row has no label
+                return pd.DataFrame([json.loads(line) for line in file if line.strip()], dtype=object)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
     except FileNotFoundError as error:

@@ -67,7 +67,9 @@ def load_encoder(model: str) -> tuple[nn.Module, Any]:
     try:
         place = locate(model)
         # Eager attention is the fastest under bfloat16 on a CPU at these lengths, and the simplest to export.
-        return AutoModel.from_pretrained(place, attn_implementation="eager"), AutoTokenizer.from_pretrained(place)
+        return AutoModel.from_pretrained(
+            place, attn_implementation="eager", dtype=torch.float32
+        ), AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError, AttributeError) as error:
         why = str(error).splitlines()[0]
         raise StageError(

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -34,23 +35,23 @@ FIRST_WINDOW = 0.4
 class Train(Settings):
     model: str
     """A folder that transformers loads, an installed package with MODEL_DIR, or a name in the hub's local cache."""
-    window_tokens: int
+    window_tokens: int = Field(ge=8)
     """Longest window, special tokens included."""
-    windows: int
+    windows: int = Field(ge=1)
     """A text is read in up to so many windows; training sees one of them an epoch, scoring all."""
-    epochs: int
-    batch_size: int
-    accumulate: int
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulate: int = Field(ge=1)
     """Batches whose gradients are added up before a step."""
-    learning_rate: float
-    head_learning_rate: float
-    warmup_share: float
+    learning_rate: float = Field(gt=0)
+    head_learning_rate: float = Field(gt=0)
+    warmup_share: float = Field(ge=0, le=1)
     """Share of all steps over which the learning rate rises from 0 to its peak."""
     weight_decay: float
-    dropout: float
-    evaluate_every: float
+    dropout: float = Field(ge=0, lt=1)
+    evaluate_every: float = Field(gt=0)
     """In epochs."""
-    patience: int
+    patience: int = Field(ge=1)
     """Looks at valid without a better macro PR-AUC before training stops."""
     precision: Literal["auto", "float32", "bfloat16"]
     device: Literal["auto", "cpu", "cuda"]
@@ -113,7 +114,9 @@ class Checkpoint:
         return torch.load(self.path, weights_only=True) if self.path.exists() else None
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Remove it, and what runs of other settings left: they hold hundreds of MB and nobody goes on with them."""
+        for path in self.path.parent.glob("*.pt"):
+            path.unlink()
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,9 @@ class Training:
     def fit(self, tracker: Tracker | None) -> None:
         """Train to the end, or on from the checkpoint; then take the best weights seen."""
         self._resume()
+        if tracker:  # a run that goes on is a new run to MLflow: it gets the whole curve
+            for seen in self.progress.history:
+                tracker.metrics({name: value for name, value in seen.items() if name != "batch"}, step=int(seen["batch"]))
         self.model.train()
         look_every = max(1, round(self.batches_per_epoch * self.settings.evaluate_every))
         total = self.batches_per_epoch * self.settings.epochs
@@ -239,6 +245,7 @@ class Training:
             scheduler={"last_epoch": self.scheduler.last_epoch},
             progress=vars(self.progress),
             chance=torch.get_rng_state(),
+            gpu_chance=torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         )
 
     def _resume(self) -> None:
@@ -253,6 +260,8 @@ class Training:
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self.progress = Progress(**state["progress"])
         torch.set_rng_state(state["chance"])
+        if state["gpu_chance"]:
+            torch.cuda.set_rng_state_all(state["gpu_chance"])
         print(f"train: goes on from batch {self.progress.history[-1]['batch']:.0f}")
 
 

@@ -1,10 +1,14 @@
-"""Effect bento: ``bentoml build`` for the release in release/, tagged with its id; built once.
+"""Effect bento: ``bentoml build`` of service/ and the release in release/, built once.
 
-``python -m tasks.release.bento`` does it by hand, and so does ``bentoml build``, with a tag of BentoML's own choice.
+The tag names both: the release's id, and a hash of the code that serves it, so a change of either is a new Bento.
+
+    python -m tasks.release.bento          build it by hand
+    python -m tasks.release.bento --tag    only say its tag
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -16,9 +20,17 @@ from tasks.stage import Paths
 NAME = "restill"
 
 
+def tag_of(paths: Paths) -> str:
+    """``restill:RELEASE-CODE``. Raises ReleaseError where the release is not whole."""
+    code = hashlib.sha256()
+    for path in [paths.root / "bentofile.yaml", *sorted((paths.root / "service").glob("*.py"))]:
+        code.update(path.read_bytes())
+    return f"{NAME}:{verify(paths.release)}-{code.hexdigest()[:6]}"
+
+
 def bento(paths: Paths) -> tuple[str, bool]:
-    """(tag, whether it is new) of the Bento of the release in release/. Raises ReleaseError where that is not whole."""
-    tag = f"{NAME}:{verify(paths.release)}"
+    """(tag, whether it is new) of the Bento. Raises ReleaseError where the release is not whole."""
+    tag = tag_of(paths)
     try:
         return str(bentoml.bentos.get(tag).tag), False
     except bentoml.exceptions.NotFound:
@@ -28,9 +40,16 @@ def bento(paths: Paths) -> tuple[str, bool]:
         return str(built.tag), True
 
 
-if __name__ == "__main__":
+def main(only_tag: bool) -> None:
     try:
+        if only_tag:
+            print(tag_of(Paths(Path.cwd())))
+            return
         tag, new = bento(Paths(Path.cwd()))
     except ReleaseError as error:
         sys.exit(f"bento: {error}")
     print(f"built {tag}" if new else f"{tag} is built already")
+
+
+if __name__ == "__main__":
+    main("--tag" in sys.argv[1:])

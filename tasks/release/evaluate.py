@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from service.decision import decide, softmax
 from service.text import Normaliser
 from tasks import metrics
 from tasks.model.variants import Variant, load_variant
-from tasks.release.report import evaluation_page
-from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
-from tasks.tracking import track
+from tasks.release.report import draw, evaluation_page
+from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
+from tasks.tracking import Tracker, track
+
+Floats32 = npt.NDArray[np.float32]
+Parts = Mapping[str, pd.DataFrame]
+"""The messages of each split and slice; their index is the row of their logits."""
 
 SPLITS = ("valid", "test", "golden", "future")
 HELD_OUT = ("test", "golden", "future")
@@ -40,12 +47,12 @@ class Evaluate(Settings):
     """The variant whose size is the measure, and whose quality is to be kept."""
     slices: dict[str, Slice]
     """Parts of the held-out splits that are looked at on their own."""
-    recall: float
+    recall: float = Field(gt=0, le=1)
     """The recall at which the false-positive rate is read."""
-    resamples: int
-    timing_messages: int
-    timing_rounds: int
-    threads: int
+    resamples: int = Field(ge=10)
+    timing_messages: int = Field(ge=1)
+    timing_rounds: int = Field(ge=1)
+    threads: int = Field(ge=1)
     """Threads of the scoring; times are always taken with one."""
     seed: int
 
@@ -69,8 +76,8 @@ def figures(
     labels = rows.label_id.to_numpy()
     weights = metrics.bootstrap_weights(rows.group.to_numpy(dtype=str), settings.resamples, settings.seed)
     weights = np.vstack([np.ones(len(rows)), weights])  # the first row is the split as it is
-    probabilities = metrics.softmax(logits, chosen["temperature"])
-    answers = metrics.decide(probabilities, positive, chosen["threshold"])
+    probabilities = softmax(logits, chosen["temperature"])
+    answers = decide(probabilities, positive, chosen["threshold"])
     every = metrics.resampled_ranking(logits, labels, weights, positive, settings.recall)
     every["f1"] = metrics.resampled_f1(answers, labels, weights, positive)
     every["calibration_error"] = metrics.resampled_calibration_error(probabilities, labels, weights)
@@ -83,7 +90,7 @@ def choose(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], posit
     warmth = metrics.temperature(logits, labels)
     if positive is None:
         return {"temperature": warmth, "threshold": 0.0}
-    scores = metrics.softmax(logits, warmth)[:, positive]
+    scores = softmax(logits, warmth)[:, positive]
     return {"temperature": warmth, "threshold": metrics.best_threshold(scores, labels == positive)}
 
 
@@ -104,7 +111,12 @@ def micros_per_message(
     return {name: round(float(np.median(taken, axis=0).mean() * 1e6), 1) for name, taken in times.items()}
 
 
-def compare_with_teacher(variants: dict[str, Any], teacher: str, settings: Evaluate) -> dict[str, Any]:
+def share(figure: float | None, whole_figure: float | None) -> float | None:
+    """How much of a figure is kept; None where either is missing."""
+    return round(figure / whole_figure, 5) if figure is not None and whole_figure else None
+
+
+def compare_with_teacher(variants: dict[str, Any], teacher: str) -> dict[str, Any]:
     """Each variant against the teacher: times smaller, times faster than its fastest form, share of PR-AUC and F1 kept."""
     reference = variants[teacher]
     fastest = min(entry["micros_per_message"] for name, entry in variants.items() if name.startswith(teacher))
@@ -113,72 +125,85 @@ def compare_with_teacher(variants: dict[str, Any], teacher: str, settings: Evalu
             "times_smaller": round(reference["bytes"] / entry["bytes"], 2),
             "times_faster": round(fastest / entry["micros_per_message"], 2),
             "kept": {
-                split: {
-                    metric: round(entry["metrics"][split][metric] / whole_figure, 5)
-                    for metric in ("pr_auc", "f1")
-                    if (whole_figure := reference["metrics"][split][metric]) and entry["metrics"][split][metric] is not None
-                }
-                for split in entry["metrics"]
+                split: {metric: share(mine[metric], reference["metrics"][split][metric]) for metric in ("pr_auc", "f1")}
+                for split, mine in entry["metrics"].items()
             },
         }
         for name, entry in variants.items()
     }
 
 
+def judge(
+    variant: Variant, logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate
+) -> dict[str, Any]:
+    """One variant's entry in the report, but for its time."""
+    chosen = choose(logits[parts["valid"].index], parts["valid"].label_id.to_numpy(), positive)
+    both = {split: figures(logits[part.index], part, chosen, positive, settings) for split, part in parts.items()}
+    return {
+        "bytes": folder_bytes(folder),
+        "parameters": variant.parameters,
+        **chosen,
+        "metrics": {split: pair[0] for split, pair in both.items()},
+        "intervals": {split: pair[1] for split, pair in both.items()},
+    }
+
+
 def evaluate(settings: Evaluate, paths: Paths) -> None:
     """Score every variant on every split and slice; write the report as JSON, as HTML and as curves for DVC."""
-    rows = pd.read_parquet(paths.prepared)
-    schema = read_json(paths.schema)
-    labels: list[str] = schema["labels"]
-    positive = labels.index(schema["positive"]) if schema["positive"] is not None else None
+    if settings.teacher not in settings.variants:
+        raise StageError(f"evaluate.teacher = {settings.teacher!r}: is none of evaluate.variants = {settings.variants}")
+    rows, schema = pd.read_parquet(paths.prepared), read_json(paths.schema)
+    positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
     rows = rows[rows.split.isin(SPLITS)].reset_index(drop=True)
     parts = {split: rows[rows.split == split] for split in SPLITS if (rows.split == split).any()}
     parts |= {name: part for name, entry in settings.slices.items() if len(part := slice_rows(rows, entry))}
     with track("evaluate", settings, paths) as tracker:
         tracker.data(paths.prepared, rows, "evaluation")
-        report: dict[str, Any] = {
-            "teacher": settings.teacher,
-            "variants": {},
-            "splits": {n: p.label.value_counts().to_dict() for n, p in parts.items()},
-        }
-        logits = {}
+        variants, logits = {}, {}
         for name in tqdm(settings.variants, desc="evaluate", unit=" variants"):
             variant = load_variant(paths.model(name), settings.threads)
             logits[name] = variant.logits(list(rows.text))
-            chosen = choose(logits[name][parts["valid"].index], parts["valid"].label_id.to_numpy(), positive)
-            both = {split: figures(logits[name][part.index], part, chosen, positive, settings) for split, part in parts.items()}
-            report["variants"][name] = {
-                "bytes": folder_bytes(paths.model(name)),
-                "parameters": variant.parameters,
-                **chosen,
-                "metrics": {split: pair[0] for split, pair in both.items()},
-                "intervals": {split: pair[1] for split, pair in both.items()},
-            }
-        shape = schema["normaliser"]
-        normaliser = Normaliser(tuple(shape["steps"]), tuple(shape["redact"]), shape["characters"])
-        raw = list(parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed))
-        timed = micros_per_message(
-            {name: load_variant(paths.model(name), 1) for name in settings.variants}, normaliser, raw, settings.timing_rounds
-        )
-        for name, micros in timed.items():
-            report["variants"][name]["micros_per_message"] = micros
-        report["against_teacher"] = compare_with_teacher(report["variants"], settings.teacher, settings)
-        write_json(paths.report("evaluation.json"), report)
-        curves = precision_recall(logits, parts, positive)
-        with whole(paths.report("precision_recall.csv")) as temporary:
-            curves.to_csv(temporary, index=False)
-        with whole(paths.report("evaluation.html")) as temporary:
-            temporary.write_text(evaluation_page(report, logits, parts, positive, curves), encoding="utf-8")
-        for name in ("evaluation.json", "evaluation.html", "precision_recall.csv"):
-            tracker.file(paths.report(name), on_pipeline=True)
-        for name, entry in report["variants"].items():
-            headline = {
-                f"{name}/{split}/{metric}": entry["metrics"][split][metric] for split in parts for metric in ("pr_auc", "f1")
-            }
-            sizes = {f"{name}/bytes": entry["bytes"], f"{name}/micros_per_message": entry["micros_per_message"]}
-            known = {metric: float(value) for metric, value in (headline | sizes).items() if value is not None}
-            tracker.metrics(known)
-            tracker.headline(known)
+            variants[name] = judge(variant, logits[name], parts, positive, paths.model(name), settings)
+        single = {name: load_variant(paths.model(name), 1) for name in settings.variants}
+        raw = parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed)
+        normaliser = Normaliser.from_settings(schema["normaliser"])
+        for name, micros in micros_per_message(single, normaliser, list(raw), settings.timing_rounds).items():
+            variants[name]["micros_per_message"] = micros
+        report = {
+            "teacher": settings.teacher,
+            "splits": {name: part.label.value_counts().to_dict() for name, part in parts.items()},
+            "variants": variants,
+            "against_teacher": compare_with_teacher(variants, settings.teacher),
+        }
+        publish(report, logits, parts, positive, paths, tracker)
+
+
+def publish(
+    report: dict[str, Any],
+    logits: Mapping[str, Floats32],
+    parts: Parts,
+    positive: int | None,
+    paths: Paths,
+    tracker: Tracker,
+) -> None:
+    """Write the report in its three forms, and tell MLflow."""
+    curves = precision_recall(logits, parts, positive)
+    plots = draw(report, logits, parts, curves)
+    write_json(paths.report("evaluation.json"), report)
+    with whole(paths.report("precision_recall.csv")) as temporary:
+        curves.to_csv(temporary, index=False)
+    with whole(paths.report("evaluation.html")) as temporary:
+        temporary.write_text(evaluation_page(report, plots), encoding="utf-8")
+    for name in ("evaluation.json", "evaluation.html", "precision_recall.csv"):
+        tracker.file(paths.report(name), on_pipeline=True)
+    for title, svg in plots.items():
+        tracker.text(svg, f"plots/{title.lower().replace(' ', '_')}.svg")
+    for name, entry in report["variants"].items():
+        shown = {f"{name}/{split}/{m}": entry["metrics"][split][m] for split in parts for m in ("pr_auc", "f1")}
+        shown |= {f"{name}/{figure}": entry[figure] for figure in ("bytes", "micros_per_message")}
+        known = {metric: float(value) for metric, value in shown.items() if value is not None}
+        tracker.metrics(known)
+        tracker.headline(known)
 
 
 def precision_recall(

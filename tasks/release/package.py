@@ -11,17 +11,18 @@ import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from service.decision import softmax
 from service.descriptors import NAMES, describe
 from service.release import MANIFEST, Release, hash_files, release_id
 from service.scorer import Student
 from service.text import Normaliser
 from tasks import lineage
-from tasks.metrics import softmax
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
 
 
@@ -36,9 +37,9 @@ class ServingLimits(Settings):
 class Package(Settings):
     variant: str
     """The folder below models/ that is served: a student."""
-    reference_split: str
+    reference_split: Literal["train", "valid", "test", "golden"]
     """The split whose descriptors and scores are the reference for drift."""
-    probes: int
+    probes: int = Field(ge=1)
     probe_words: int
     probe_tolerance: float
     """Largest difference of a probe's probability that a serving host may show."""
@@ -136,8 +137,7 @@ def package(settings: Package, paths: Paths) -> None:
 
 def probes(settings: Package, schema: dict[str, Any], student: Student, warmth: float) -> dict[str, Any]:
     """Probe texts with the probabilities that this host gives them; a serving host must give the same."""
-    shape = schema["normaliser"]
-    normaliser = Normaliser(tuple(shape["steps"]), tuple(shape["redact"]), shape["characters"])
+    normaliser = Normaliser.from_settings(schema["normaliser"])
     texts = probe_texts(student.tokenizer.words, settings.probes, settings.probe_words, settings.seed)
     answers = softmax(student.logits([normaliser(text) for text in texts]), warmth)
     entries = [{"text": text, "probabilities": row.tolist()} for text, row in zip(texts, answers, strict=True)]

@@ -16,7 +16,7 @@ from mlflow.types import ColSpec, Schema
 from service.release import ReleaseError, verify
 from tasks.release.table import evaluation_rows, markdown
 from tasks.stage import Paths, read_json
-from tasks.tracking import connect
+from tasks.tracking import connect, find_or_make_parent, invocation
 
 MODEL = "restill"
 SIGNATURE = ModelSignature(
@@ -32,37 +32,55 @@ def registered_version(release: str) -> str | None:
     return str(found[0].version) if found else None
 
 
-def register(paths: Paths) -> tuple[str, bool]:
+def pipeline_run(experiment: str, lineage: dict[str, Any], root: Path, key: str) -> str:
+    """The run that tells of this release: the one that evaluated it, unless that tells of another, or is not here."""
+    client = mlflow.MlflowClient()
+    run = str(lineage["mlflow"]["evaluate"]["pipeline"])
+    known = client.search_runs([experiment], f"attributes.run_id = '{run}'", max_results=1)
+    if known and "restill.release" not in known[0].data.tags:
+        return run
+    made = find_or_make_parent(experiment, key, root)
+    client.set_terminated(made)
+    return made
+
+
+def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
     """(version, whether it is new) of the release in release/, under the alias ``challenger``.
 
-    Raises ReleaseError where the release is not whole.
+    ``key`` is the invocation, where the caller knows it. Raises ReleaseError where the release is not whole.
     """
     release = verify(paths.release)
-    connect(paths.root)
-    if version := registered_version(release):
-        return version, False
-    lineage = read_json(paths.release / "lineage.json")
-    pipeline = lineage["mlflow"]["evaluate"]["pipeline"]
+    experiment = connect(paths.root)
+    client = mlflow.MlflowClient()
+    version = registered_version(release)
+    new = version is None
+    if version is None:
+        lineage = read_json(paths.release / "lineage.json")
+        pipeline = pipeline_run(experiment, lineage, paths.root, key or invocation())
+        tags = {"release": release, "git.commit": lineage["git_commit"]}
+        # Logged first and registered in one call with its tags: a kill in between leaves no version without a name.
+        version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
+        client.set_tag(pipeline, "restill.release", release)
+        client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
+    client.set_registered_model_alias(MODEL, "challenger", version)
+    return version, new
+
+
+def _log(paths: Paths, pipeline: str, release: str, lineage: dict[str, Any]) -> str:
+    """Log the release as a model of the pipeline's run; its URI."""
     versions = lineage["packages"]
     with mlflow.start_run(run_id=pipeline):
-        info = mlflow.pyfunc.log_model(
-            name="release",
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"release": str(paths.release)},
-            code_paths=[str(paths.root / "service")],
-            signature=SIGNATURE,
-            pip_requirements=[f"{name}=={versions[name]}" for name in REQUIREMENTS],
-            registered_model_name=MODEL,
-            metadata={"release": release},
+        return str(
+            mlflow.pyfunc.log_model(
+                name="release",
+                python_model=str(Path(__file__).with_name("pyfunc.py")),
+                artifacts={"release": str(paths.release)},
+                code_paths=[str(paths.root / "service")],
+                signature=SIGNATURE,
+                pip_requirements=[f"{name}=={versions[name]}" for name in REQUIREMENTS],
+                metadata={"release": release},
+            ).model_uri
         )
-    client = mlflow.MlflowClient()
-    version = str(info.registered_model_version)
-    client.set_model_version_tag(MODEL, version, "release", release)
-    client.set_model_version_tag(MODEL, version, "git.commit", lineage["git_commit"])
-    client.set_registered_model_alias(MODEL, "challenger", version)
-    client.set_tag(pipeline, "restill.release", release)
-    client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
-    return version, True
 
 
 def story(paths: Paths, release: str, version: str, lineage: dict[str, Any]) -> str:

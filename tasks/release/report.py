@@ -15,7 +15,7 @@ from jinja2 import Environment
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from tasks import metrics
+from service.decision import softmax
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "restill"  # the same figures give the same file
@@ -35,33 +35,39 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def evaluation_page(
+def draw(
     report: Mapping[str, Any],
     logits: Mapping[str, npt.NDArray[np.float32]],
     parts: Mapping[str, pd.DataFrame],
-    positive: int | None,
     curves: pd.DataFrame,
-) -> str:
-    """The whole report as HTML; everything that came from outside is escaped."""
-    variants = report["variants"]
-    best: dict[str, dict[str, float | None]] = {}
-    for split in report["splits"]:
-        best[split] = {}
-        for metric in NAMES:
-            known = [e["metrics"][split][metric] for e in variants.values() if e["metrics"][split][metric] is not None]
-            choose = max if metric in ("roc_auc", "pr_auc", "f1") else min
-            best[split][metric] = choose(known) if known else None
-    plots = {
-        "Precision against recall": _precision_recall(curves, list(variants), list(report["splits"])),
+) -> dict[str, str]:
+    """Each plot of the report as SVG, by its title."""
+    variants, splits = report["variants"], list(report["splits"])
+    return {
+        "Precision against recall": _precision_recall(curves, list(variants), splits),
         "Reliability": _reliability(variants, logits, parts),
-        "Size against quality": _size_against_quality(variants, list(report["splits"])),
+        "Size against quality": _size_against_quality(variants, splits),
     }
+
+
+def best_figures(variants: Mapping[str, Any], split: str) -> dict[str, float | None]:
+    """The best figure of each metric on one split; None where no variant has one."""
+    best: dict[str, float | None] = {}
+    for metric in NAMES:
+        known = [e["metrics"][split][metric] for e in variants.values() if e["metrics"][split][metric] is not None]
+        choose = max if metric in ("roc_auc", "pr_auc", "f1") else min
+        best[metric] = choose(known) if known else None
+    return best
+
+
+def evaluation_page(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """The whole report as HTML; everything that came from outside is escaped."""
     page = Environment(autoescape=True).from_string(PAGE.read_text())
     return page.render(
         **report,
         names=NAMES,
         plots=plots,
-        best=best,
+        best={split: best_figures(report["variants"], split) for split in report["splits"]},
         number=_number,
         percent=lambda value: "-" if value is None else f"{value:.1%}",
         between=lambda pair: "" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}",
@@ -70,6 +76,7 @@ def evaluation_page(
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
+    figure.tight_layout()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
     return buffer.getvalue()[buffer.getvalue().index("<svg") :]
@@ -98,7 +105,7 @@ def _reliability(variants: Mapping[str, Any], logits: Mapping[str, Any], parts: 
     figure, axes = _panels(len(parts))
     for axis, (split, part) in zip(axes, parts.items(), strict=True):
         for name, entry in variants.items():
-            probabilities = metrics.softmax(logits[name][part.index], entry["temperature"])
+            probabilities = softmax(logits[name][part.index], entry["temperature"])
             confidence = probabilities.max(axis=1)
             right = probabilities.argmax(axis=1) == part.label_id.to_numpy()
             bins = np.array_split(np.argsort(confidence), min(10, len(part)))

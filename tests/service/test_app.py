@@ -58,7 +58,7 @@ def test_the_model_card_names_the_release(client: TestClient) -> None:
         ("/classify", b"{}", JSON, 422, "text: Field required"),
         ("/classify", b'{"text": 1}', JSON, 422, "valid string"),
         ("/classify", b'{"text": null}', JSON, 422, "valid string"),
-        ("/classify", b'{"text": "a", "more": 1}', JSON, 422, "more"),
+        ("/classify", b'{"text": "a", "more": 1}', JSON, 422, "the body: Extra inputs"),
         ("/classify", b'{"text": ""}', JSON, 422, "text is empty"),
         ("/classify", b'{"text": " \\n\\t "}', JSON, 422, "text is empty"),
         ("/classify", b'{"text": "<br><p></p>"}', JSON, 422, "no readable text"),
@@ -87,8 +87,7 @@ def test_an_error_never_repeats_the_text(client: TestClient) -> None:
     for body in ({"text": ["MARKER"]}, {"MARKERKEY" * 3: 1, "text": 5}, {"texts": ["MARKER", 1]}):
         answer = client.post("/classify", json=body)
         assert answer.status_code == 422
-        assert "MARKER'" not in answer.text
-        assert '"MARKER"' not in answer.text
+        assert "MARKER" not in answer.text
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -84,6 +84,28 @@ def test_normalising_twice_changes_nothing_more_of_plain_text(text: str) -> None
     assert plain(plain(text)) == plain(text)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"Content-Type: message/rfc822\n\n" * 3000,
+        b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(3000)),
+    ],
+)
+def test_parts_within_parts_without_end_are_read_as_far_as_the_subject(raw: bytes) -> None:
+    mail = parse_mail(b"Subject: deep\nDate: Thu, 22 Aug 2002 15:00:00 +0000\n" + raw)
+    assert mail.subject == "deep"
+    assert mail.received is not None
+
+
+def test_years_that_no_mail_is_from_are_no_time() -> None:
+    assert parse_mail(b"Date: Fri, 31 Dec 9999 23:59:59 +0000\n\nx").warnings == ("time_missing",)
+    assert parse_mail(b"From a  Thu Aug 22 13:17:22 0102\n\nx").received is None
+
+
+def test_a_charset_that_is_slow_to_decode_is_not_tried() -> None:
+    assert parse_mail(b"Content-Type: text/plain; charset=punycode\n\nabc-\xff").warnings[0] == "charset_unknown"
+
+
 def test_html_becomes_its_visible_text() -> None:
     head = "<html><head><style>p {color: red}</style><script>var x = 1</script></head>"
     page = head + "<body><p>Buy&nbsp;<b>now</b></p></body></html>"

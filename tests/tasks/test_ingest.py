@@ -90,6 +90,29 @@ def test_folders_mboxes_and_maildirs(paths: Paths) -> None:
     assert read_json(paths.report("ingest.json"))["quarantined"] == {"empty_file": 1}
 
 
+def test_other_mailboxes_and_what_is_no_message_in_them(paths: Paths) -> None:
+    root = paths.root / "mail"
+    root.mkdir()
+    directory = mailbox.Maildir(root / "work")
+    directory.add(message("top", 4).partition(b"\n")[2])
+    (root / "work/dovecot-uidlist").write_text("index")
+    (root / "half.mbox").write_text("no envelope here")
+    (root / "inbox").write_bytes(message("first", 6) + b"\n" + message("second", 7))
+    ingest(settings_for(source="folder", path="mail", labels={"work": "ham", "mail": "spam"}), paths)
+    corpus = corpus_of(paths).set_index("subject").label.to_dict()
+    assert corpus == {"top": "ham", "first": "inbox", "second": "inbox"}
+    quarantine = pd.read_csv(paths.quarantine / "ingest.csv")
+    assert sorted(quarantine.reason) == ["maildir_index", "mbox_without_messages"]
+
+
+def test_a_maildir_and_its_subfolders_as_the_source(paths: Paths) -> None:
+    directory = mailbox.Maildir(paths.root / "mail")
+    directory.add(message("top", 4).partition(b"\n")[2])
+    directory.add_folder("Spam").add(message("filed", 5).partition(b"\n")[2])
+    ingest(settings_for(source="folder", path="mail", labels={"mail": "ham", "Spam": "spam"}), paths)
+    assert corpus_of(paths).set_index("subject").label.to_dict() == {"top": "ham", "filed": "spam"}
+
+
 def test_labels_from_a_csv_in_the_folder(paths: Paths) -> None:
     (paths.root / "mail").mkdir()
     for number in range(3):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from service.decision import decide, softmax
 from tasks import metrics
 
 
@@ -39,22 +40,22 @@ def test_ranking_agrees_with_scikit_learn_on_ties_and_weights(rows: int, seed: i
 def test_many_labels_are_macro_averaged_one_against_the_rest() -> None:
     logits, truth = made_logits(200, 3, 1)
     found = metrics.ranking(logits, truth)
-    shares = metrics.softmax(logits)
+    shares = softmax(logits)
     assert found["roc_auc"] == pytest.approx(reference.roc_auc_score(truth, shares, multi_class="ovr", average="macro"))
     assert found["pr_auc"] == pytest.approx(reference.average_precision_score(np.eye(3)[truth], shares, average="macro"))
 
 
 def test_f1_of_the_positive_label_and_macro() -> None:
     logits, truth = made_logits(200, 3, 2)
-    answers = metrics.decide(metrics.softmax(logits), None, 0.0)
+    answers = decide(softmax(logits), None, 0.0)
     ones = np.ones((1, 200))
     assert metrics.resampled_f1(answers, truth, ones, None)[0] == pytest.approx(
         reference.f1_score(truth, answers, average="macro")
     )
     two, truth = made_logits(200, 2, 3)
-    answers = metrics.decide(metrics.softmax(two), 1, 0.7)
+    answers = decide(softmax(two), 1, 0.7)
     assert metrics.resampled_f1(answers, truth, ones, 1)[0] == pytest.approx(reference.f1_score(truth, answers))
-    assert (answers == (metrics.softmax(two)[:, 1] >= 0.7)).all()
+    assert (answers == (softmax(two)[:, 1] >= 0.7)).all()
 
 
 def test_a_split_of_one_label_has_no_ranking_rather_than_a_wrong_one() -> None:
@@ -67,7 +68,7 @@ def test_a_split_of_one_label_has_no_ranking_rather_than_a_wrong_one() -> None:
 @given(st.integers(3, 60), st.integers(0, 500))
 def test_the_threshold_chosen_has_the_highest_f1_of_all(rows: int, seed: int) -> None:
     logits, truth = made_logits(rows, 2, seed)
-    scores, hits = metrics.softmax(logits)[:, 1], truth == 1
+    scores, hits = softmax(logits)[:, 1], truth == 1
     chosen = reference.f1_score(hits, scores >= metrics.best_threshold(scores, hits))
     assert chosen == pytest.approx(max(reference.f1_score(hits, scores >= other) for other in np.unique(scores)))
 
@@ -75,17 +76,17 @@ def test_the_threshold_chosen_has_the_highest_f1_of_all(rows: int, seed: int) ->
 def test_temperature_is_the_one_that_was_hidden() -> None:
     chance = np.random.default_rng(0)
     logits = chance.normal(size=(20_000, 2)) * 3
-    truth = (chance.random(20_000) < metrics.softmax(logits, 2.5)[:, 1]).astype(int)
+    truth = (chance.random(20_000) < softmax(logits, 2.5)[:, 1]).astype(int)
     assert metrics.temperature(logits, truth) == pytest.approx(2.5, rel=0.05)
 
 
 def test_calibration_error_is_small_where_scores_are_true_and_large_where_not() -> None:
     chance = np.random.default_rng(0)
     logits = chance.normal(size=(20_000, 2)) * 2
-    truth = (chance.random(20_000) < metrics.softmax(logits)[:, 1]).astype(int)
+    truth = (chance.random(20_000) < softmax(logits)[:, 1]).astype(int)
     ones = np.ones((1, 20_000))
-    assert metrics.resampled_calibration_error(metrics.softmax(logits), truth, ones)[0] < 0.02
-    assert metrics.resampled_calibration_error(metrics.softmax(logits, 0.2), truth, ones)[0] > 0.1
+    assert metrics.resampled_calibration_error(softmax(logits), truth, ones)[0] < 0.02
+    assert metrics.resampled_calibration_error(softmax(logits, 0.2), truth, ones)[0] > 0.1
 
 
 def test_a_bootstrap_draws_whole_groups() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.data.grouping import group_of_each, shingles, split_of
-from tasks.data.prepare import Prepare, assign_splits, prepare, prepare_texts
+from tasks.data.prepare import Prepare, assign_splits, drop_copies, prepare, prepare_texts
 from tasks.stage import Paths, StageError, read_json
 from tests.conftest import made_table
 
@@ -94,34 +95,69 @@ def test_the_future_is_what_came_later_and_was_never_seen() -> None:
     assert not (splits[[f"row-{n}" for n in range(60)]] == "future").any()
 
 
+def prepared_whole(rows: pd.DataFrame, **changes: Any) -> tuple[pd.DataFrame, dict[str, str]]:
+    """(rows that are left, reason of each that is not)."""
+    settings_ = settings_for(**changes)
+    kept, empty, _ = prepare_texts(rows, settings_)
+    left, copies = drop_copies(assign_splits(kept, settings_), settings_)
+    reasons = pd.concat([empty, copies]).set_index("id").reason.to_dict()
+    assert len(left) + len(reasons) == len(rows)
+    return left, reasons
+
+
+def contradicts(rows: pd.DataFrame, late: int, early: int) -> None:
+    rows.loc[late, ["subject", "text"]] = rows.loc[early, ["subject", "text"]].to_list()
+    rows.loc[late, "label"] = "spam" if rows.label[early] == "ham" else "ham"
+
+
 def test_missing_parts_copies_and_contradictions_each_go_where_the_parameter_says() -> None:
     rows = made_rows(20)
     rows.loc[1, ["subject", "text"]] = rows.loc[0, ["subject", "text"]].to_list()
     rows.loc[1, "label"] = rows.label[0]
-    rows.loc[3, ["subject", "text"]] = rows.loc[2, ["subject", "text"]].to_list()
-    rows.loc[3, "label"] = "spam" if rows.label[2] == "ham" else "ham"
+    contradicts(rows, late=3, early=2)
     rows.loc[4, "subject"] = None
     rows.loc[5, ["subject", "text"]] = ["", "<p> </p>"]
-    kept, quarantine, counts = prepare_texts(rows, settings_for())
-    reasons = quarantine.set_index("id").reason.to_dict()
-    assert reasons == {
+    assert prepare_texts(rows, settings_for())[2]["missing_subject"] == 2
+    assert prepared_whole(rows)[1] == {
         "row-1": "duplicate", "row-2": "same_text_other_label", "row-3": "same_text_other_label",
         "row-5": "no_text_after_normalisation",
     }  # fmt: skip
-    assert counts["missing_subject"] == 2
-    assert len(kept) + len(quarantine) == 20
-    strict = prepare_texts(rows, settings_for(missing="quarantine", duplicates="keep"))[1].set_index("id").reason.to_dict()
+    strict = prepared_whole(rows, missing="quarantine", duplicates="keep")[1]
     assert strict["row-4"] == "missing_part"
     assert "row-1" not in strict
 
 
 def test_a_later_contradiction_does_not_unteach_the_past() -> None:
     rows = made_rows(20)
-    rows.loc[19, ["subject", "text"]] = rows.loc[0, ["subject", "text"]].to_list()
-    rows.loc[19, "label"] = "spam" if rows.label[0] == "ham" else "ham"
+    contradicts(rows, late=19, early=0)
     rows.loc[19, "known"] = False
-    _, quarantine, _ = prepare_texts(rows, settings_for())
-    assert quarantine.id.tolist() == ["row-19"]
+    assert prepared_whole(rows)[1] == {"row-19": "same_text_other_label"}
+
+
+def test_a_message_that_goes_does_not_take_its_group_s_split_with_it() -> None:
+    rows = made_rows(60)
+    rows.loc[30, "text"] = near_copy(rows.text[3])
+    rows.loc[30, "subject"] = rows.subject[3]
+    contradicts(rows, late=59, early=3)
+    early, _ = prepared_whole(rows.head(59))
+    late, reasons = prepared_whole(rows)
+    assert reasons == {"row-3": "same_text_other_label", "row-59": "same_text_other_label"}
+    assert late.set_index("id").split["row-30"] == early.set_index("id").split["row-30"]
+    assert late.set_index("id").group["row-30"] == "row-3"
+
+
+def test_most_pairs_just_over_the_threshold_are_found() -> None:
+    words = [f"w{number}" for number in range(4000)]
+    chance = random.Random(0)
+    texts = []
+    for _ in range(200):
+        own = chance.sample(words, 60)
+        texts += [" ".join(own), " ".join([*own[:55], *chance.sample(words, 4)])]
+    sets = [shingles(text, 4) for text in texts]
+    shared = [len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
+    assert all(0.8 < similarity < 0.9 for similarity in shared)
+    groups = group_of_each([str(n) for n in range(400)], texts, shares=SHARES, **LIKE)
+    assert sum(groups[n] == groups[n + 1] for n in range(0, 400, 2)) >= 195
 
 
 @pytest.fixture

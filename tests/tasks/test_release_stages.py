@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import mlflow
@@ -13,14 +13,16 @@ import pandas as pd
 import pytest
 import yaml
 
+from service.decision import softmax
 from service.release import Release, verify
-from tasks.metrics import bootstrap_weights, resampled_ranking, softmax
+from tasks.metrics import bootstrap_weights, resampled_ranking
 from tasks.model.baseline import Baseline, baseline
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import Evaluate, evaluate, slice_rows
 from tasks.release.evaluate import Slice as SliceOf
 from tasks.release.package import Package, package, probe_texts
 from tasks.release.register import register
+from tasks.release.table import evaluation_rows
 from tasks.stage import Paths, StageError, read_json, write_json
 from tests.conftest import made_prepared
 
@@ -110,9 +112,9 @@ def test_the_page_needs_no_network_and_shows_every_variant(paths: Paths) -> None
 
 def test_resamples_are_of_groups(paths: Paths) -> None:
     frame = pd.read_parquet(paths.prepared)
-    alone = evaluated(paths)["variants"]["student"]["intervals"]["test"]["f1"]
+    alone = evaluated(paths)["variants"]["student"]["intervals"]["test"]["calibration_error"]
     frame.assign(group=[f"g{number % 4}" for number in range(len(frame))]).to_parquet(paths.prepared)
-    assert evaluated(paths)["variants"]["student"]["intervals"]["test"]["f1"] != alone
+    assert evaluated(paths)["variants"]["student"]["intervals"]["test"]["calibration_error"] != alone
     assert bootstrap_weights(np.array(["a"] * 5), 3, 1).tolist() == [[1.0] * 5] * 3
 
 
@@ -185,6 +187,37 @@ def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: 
     assert parent.data.metrics["student-int8/bytes"] > 0
     assert "evaluation.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
     children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    assert {run.info.run_name for run in children} <= {"baseline", "evaluate"}
+    assert {run.info.run_name for run in children} == {"baseline", "evaluate"}
     manifest = json.loads((paths.release / "manifest.json").read_text())
     assert manifest["id"] == release
+
+
+def test_going_back_to_an_earlier_release_moves_the_alias_back(paths: Paths) -> None:
+    packaged(paths)
+    copytree(Path(__file__).parents[2] / "service", paths.root / "service")
+    register(paths)
+    earlier = copytree(paths.release, paths.root / "earlier")
+    packaged(paths, seed=2)
+    assert register(paths) == ("2", True)
+    rmtree(paths.release)
+    copytree(earlier, paths.release)
+    assert register(paths) == ("1", False)
+    assert str(mlflow.MlflowClient().get_model_version_by_alias("restill", "challenger").version) == "1"
+
+
+def test_a_release_whose_runs_are_gone_is_registered_all_the_same(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged(paths)
+    copytree(Path(__file__).parents[2] / "service", paths.root / "service")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/another.db")
+    assert register(paths) == ("1", True)
+
+
+def test_a_future_of_one_label_has_dashes_and_no_crash(paths: Paths) -> None:
+    frame = pd.read_parquet(paths.prepared)
+    frame[(frame.split != "future") | (frame.label == "ham")].to_parquet(paths.prepared)
+    report = evaluated(paths)
+    assert report["variants"]["student"]["metrics"]["future"]["pr_auc"] is None
+    assert report["against_teacher"]["baseline"]["kept"]["future"]["pr_auc"] is None
+    assert evaluation_rows(report)[0]["PR-AUC future"] == "-"
+    with pytest.raises(StageError, match=r"is none of evaluate\.variants"):
+        evaluate(Evaluate.model_validate(EVALUATE | {"teacher": "nobody"}), paths)

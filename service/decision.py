@@ -1,0 +1,25 @@
+"""From logits to an answer: the same two functions serve, evaluate and choose the threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+
+
+def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Probabilities ``float64[n, labels]`` of logits divided by ``temperature`` (Guo et al. 2017)."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exponentials = np.exp(scaled)
+    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares
+
+
+def decide(probabilities: Floats, positive: int | None, threshold: float) -> npt.NDArray[np.int64]:
+    """The label answered: the positive one from ``threshold`` on; without a positive label the likeliest."""
+    if positive is None:
+        likeliest: npt.NDArray[np.int64] = probabilities.argmax(axis=1)
+        return likeliest
+    return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)

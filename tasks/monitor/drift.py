@@ -1,0 +1,94 @@
+"""Stage drift: has the world moved since the release's data? Evidently's report of the future against the reference.
+
+The reference is the release's own (``reference.npz``); the future is what was received after ``ingest.until``.
+Evidently is given descriptors and scores, never a text, so its page cannot show a message. Methods and thresholds
+are named in ``params.yaml``: Evidently's defaults change with the number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.presets import DataDriftPreset
+from pydantic import Field
+
+from service.release import Release
+from tasks.release.package import drift_reference
+from tasks.stage import Paths, Settings, run, whole, write_json
+
+
+class Drift(Settings):
+    method: Literal["wasserstein", "jensenshannon", "psi"]
+    """Distance between the two distributions of a column (Wasserstein's is in standard deviations of the reference)."""
+    threshold: float = Field(gt=0)
+    """The distance from which a column counts as drifted."""
+    share: float = Field(gt=0, le=1)
+    """Share of drifted columns from which the data set counts as drifted."""
+    minimum: int = Field(ge=1)
+    """Fewer messages than this are not compared: below some 500 such distances are mostly noise."""
+
+
+def observed(arrays: dict[str, npt.NDArray[Any]], labels: list[str]) -> pd.DataFrame:
+    """The columns that are watched: each descriptor, and the score of each label but the first."""
+    frame = pd.DataFrame(arrays["descriptors"], columns=arrays["names"].tolist())
+    for number, label in enumerate(labels[1:], start=1):
+        frame[f"score of {label}"] = arrays["probabilities"][:, number]
+    return frame
+
+
+def compare(reference: pd.DataFrame, current: pd.DataFrame, settings: Drift) -> Any:
+    """Evidently's snapshot of ``current`` against ``reference``, with its tests."""
+    columns = list(reference.columns)
+    definition = DataDefinition(numerical_columns=columns)
+    preset = DataDriftPreset(
+        columns=columns, num_method=settings.method, num_threshold=settings.threshold, drift_share=settings.share
+    )
+    return Report([preset], include_tests=True).run(
+        Dataset.from_pandas(current, data_definition=definition), Dataset.from_pandas(reference, data_definition=definition)
+    )
+
+
+def distances(snapshot: Any) -> dict[str, float]:
+    """The distance of each column, from Evidently's snapshot."""
+    return {
+        metric["config"]["column"]: float(metric["value"])
+        for metric in snapshot.dict()["metrics"]
+        if metric["config"]["type"].endswith(":ValueDrift")
+    }
+
+
+def drift(settings: Drift, paths: Paths) -> None:
+    """Compare the messages of the future with the release's reference, on descriptors and scores."""
+    release = Release(paths.release)
+    rows = pd.read_parquet(paths.prepared)
+    future = rows[rows.split == "future"]
+    with np.load(paths.release / "reference.npz") as stored:
+        reference = observed(dict(stored), release.labels)
+    if len(future) < settings.minimum:
+        report: dict[str, Any] = {"reference": len(reference), "future": len(future), "compared": False}
+        page = f"<p>{len(future)} messages came after the snapshot; drift.minimum is {settings.minimum}.</p>"
+    else:
+        current = observed(drift_reference(release.student, future, release.temperature), release.labels)
+        snapshot = compare(reference, current, settings)
+        found = distances(snapshot)
+        drifted = sorted(name for name, distance in found.items() if distance >= settings.threshold)
+        report = {
+            "reference": len(reference),
+            "future": len(future),
+            "compared": True,
+            "distances": {name: round(distance, 6) for name, distance in found.items()},
+            "drifted": {"columns": drifted, "share": round(len(drifted) / len(found), 6)},
+        }
+        page = snapshot.get_html_str(as_iframe=False)
+    write_json(paths.report("drift.json"), report)
+    with whole(paths.report("drift.html")) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"drifted: {', '.join(report['drifted']['columns']) or 'nothing'}" if report["compared"] else "too few to compare")
+
+
+if __name__ == "__main__":
+    run(drift, Drift)
