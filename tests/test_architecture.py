@@ -19,6 +19,8 @@ from tests.imports import FLOORS, ROOT, closure, local_imports
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = DVC["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+MADE = ("data/", "models/", "reports/", "release")
+"""Where outputs of stages lie."""
 BELOW = {"service": {"service"}, "tasks": {"tasks", "service"}, "flows": {"flows", "tasks", "service"}}
 MODULES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 CONSTRAINTS = dict(
@@ -77,7 +79,7 @@ def test_deps_cover_the_module_and_all_it_imports(stage: str) -> None:
     code = {dep for dep in deps if dep.endswith(".py")}
     assert code <= needed, f"not imported any more: {sorted(code - needed)}"
     for dep in deps:
-        if not dep.startswith(("data/", "models/", "reports/", "${")):
+        if not dep.startswith((*MADE, "${")):
             assert (ROOT / dep).exists(), dep
 
 
@@ -85,7 +87,7 @@ def test_every_file_a_stage_reads_is_made_by_one_before_it() -> None:
     made: set[str] = set()
     for stage in STAGES.values():
         for dep in names(stage["deps"]):
-            if dep.startswith(("data/", "models/", "reports/")):
+            if dep.startswith(MADE):
                 dep = dep.replace("${package.variant}", PARAMS["package"]["variant"])
                 assert dep in made, f"{dep} is read before it is made"
         made |= set(names(stage.get("outs", []) + stage.get("metrics", []) + stage.get("plots", [])))
