@@ -1,104 +1,190 @@
 """The Bento: one release behind HTTP.
 
-BentoML owns the process, the workers, /livez, /readyz and /metrics. The routes are a Starlette application mounted
-in it, so that every refusal is a 4xx with a sentence and no text of a request can reach a log.
+BentoML owns the processes and /livez. The routes are a Starlette application mounted in it, so that every refusal is
+a 4xx with a sentence and no text of a request can reach a log. BentoML's own access log and metrics are off: both
+repeat a request's path, which is a caller's text as well.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import asdict
-from pathlib import Path
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import bentoml
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.release import Answer, Release
-from service.requests import ManyTexts, OneText, Refused, check_text, parse, read_body
-from service.text import document, parse_mail
+from service.config import ConfigError, full_paths, read_config
+from service.mail import parse_mail
+from service.meters import Meters, exposition
+from service.record import Judged, mail_text, observe
+from service.release import Release, ReleaseError
+from service.requests import Empty, ManyTexts, OneText, Refused, Verdict, check_text, parse, read_body
+from service.rim import Readiness, Rim
+from service.worker import Worker
 
-RELEASE_VARIABLE = "RESTILL_RELEASE"
-"""A folder to serve in place of the release that was packed beside this package."""
+logging.getLogger("restill").setLevel(logging.INFO)  # BentoML's own level would hide which release took over
+
+try:
+    WORKERS = read_config(os.environ).workers
+except ConfigError as error:
+    sys.exit(f"restill: {error}")
 
 
-def answer(release: Release, texts: list[str], places: list[str]) -> list[Answer]:
-    """One answer a text. Raises Refused for a text that is blank, too long, or has nothing to read in it."""
+def judge(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[Judged]:
+    """What is found about each text. Raises Refused for a text that is blank, too long, or has nothing to read in it."""
     for text, place in zip(texts, places, strict=True):
         check_text(text, release.limits["characters"], place)
+    begun = time.perf_counter()
     normalised = [release.normalise(text) for text in texts]
     for text, place in zip(normalised, places, strict=True):
         if not text:
-            raise Refused(422, f"{place} holds no readable text.")
-    return release.answer_normalised(normalised)
+            raise Empty(f"{place} holds no readable text.")
+    answers, probabilities, features = release.judge(normalised)
+    micros = (time.perf_counter() - begun) * 1e6 / len(texts)
+    rows = zip(texts, normalised, answers, probabilities, features, strict=True)
+    return [observe(release, *row, micros, salt) for row in rows]
+
+
+def admitted(request: Request, scope: str) -> tuple[Worker, Release, str]:
+    """The worker, the release that this request stays with, and the caller. Raises Refused."""
+    worker: Worker = request.app.state.worker
+    client = worker.access.admit(request.headers, request.client.host if request.client else None, scope)
+    release = worker.serving.current
+    if release is None:
+        raise Refused(503, "No release is served yet; /readyz says when one is.")
+    return worker, release, client
 
 
 async def classify(request: Request) -> Response:
-    """POST {"text": ...}: the label, its score and the release that says so."""
-    release: Release = request.app.state.release
+    """POST {"text": ...}: the label, its score, the release that says so, and the id to give feedback on."""
+    worker, release, client = admitted(request, "classify")
     body = parse(OneText, await read_body(request, release.limits["body_bytes"], "application/json"))
-    return JSONResponse(asdict(answer(release, [body.text], ["text"])[0]))
+    return JSONResponse(worker.publish(judge(release, [body.text], ["text"], worker.salt), "/classify", client)[0])
 
 
 async def classify_batch(request: Request) -> Response:
     """POST {"texts": [...]}: the same for each text, in order; one bad text refuses the whole batch by its number."""
-    release: Release = request.app.state.release
+    worker, release, client = admitted(request, "classify")
     body = parse(ManyTexts, await read_body(request, release.limits["body_bytes"], "application/json"))
-    if not 1 <= len(body.texts) <= release.limits["batch"]:
+    if not body.texts:
+        raise Empty(f"texts holds 0 texts; 1 to {release.limits['batch']} are allowed.")
+    if len(body.texts) > release.limits["batch"]:
         raise Refused(422, f"texts holds {len(body.texts)} texts; 1 to {release.limits['batch']} are allowed.")
     places = [f"texts.{number}" for number in range(len(body.texts))]
     # A large batch takes as long as hundreds of single requests, which must not wait for it.
-    answers = await run_in_threadpool(answer, release, body.texts, places)
-    return JSONResponse([asdict(entry) for entry in answers])
+    judged = await run_in_threadpool(judge, release, body.texts, places, worker.salt)
+    return JSONResponse(worker.publish(judged, "/classify_batch", client))
 
 
 async def classify_mail(request: Request) -> Response:
     """POST a raw message (message/rfc822): the same for its subject and text."""
-    release: Release = request.app.state.release
+    worker, release, client = admitted(request, "classify")
     raw = await read_body(request, release.limits["body_bytes"], "message/rfc822")
     if not raw.strip():
-        raise Refused(422, "The message is empty.")
+        raise Empty("The message is empty.")
     mail = await run_in_threadpool(parse_mail, raw)
-    text = document(mail.subject, mail.text)[: release.limits["characters"]]
-    return JSONResponse(asdict(answer(release, [text], ["The message"])[0]))
+    judged = judge(release, [mail_text(mail, release.limits["characters"])], ["The message"], worker.salt)
+    return JSONResponse(worker.publish(judged, "/classify_mail", client)[0])
+
+
+async def feedback(request: Request) -> Response:
+    """POST {"id", "label", "text" or "raw"}: a reviewer's label for an answer. 202 where it contradicts an earlier one."""
+    worker, release, client = admitted(request, "feedback")
+    # Base64 makes four bytes of three.
+    verdict = parse(Verdict, await read_body(request, 2 * release.limits["body_bytes"], "application/json"))
+    outcome, said = await run_in_threadpool(worker.review, verdict, release, client)
+    return JSONResponse(said, status_code=202 if outcome == "contradicts" else 200)
 
 
 async def model(request: Request) -> Response:
-    """GET: the model card of the release in service."""
-    release: Release = request.app.state.release
-    return JSONResponse({"release": release.id, **release.card})
+    """GET: the model card of the release in service, and what was refused in its place."""
+    worker: Worker = request.app.state.worker
+    release = worker.serving.current
+    if release is None:
+        return JSONResponse(worker.serving.state(), status_code=503)
+    return JSONResponse({**release.card, **worker.serving.state(), "release": release.id})
+
+
+async def index(request: Request) -> Response:
+    """GET: what there is. BentoML's own page would have the caller's browser load scripts from elsewhere."""
+    return JSONResponse({"service": "restill", "routes": [route.path for route in request.app.routes]})
+
+
+async def metrics(request: Request) -> Response:
+    """GET: the counts of all workers."""
+    return Response(await run_in_threadpool(exposition), media_type="text/plain; version=0.0.4")
 
 
 async def refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return JSONResponse({"error": error.sentence}, status_code=error.status)
+    if isinstance(error, Empty):
+        request.app.state.worker.meters.empty()
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse({"error": error.sentence}, status_code=error.status, headers=headers)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """One worker, from its first request to its last. A fixed release that is not whole stops the start."""
+    worker = await run_in_threadpool(Worker, read_config(os.environ), Meters())
+    app.state.worker = worker
+    try:
+        yield
+    finally:
+        await run_in_threadpool(worker.close)
 
 
 http = Starlette(
     routes=[
+        Route("/", index, methods=["GET"]),
         Route("/classify", classify, methods=["POST"]),
         Route("/classify_batch", classify_batch, methods=["POST"]),
         Route("/classify_mail", classify_mail, methods=["POST"]),
+        Route("/feedback", feedback, methods=["POST"]),
         Route("/model", model, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
     ],
+    middleware=[Middleware(Rim)],
     exception_handlers={Refused: refuse},
+    lifespan=lifespan,
 )
 
-
-@bentoml.service(
-    name="restill",
-    workers=1,
+SETTINGS: dict[str, Any] = {
+    "workers": WORKERS,
     # OpenTelemetry's middleware is always on and costs more than the model.
-    tracing={"excluded_urls": ".*"},
-    traffic={"timeout": 30},
-)
+    "tracing": {"excluded_urls": ".*"},
+    "traffic": {"timeout": 30},
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+}
+
+
+@bentoml.service(name="restill", **SETTINGS)
 @bentoml.asgi_app(http, path="/")
 class Restill:
-    """Loads the release before the first request; a release that is not whole stops the start with its reason."""
+    """The service; ``lifespan`` above brings a worker to life."""
 
-    def __init__(self) -> None:
-        packed = Path(__file__).parents[1] / "release"
-        http.state.release = Release(Path(os.environ.get(RELEASE_VARIABLE, packed)))
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def settle() -> None:
+        """Runs once, before the workers, which would look for ``var`` in the Bento's folder instead of the user's."""
+        os.environ.update(full_paths(os.environ))
+        fixed = read_config(os.environ).release
+        try:
+            if fixed is not None:
+                Release(fixed)
+        except (ReleaseError, OSError) as error:  # here, since workers that cannot start are started again and again
+            sys.exit(f"restill: RESTILL_RELEASE: {error}")
+
+
+cast(Any, Restill).add_asgi_middleware(Readiness, app_of_worker=http)

@@ -99,13 +99,31 @@ class Release:
 
     def answer_normalised(self, texts: Sequence[str]) -> list[Answer]:
         """One answer a normalised text, in the order given."""
-        if not texts:
-            return []
-        probabilities = self.probabilities(texts)
+        return self.judge(texts)[0] if texts else []
+
+    def judge(self, texts: Sequence[str]) -> tuple[list[Answer], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Answers to at least one normalised text, with all that led to them.
+
+        Returns the answers, the calibrated probabilities ``float64[texts, labels]`` and the student's pooled features
+        ``float32[texts, dimensions]`` (no dimension where the model does not tell them).
+        """
+        logits, features = self.student.outputs(texts)
+        probabilities = softmax(logits, self.temperature)
         answered = decide(probabilities, self._positive, self._threshold)
         scored = answered if self._positive is None else np.full(len(texts), self._positive)
         scores = probabilities[np.arange(len(texts)), scored]
-        return [Answer(self.labels[label], float(score), self.id) for label, score in zip(answered, scores, strict=True)]
+        answers = [Answer(self.labels[label], float(score), self.id) for label, score in zip(answered, scores, strict=True)]
+        return answers, probabilities, features
+
+    def is_cut(self, normalised: str) -> bool:
+        """Whether a normalised text is as long as any may be: what came after is not read."""
+        return len(normalised) >= self._normaliser.characters
+
+    def warm_up(self) -> None:
+        """Answer short and long texts, so that no request pays for what is done only once."""
+        words = self.student.tokenizer.words
+        for count in (1, 100, 1000):
+            self.answer([" ".join(words[:count])])
 
     def _check_probes(self, probes: dict[str, Any]) -> None:
         """int8 arithmetic differs between processors: a host that scores otherwise must not answer."""

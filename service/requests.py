@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
@@ -17,16 +17,38 @@ class Refused(Exception):
         self.sentence = sentence
 
 
+class Empty(Refused):
+    """A request without a text to judge; counted apart, since a flood of them tells of a broken client."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(422, sentence)
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
+    expected: ClassVar[str]
+    """What the object must hold, as an error says it."""
+
 
 class OneText(Body):
+    expected = '"text"'
     text: str
 
 
 class ManyTexts(Body):
+    expected = '"texts"'
     texts: list[str]
+
+
+class Verdict(Body):
+    """A reviewer's label for an answer, with the message that was answered: its text, or the mail in base64."""
+
+    expected = '"id", "label" and either "text" or "raw"'
+    id: str
+    label: str
+    text: str | None = None
+    raw: str | None = None
 
 
 B = TypeVar("B", bound=Body)
@@ -56,13 +78,12 @@ def parse(model: type[B], body: bytes) -> B:
         # An unknown field's name may be somebody's text: only our own names are repeated.
         known = first["loc"] and first["loc"][0] in model.model_fields
         place = ".".join(map(str, first["loc"][:2])) if known else "the body"
-        expected = " and ".join(f'"{name}"' for name in model.model_fields)
-        raise Refused(422, f"{place}: {first['msg']}; an object with {expected} is expected.") from None
+        raise Refused(422, f"{place}: {first['msg']}; an object with {model.expected} is expected.") from None
 
 
 def check_text(text: str, limit: int, place: str) -> None:
     """Raises Refused (422) for a text that is blank or longer than ``limit`` characters."""
     if not text.strip():
-        raise Refused(422, f"{place} is empty.")
+        raise Empty(f"{place} is empty.")
     if len(text) > limit:
         raise Refused(422, f"{place} has {len(text)} characters; at most {limit} are allowed.")

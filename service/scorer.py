@@ -35,11 +35,22 @@ class Student:
         self.tokenizer = Tokenizer(words, settings["buckets"], settings["gram"], settings["gram_buckets"])
         self.parameters = int(settings["parameters"])
         self._session = session(folder / "model.onnx", threads)
+        self._has_features = any(output.name == "features" for output in self._session.get_outputs())
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Logits ``float32[texts, labels]`` of normalised texts, in the order given. At least one text."""
+        return self._run(["logits"], texts)[0]
+
+    def outputs(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(logits, features ``float32[texts, dimensions]``) of at least one text; no dimension where the model has none."""
+        if not self._has_features:
+            return self.logits(texts), np.zeros((len(texts), 0), dtype=np.float32)
+        logits, features = self._run(["logits", "features"], texts)
+        return logits, features
+
+    def _run(self, wanted: list[str], texts: Sequence[str]) -> list[npt.NDArray[np.float32]]:
         parts = []
         for start in range(0, len(texts), BATCH):
             rows = pad([self.tokenizer.encode(text) for text in texts[start : start + BATCH]])
-            parts.append(self._session.run(["logits"], {"rows": rows})[0])
-        return np.concatenate(parts)
+            parts.append(self._session.run(wanted, {"rows": rows}))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]

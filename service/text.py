@@ -3,9 +3,7 @@
 Training, evaluation and the service all call these functions, so a model is never asked about a text that was
 cleaned in another way than the one it learned from.
 
-``parse_mail`` reads a message (RFC 5322, MIME: RFC 2045 to 2049) and never raises: real mail lies about its
-charsets and breaks its own encoding, and what was wrong is returned as warnings. A ``Normaliser`` runs
-the named steps of ``STEPS`` in the order given; it knows nothing of mail.
+A ``Normaliser`` runs the named steps of ``STEPS`` in the order given; it knows nothing of mail (``service.mail`` does).
 """
 
 from __future__ import annotations
@@ -14,12 +12,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email import message_from_bytes
-from email.header import decode_header
-from email.message import Message
-from email.parser import HeaderParser
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
@@ -27,149 +19,6 @@ from selectolax.lexbor import LexborHTMLParser
 
 RAW_CHARACTERS_PER_KEPT = 8
 """Raw characters looked at for each one kept: markup may be most of a message, but cost must stay bounded."""
-
-YEARS = range(1970, 2200)
-"""Years that a received time may lie in; anything else is a header that lies, and cannot be stored."""
-
-CHARSETS = re.compile(
-    r"utf-?(7|8|16|32)|us-ascii|ascii|iso-?8859|latin|cp\d|windows|mac|koi8|big5|gb|hz|euc|shift|sjis|ks-?c|tis|iso-?2022"
-)
-"""Charsets that mail uses. Python knows others (punycode, idna) whose decoders take the square of the length."""
-
-
-@dataclass(frozen=True)
-class Mail:
-    """One parsed message: decoded subject and body (HTML parts as they are), received time, and what was wrong."""
-
-    subject: str
-    text: str
-    received: datetime | None
-    warnings: tuple[str, ...]
-
-
-def parse_mail(raw: bytes) -> Mail:
-    """Parse one message, with or without an mbox envelope line, from its raw bytes."""
-    warnings: list[str] = []
-    envelope, body = _split_envelope(raw)
-    try:
-        message = message_from_bytes(body)
-        text = "\n".join(_bodies(message, warnings)).strip()
-    except RecursionError:  # a thousand parts within each other: no mail, but it must not stop what reads it
-        warnings.append("mime_too_deep")
-        message = HeaderParser().parsestr(body.decode("latin-1"))
-        text = ""
-    subject = _decode_subject(message, warnings)
-    received = _received(envelope, message, warnings)
-    return Mail(subject, text, received, tuple(dict.fromkeys(warnings)))
-
-
-def _split_envelope(raw: bytes) -> tuple[str, bytes]:
-    if not raw.startswith(b"From "):
-        return "", raw
-    line, _, rest = raw.partition(b"\n")
-    return line.decode("latin-1").strip(), rest
-
-
-def _decode_bytes(data: bytes, declared: str | None, warnings: list[str]) -> str:
-    """Decode as declared; where that is a lie, as UTF-8, and at last with replacement characters."""
-    charset = (declared or "ascii").strip("\"' ").lower().replace("_", "-")
-    if not CHARSETS.match(charset):
-        charset = "unknown"
-    for candidate in (charset, "utf-8"):
-        try:
-            text = data.decode(candidate)
-        except (UnicodeDecodeError, LookupError, ValueError):
-            continue
-        if candidate != charset:
-            warnings.append(f"charset_{'undeclared' if declared is None else 'wrong'}")
-        return text
-    try:
-        # A few broken bytes in a true big5 message must not turn all of it into Latin letters.
-        text = data.decode("cp1252" if charset in ("ascii", "us-ascii") else charset, errors="replace")
-        warnings.append("charset_undeclared" if declared is None else "charset_wrong")
-    except (LookupError, ValueError):
-        text = data.decode("cp1252", errors="replace")
-        warnings.append("charset_unknown")
-    return text
-
-
-def _decode_subject(message: Message, warnings: list[str]) -> str:
-    try:
-        raw = message.get("Subject", "")
-        pieces = decode_header(raw)
-    except Exception as error:  # the standard library raises of many kinds here (binascii, LookupError, ValueError)
-        warnings.append(f"subject_undecodable_{type(error).__name__}")
-        return " ".join(str(message.get("Subject", "")).split())
-    decoded = [_decode_bytes(piece, charset, warnings) if isinstance(piece, bytes) else piece for piece, charset in pieces]
-    return " ".join("".join(decoded).split())
-
-
-def _bodies(message: Message, warnings: list[str]) -> list[str]:
-    """The readable text parts in order; of a multipart/alternative, the plain one unless it is blank."""
-    if message.get_content_type() == "multipart/alternative" and isinstance(message.get_payload(), list):
-        options = [(part.get_content_type(), _bodies(part, warnings)) for part in _children(message)]
-        readable = [(kind, bodies) for kind, bodies in options if any(body.strip() for body in bodies)]
-        plain = [bodies for kind, bodies in readable if kind == "text/plain"]
-        return plain[0] if plain else (readable[0][1] if readable else [])
-    if message.is_multipart():
-        return [body for part in _children(message) for body in _bodies(part, warnings)]
-    if message.get_content_maintype() != "text" or message.get_content_disposition() == "attachment":
-        return []
-    if message.defects:
-        warnings.append(f"mime_{type(message.defects[0]).__name__}")
-    return [_decode_body(message, warnings)]
-
-
-def _children(message: Message) -> list[Message]:
-    payload = message.get_payload()
-    return [part for part in payload if isinstance(part, Message)] if isinstance(payload, list) else []
-
-
-def _decode_body(part: Message, warnings: list[str]) -> str:
-    try:
-        data = part.get_payload(decode=True)
-    except Exception as error:  # an unknown transfer encoding, a broken uuencode: the raw text is still something
-        warnings.append(f"transfer_encoding_{type(error).__name__}")
-        data = str(part.get_payload()).encode("utf-8", "surrogateescape")
-    if not isinstance(data, bytes):
-        return ""
-    try:
-        charset = part.get_content_charset()
-    except Exception:  # a Content-Type parameter that is itself broken (RFC 2231)
-        warnings.append("charset_unreadable")
-        charset = None
-    return _decode_bytes(data, charset, warnings)
-
-
-def _received(envelope: str, message: Message, warnings: list[str]) -> datetime | None:
-    """When the message arrived: the envelope, else the newest Received header, else its own Date."""
-    parts = envelope.split(None, 2)
-    if len(parts) == 3:
-        for form in ("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Z %Y"):
-            try:
-                time = datetime.strptime(parts[2].strip(), form).replace(tzinfo=UTC)
-            except ValueError:
-                continue
-            if time.year in YEARS:
-                return time
-    for name in ("Received", "Date"):
-        for value in message.get_all(name, []):
-            try:
-                time = parsedate_to_datetime(str(value).rpartition(";")[2].strip())
-                if time.tzinfo is None:
-                    time = time.replace(tzinfo=UTC)
-                time = time.astimezone(UTC)
-            except (ValueError, TypeError, IndexError, OverflowError):
-                continue
-            if time.year not in YEARS:
-                continue
-            warnings.append(f"time_from_{name.lower()}")
-            return time
-    warnings.append("time_missing")
-    return None
-
-
-# --- normalisation: named steps, str -> str -------------------------------------------------------------------
 
 _INVISIBLE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
 _TAG = re.compile(

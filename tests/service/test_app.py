@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from service.app import http
-from service.release import Release
+from service.app import Restill, http
+from service.config import Config
+from service.descriptors import NAMES
+from service.journal import read, segments
+from service.release import Release, verify
+from tests.service.conftest import LOOPBACK
 
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def client(release: Path) -> Iterator[TestClient]:
-    http.state.release = Release(release)
-    with TestClient(http) as opened:
-        yield opened
-
-
 def test_one_text_many_texts_and_a_mail(client: TestClient) -> None:
-    identity = http.state.release.id
+    identity = client.get("/model").json()["release"]
     one = client.post("/classify", json={"text": "winner prize money free cash"})
     assert one.status_code == 200
-    assert one.json() == {"label": "spam", "score": one.json()["score"], "release": identity}
+    assert one.json() == {"label": "spam", "score": one.json()["score"], "release": identity, "id": one.json()["id"]}
     many = client.post("/classify_batch", json={"texts": ["winner prize money free cash", "kernel patch review"]}).json()
     assert [entry["label"] for entry in many] == ["spam", "ham"]
     assert many[0]["score"] == pytest.approx(one.json()["score"], abs=0.02)
@@ -40,9 +36,10 @@ def test_one_text_many_texts_and_a_mail(client: TestClient) -> None:
     assert mail["label"] == "spam"
 
 
-def test_the_model_card_names_the_release(client: TestClient) -> None:
+def test_the_model_card_names_the_release(client: TestClient, release: Path) -> None:
     card = client.get("/model").json()
-    assert card["release"] == http.state.release.id
+    assert card["release"] == verify(release)
+    assert card["refused"] is None
     assert card["labels"] == ["ham", "spam"]
 
 
@@ -127,3 +124,94 @@ def test_the_service_imports_nothing_of_the_floors_above() -> None:
     code = f"import sys, service.app; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [record for path in segments(folder) for record in read(path)]
+
+
+def test_every_answered_text_leaves_one_record_and_a_refused_one_none(
+    client: TestClient, config: Config, release: Path
+) -> None:
+    told = [client.post("/classify", json={"text": "winner prize"}).json()]
+    told += client.post("/classify_batch", json={"texts": ["kernel patch", "free <b>money</b> " * 500]}).json()
+    mail = b"Subject: winner\n\nprize money"
+    told.append(client.post("/classify_mail", content=mail, headers={"content-type": "message/rfc822"}).json())
+    client.post("/classify_batch", json={"texts": ["fine", ""]})
+    assert http.state.worker.journal.flush()
+    written = records(config.journal)
+    assert [record["id"] for record in written] == [entry["id"] for entry in told]
+    assert [record["n"] for record in written] == [0, 1, 2, 3]
+    assert [record["route"] for record in written] == ["/classify", "/classify_batch", "/classify_batch", "/classify_mail"]
+    for record, entry in zip(written, told, strict=True):
+        assert {name: record[name] for name in ("label", "score", "release")} == {
+            name: entry[name] for name in ("label", "score", "release")
+        }
+        assert set(record["descriptors"]) == set(NAMES)
+        assert sum(record["probabilities"]) == pytest.approx(1, abs=1e-5)
+        assert record["micros"] > 0
+        assert record["client"].startswith("dev-")
+        assert len(record["hash"]) == 32
+    assert [record["truncated"] for record in written] == [False, False, True, False]
+    assert len(written[0]["features"]) == len(Release(release).judge(["x"])[2][0])
+
+
+def test_a_status_record_says_what_was_refused_and_how_long_it_took(client: TestClient, config: Config) -> None:
+    client.post("/classify", json={"text": "winner prize"})
+    client.post("/classify", json={"text": " "})
+    client.post("/classify", content=b"{", headers=JSON)
+    client.post("/classify", json={"text": "a"}, headers={"authorization": "Bearer wrong"})
+    client.get("/classify")
+    client.__exit__(None, None, None)
+    status = records(config.journal)[-1]
+    assert status["kind"] == "status"
+    assert (status["requests"], status["empty"], status["errors"], status["lost"]) == (5, 1, 0, 0)
+    assert status["refused"] == {"400": 1, "401": 1, "405": 1, "422": 1}
+    assert status["seconds"] > 0
+    assert status["rss_bytes"] > 10_000_000
+
+
+def test_a_mistake_of_ours_is_a_500_and_one_line_without_the_text(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Release, text: str) -> str:
+        raise ValueError(f"cannot do {text}")
+
+    monkeypatch.setattr(Release, "normalise", broken)
+    answer = client.post("/classify", json={"text": "MARKER"})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "The service made a mistake."}
+    assert "ValueError in broken" in caplog.text
+    assert "MARKER" not in caplog.text + answer.text
+    assert http.state.worker.meters.status("")["errors"] == 1
+
+
+def test_the_service_answers_where_its_home_cannot_be_written(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RESTILL_HOME", str(tmp_path / "file/var"))
+    monkeypatch.setenv("RESTILL_DEV", "1")
+    monkeypatch.setenv("RESTILL_RELEASE", str(release))
+    with TestClient(http, client=LOOPBACK) as opened:
+        told = opened.post("/classify", json={"text": "winner prize"})
+        assert told.status_code == 200
+        verdict = {"id": told.json()["id"], "label": "spam", "text": "winner prize"}
+        assert opened.post("/feedback", json=verdict).status_code == 503
+        assert opened.get("/model").status_code == 200
+
+
+def test_every_route_of_its_own_is_on_the_first_page_and_no_page_calls_abroad(client: TestClient) -> None:
+    with TestClient(Restill.to_asgi(is_main=True), client=LOOPBACK) as whole:
+        page = whole.get("/")
+        assert set(page.json()["routes"]) >= {
+            "/classify",
+            "/classify_batch",
+            "/classify_mail",
+            "/feedback",
+            "/model",
+            "/metrics",
+        }
+        assert whole.get("/readyz").json()["ready"] is True
+        assert whole.get("/livez").status_code == 200
+        assert 'restill_serving{release="' in whole.get("/metrics").text

@@ -1,0 +1,217 @@
+"""Who may ask: API keys, of which only hashes are stored.
+
+    python -m service.access add NAME --scope classify --scope feedback     prints a new key, once
+    python -m service.access list
+    python -m service.access remove NAME
+
+Several keys are valid at once, so a key is changed by adding the new one before the old one is removed; the service
+sees a change of the file with the next request. Where no key can be checked, nobody is let in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from service.config import ConfigError, read_config
+from service.requests import Refused
+
+SCOPES = ("classify", "feedback")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_NOT_LOCAL = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via", "origin")
+"""Headers of a request that only looks local: a proxy passed it on, or a page in somebody's browser sent it."""
+
+
+class KeysError(Exception):
+    """A key file that cannot be believed; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Key:
+    name: str
+    scopes: tuple[str, ...]
+    hash: str
+    """SHA-256 of the key, in hexadecimal. A key has 256 random bits, so it needs no slow hash."""
+
+
+def hash_key(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_keys(path: Path) -> list[Key]:
+    """The keys of a file; none where there is no file. Raises KeysError where it is not what ``add`` writes."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise KeysError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(stored, list):
+        raise KeysError(f"{path}: expected a list of keys, found {type(stored).__name__}")
+    return [_parse_key(entry, f"{path}: key {number}") for number, entry in enumerate(stored, start=1)]
+
+
+def _parse_key(entry: object, place: str) -> Key:
+    if not isinstance(entry, dict) or entry.keys() != {"name", "scopes", "hash"}:
+        raise KeysError(f"{place}: expected an object with name, scopes and hash")
+    name, scopes, hashed = entry["name"], entry["scopes"], entry["hash"]
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise KeysError(f"{place}: a name has 1 to 40 letters, digits, dots, lines or underscores")
+    if not isinstance(hashed, str) or not _HASH.fullmatch(hashed):
+        raise KeysError(f"{place}: the hash is no SHA-256 in hexadecimal")
+    if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):
+        raise KeysError(f"{place}: scopes are {' and '.join(SCOPES)}, at least one")
+    return Key(name, tuple(scopes), hashed)
+
+
+def match(keys: list[Key], given: str) -> Key | None:
+    """The key that ``given`` is. Every key is compared, each in constant time: how long it takes says nothing."""
+    hashed, found = hash_key(given), None
+    for key in keys:
+        if hmac.compare_digest(key.hash, hashed):
+            found = key
+    return found
+
+
+class Access:
+    """Decides on each request by the key file as it is now. In ``dev`` mode, local callers without a key are let in."""
+
+    def __init__(self, path: Path, dev: bool, salt: bytes) -> None:
+        self._path, self._dev, self._salt = path, dev, salt
+        self._seen: tuple[int, int, int] | None = None
+        self._keys: list[Key] = []
+
+    def admit(self, headers: Mapping[str, str], client: str | None, scope: str) -> str:
+        """The name of the caller. Raises Refused: 401 without a valid key, 403 without the scope, 503 without readable keys."""
+        keys = self._current()
+        given = _given_key(headers)
+        if given is None:
+            if self._dev and _is_local(headers, client):
+                return "dev-" + hmac.digest(self._salt, str(client).encode(), "sha256").hex()[:8]
+            raise Refused(401, _closed_sentence(keys))
+        key = match(keys, given)
+        if key is None:
+            raise Refused(401, "This API key is not known." if keys else _closed_sentence(keys))
+        if scope not in key.scopes:
+            raise Refused(403, f"This API key lacks the scope {scope}.")
+        return key.name
+
+    def _current(self) -> list[Key]:
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+        except (FileNotFoundError, NotADirectoryError):
+            self._seen, self._keys = None, []
+            return []
+        except OSError as error:
+            raise Refused(503, "The API keys cannot be read; nobody is let in until they can.") from error
+        if seen != self._seen:
+            self._seen = None
+            try:
+                self._keys = read_keys(self._path)
+            except KeysError as error:
+                raise Refused(503, "The API keys cannot be read; nobody is let in until they can.") from error
+            self._seen = seen
+        return self._keys
+
+
+def _closed_sentence(keys: list[Key]) -> str:
+    if keys:
+        return "An API key is needed: send it as `Authorization: Bearer KEY`."
+    command = "python -m service.access add NAME --scope classify"
+    return f"No API key is set, so nobody is let in: run `{command}` where the service runs."
+
+
+def _given_key(headers: Mapping[str, str]) -> str | None:
+    """The key that a request carries; None where it carries none. Another way to authorize is a wrong key, not none."""
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, key = authorization.partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else ""
+    return headers.get("x-api-key")
+
+
+def _is_local(headers: Mapping[str, str], client: str | None) -> bool:
+    try:
+        loopback = client is not None and ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return False
+    return loopback and not any(name in headers for name in _NOT_LOCAL)
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[list[Key]]:
+    """The keys, to be changed in place; written whole or not at all, one change at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keys = read_keys(path)
+        yield keys
+        temporary = path.with_name(f".{path.name}.tmp")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(json.dumps([asdict(key) for key in keys], indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def add(path: Path, name: str, scopes: list[str]) -> str:
+    """A new key, which stands nowhere but in the returned value. Raises KeysError where the name is taken or no name."""
+    key = f"restill_{secrets.token_urlsafe(32)}"
+    entry = _parse_key({"name": name, "scopes": scopes, "hash": hash_key(key)}, name)
+    with _changing(path) as keys:
+        if any(other.name == name for other in keys):
+            raise KeysError(f"{name}: there is a key of this name; remove it first, or choose another name")
+        keys.append(entry)
+    return key
+
+
+def remove(path: Path, name: str) -> None:
+    """Raises KeysError where no key has this name."""
+    with _changing(path) as keys:
+        kept = [key for key in keys if key.name != name]
+        if len(kept) == len(keys):
+            raise KeysError(f"{name}: there is no such key; there are {', '.join(key.name for key in keys) or 'none'}")
+        keys[:] = kept
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m service.access", description="API keys of the service.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    adding = commands.add_parser("add", help="make a key and print it, once")
+    adding.add_argument("name")
+    adding.add_argument("--scope", action="append", required=True, choices=SCOPES)
+    commands.add_parser("list", help="names and scopes")
+    commands.add_parser("remove", help="a key that is removed is refused at once").add_argument("name")
+    given = parser.parse_args(arguments)
+    try:
+        path = read_config(os.environ).keys
+        if given.command == "add":
+            print(add(path, given.name, given.scope))
+        elif given.command == "remove":
+            remove(path, given.name)
+        else:
+            for key in read_keys(path):
+                print(key.name, *key.scopes)
+    except (ConfigError, KeysError, OSError) as error:
+        sys.exit(f"access: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,240 @@
+"""Segments: append-only files of checksummed records. One writer each, any number of readers, at any time.
+
+A line is the CRC-32 of a record's JSON in eight hexadecimal digits, a blank, and the JSON. A segment's name sorts by
+the time it was begun; it ends in ``.open`` while its writer holds it (flock) and in ``.log`` afterwards. Records
+are numbered from 0 by ``n``: a gap is a loss. So whatever a kill or a disk does, a reader tells whole records from
+broken ones, and knows how many are missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+OPEN, CLOSED, NEW = ".open", ".log", ".new"
+_STEM = r"\d{8}T\d{12}Z-[0-9a-f]{4}"
+_NAME = re.compile(rf"({_STEM})\.(?:open|log)")
+_IDENTITY = re.compile(rf"({_STEM})-(\d{{1,12}})")
+_HEAD = re.compile(rb'[0-9a-f]{8} \{"kind":"[a-z]+","n":(\d+)[,}]')
+
+
+def new_stem() -> str:
+    """A name that sorts by now and is nobody else's."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(2)}"
+
+
+def segments(folder: Path) -> list[Path]:
+    """All segments of a folder, by the time they were begun; none where there is no folder."""
+    try:
+        return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=stem_of)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def stem_of(path: Path) -> str:
+    """What a segment is called for as long as it lives, open or closed."""
+    return path.stem
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    """A record as one line; ``kind`` and ``n`` come first. Raises ValueError or TypeError for what JSON cannot hold."""
+    ordered = {"kind": record["kind"], "n": record["n"], **record}
+    data = json.dumps(ordered, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return b"%08x %s\n" % (zlib.crc32(data), data)
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record of a line without its line end; None where it is not whole."""
+    try:
+        if line[8:9] != b" " or int(line[:8], 16) != zlib.crc32(line[9:]):
+            return None
+        record = json.loads(line[9:])
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("n"), int) else None
+
+
+def read(path: Path, start: int = 0) -> list[dict[str, Any]]:
+    """The whole records of a segment with ``n`` from ``start`` on; a broken line, or a last one without its end, is left out.
+
+    A segment that its writer closes meanwhile is found under its new name; one that is gone is empty.
+    """
+    found = []
+    for line in _lines(path):
+        head = _HEAD.match(line)
+        if head is not None and int(head[1]) < start:
+            continue
+        record = decode(line)
+        if record is not None and record["n"] >= start:
+            found.append(record)
+    return found
+
+
+def find(folder: Path, identity: str) -> dict[str, Any] | None:
+    """The answer's record of an id, whichever worker wrote it; None where there is none, or not yet."""
+    matched = _IDENTITY.fullmatch(identity)
+    if matched is None:
+        return None
+    for line in _lines(folder / f"{matched[1]}{OPEN}"):
+        head = _HEAD.match(line)
+        if head is not None and int(head[1]) == int(matched[2]):
+            record = decode(line)
+            if record is not None and record.get("id") == identity and record["kind"] == "answer":
+                return record
+    return None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    for _ in range(2):
+        for suffix in (OPEN, CLOSED):
+            try:
+                data = path.with_suffix(suffix).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            yield from data.split(b"\n")[:-1]
+            return
+
+
+class Segment:
+    """A segment that this process writes. Raises OSError where the disk does not do as it is told."""
+
+    def __init__(self, folder: Path, stem: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{stem}{OPEN}"
+        if self.path.with_suffix(CLOSED).exists():  # closing this one would replace it
+            raise FileExistsError(errno.EEXIST, f"{stem} is closed already")
+        # Locked before it has its name: nobody can take it for the segment of a dead writer.
+        born = folder / f".{stem}{NEW}"
+        self._file = os.open(born, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            born.rename(self.path)
+            _sync_folder(folder)
+        except OSError:
+            os.close(self._file)
+            raise
+        self._size = 0
+        self._torn = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self._size == 0
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file that is written is still the one that readers see."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file))
+        except OSError:
+            return False
+
+    def append(self, data: bytes) -> None:
+        """All of ``data`` on the disk, or nothing of it and an OSError."""
+        self._cut()
+        self._torn = True
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+            os.fsync(self._file)
+        except OSError:
+            self._cut()
+            raise
+        if not self.is_there:
+            raise FileNotFoundError(errno.ENOENT, f"{self.path.name} is gone")
+        self._size += len(data)
+        self._torn = False
+
+    def _cut(self) -> None:
+        """Take away what an append that failed has left; where even that fails, the next one tries again."""
+        if self._torn:
+            os.ftruncate(self._file, self._size)
+            self._torn = False
+
+    def close(self) -> None:
+        """Give it its last name and let go of it; an empty one goes."""
+        try:
+            if self.is_empty:
+                self.path.unlink()
+            else:
+                self.path.rename(self.path.with_suffix(CLOSED))
+        finally:
+            os.close(self._file)
+
+
+def recover(folder: Path) -> list[str]:
+    """Close what dead writers left, each cut behind its last whole record. Returns the names of the segments."""
+    recovered = []
+    for born in folder.glob(f".*{NEW}"):
+        if time.time() - born.stat().st_mtime > 60:  # its writer died before it got a name; there is nothing in it
+            born.unlink(missing_ok=True)
+    for path in segments(folder):
+        if path.suffix == OPEN and _close_if_dead(path):
+            recovered.append(stem_of(path))
+    return recovered
+
+
+def _close_if_dead(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # its writer, or another worker that recovers, was faster
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(path.stat(), os.fstat(file)):
+            return False
+        data = path.read_bytes()
+        whole = _whole_length(data)
+        if whole < len(data):
+            os.ftruncate(file, whole)
+            os.fsync(file)
+        path.rename(path.with_suffix(CLOSED))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def _whole_length(data: bytes) -> int:
+    """Where the last whole record ends. Broken lines before it stay: they are skipped, and what follows is kept."""
+    end = data.rfind(b"\n") + 1
+    while end > 0:
+        begin = data.rfind(b"\n", 0, end - 1) + 1
+        if decode(data[begin : end - 1]) is not None:
+            return end
+        end = begin
+    return 0
+
+
+def prune(folder: Path, keep_days: float) -> int:
+    """Remove closed segments whose last record is older than ``keep_days``. Returns how many."""
+    limit = time.time() - keep_days * 86_400
+    removed = 0
+    for path in segments(folder):
+        try:
+            if path.suffix == CLOSED and path.stat().st_mtime < limit:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:  # another worker was faster
+            continue
+    return removed
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file's name is on the disk only when its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

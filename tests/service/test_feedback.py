@@ -1,0 +1,165 @@
+"""service/feedback.py over HTTP: a verdict is taken with the message that was answered, stored once, or refused aloud."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import http
+from service.config import Config
+from service.journal import read, segments
+from tests.service.conftest import LOOPBACK
+
+TEXT = "winner prize money"
+RAW = (
+    b"From a@b.invalid  Thu Aug 22 13:17:22 2002\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\n"
+    b"Content-Type: text/html; charset=big5\n\n<p>prize money \xff\xfe</p>\n"
+)
+
+
+def stored(config: Config) -> list[dict[str, Any]]:
+    return [record for path in segments(config.feedback) for record in read(path)]
+
+
+def answered(client: TestClient, text: str = TEXT) -> str:
+    return str(client.post("/classify", json={"text": text}).json()["id"])
+
+
+def test_a_verdict_on_a_text_is_on_the_disk_before_it_is_confirmed(client: TestClient, config: Config) -> None:
+    told = client.post("/classify", json={"text": TEXT}).json()
+    given = client.post("/feedback", json={"id": told["id"], "label": "ham", "text": TEXT})
+    assert given.status_code == 200
+    assert given.json() == {"id": told["id"], "label": "ham", "known": False, "contradicts": []}
+    (record,) = stored(config)
+    assert (record["kind"], record["n"], record["id"], record["label"]) == ("feedback", 0, told["id"], "ham")
+    assert (record["subject"], record["text"]) == ("", TEXT)
+    assert record["answered"] | {"label": "spam", "release": told["release"]} == record["answered"]
+    assert record["received"] == record["answered"]["time"] < record["time"]
+    assert record["reviewer"].startswith("dev-")
+
+
+def test_a_verdict_on_a_mail_brings_its_own_time(client: TestClient, config: Config) -> None:
+    told = client.post("/classify_mail", content=RAW, headers={"content-type": "message/rfc822"}).json()
+    verdict = {"id": told["id"], "label": "spam", "raw": base64.b64encode(RAW).decode()}
+    assert client.post("/feedback", json=verdict).status_code == 200
+    (record,) = stored(config)
+    assert record["received"] == "2002-08-22T13:17:22+00:00"
+    assert record["subject"] == "grüße"
+    assert "prize money" in record["text"]
+
+
+def test_a_long_mail_matches_though_it_was_cut(client: TestClient) -> None:
+    raw = b"Subject: prize\n\n" + b"money free cash\n" * 1500
+    told = client.post("/classify_mail", content=raw, headers={"content-type": "message/rfc822"}).json()
+    verdict = {"id": told["id"], "label": "spam", "raw": base64.b64encode(raw).decode()}
+    assert client.post("/feedback", json=verdict).status_code == 200
+
+
+def test_each_text_of_a_batch_has_an_id_of_its_own(client: TestClient) -> None:
+    texts = ["winner prize", "kernel patch"]
+    first, second = client.post("/classify_batch", json={"texts": texts}).json()
+    assert client.post("/feedback", json={"id": first["id"], "label": "spam", "text": texts[1]}).status_code == 409
+    assert client.post("/feedback", json={"id": second["id"], "label": "ham", "text": texts[1]}).status_code == 200
+
+
+def test_the_same_verdict_twice_is_stored_once_and_another_one_says_so(client: TestClient, config: Config) -> None:
+    verdict = {"id": answered(client), "label": "ham", "text": TEXT}
+    assert client.post("/feedback", json=verdict).json()["known"] is False
+    again = client.post("/feedback", json=verdict)
+    assert (again.status_code, again.json()["known"]) == (200, True)
+    other = client.post("/feedback", json=verdict | {"label": "spam"})
+    assert (other.status_code, other.json()["contradicts"]) == (202, ["ham"])
+    assert [record["label"] for record in stored(config)] == ["ham", "spam"]
+
+
+def test_what_another_worker_stored_is_known(config: Config) -> None:
+    with TestClient(http, client=LOOPBACK) as client:
+        verdict = {"id": answered(client), "label": "ham", "text": TEXT}
+        assert client.post("/feedback", json=verdict).status_code == 200
+    with TestClient(http, client=LOOPBACK) as client:  # a worker of its own, with the journal of the other
+        assert client.post("/feedback", json=verdict).json()["known"] is True
+        assert client.post("/feedback", json=verdict | {"label": "spam"}).json()["contradicts"] == ["ham"]
+    assert [record["label"] for record in stored(config)] == ["ham", "spam"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"text": TEXT + " "}, 409, "not the message"),
+        ({"text": ""}, 409, "not the message"),
+        ({"id": "20260101T000000000000Z-abcd-0"}, 404, "No answer"),
+        ({"id": "../../salt"}, 404, "No answer"),
+        ({"label": "eggs"}, 422, "none of ham, spam"),
+        ({"label": 1}, 422, "label"),
+        ({"raw": "QQ=="}, 422, "either"),
+        ({"text": None}, 422, "either"),
+        ({"text": None, "raw": "not base64!"}, 422, "not base64"),
+        ({"text": None, "raw": "é"}, 422, "not base64"),
+        ({"more": 1}, 422, '"id", "label"'),
+    ],
+)
+def test_a_verdict_that_does_not_fit_is_refused(
+    client: TestClient, config: Config, change: dict[str, Any], status: int, says: str
+) -> None:
+    verdict = {"id": answered(client), "label": "ham", "text": TEXT} | change
+    given = client.post("/feedback", json=verdict)
+    assert given.status_code == status, given.text
+    assert says in given.json()["error"]
+    assert stored(config) == []
+
+
+def test_what_cannot_be_stored_is_not_confirmed(client: TestClient, config: Config) -> None:
+    verdict = {"id": answered(client), "label": "ham", "text": TEXT}
+    assert client.post("/feedback", json=verdict).status_code == 200
+    other = {"id": answered(client, "kernel patch"), "label": "ham", "text": "kernel patch"}
+    shutil.rmtree(config.feedback)
+    config.feedback.write_text("a file in its place")
+    refused = client.post("/feedback", json=other)
+    assert refused.status_code == 503
+    assert "send it again" in refused.json()["error"]
+    config.feedback.unlink()
+    assert client.post("/feedback", json=other).json()["known"] is False
+    assert [record["id"] for record in stored(config)] == [other["id"]]
+
+
+def test_a_full_disk_is_not_confirmed(client: TestClient, config: Config, tmp_path: Path) -> None:
+    config.feedback.mkdir(exist_ok=True)
+    size = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(config.feedback)]
+    if subprocess.run(["mount", *size], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        verdict = {"id": answered(client), "label": "ham", "text": TEXT}
+        filler = config.feedback / "filler"
+        (config.feedback / ".lock").touch()
+        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        assert client.post("/feedback", json=verdict).status_code == 503
+        filler.unlink()
+        assert client.post("/feedback", json=verdict).json()["known"] is False
+        assert len(stored(config)) == 1
+    finally:
+        subprocess.run(["umount", "-l", str(config.feedback)], check=True)
+
+
+AWAY = """
+import sys
+from pathlib import Path
+from service.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+print(journal.append({"kind": "status", "time": "x"}))
+journal.close()
+"""
+
+
+def test_only_an_answer_can_be_judged(client: TestClient, config: Config) -> None:
+    run = subprocess.run([sys.executable, "-c", AWAY, str(config.journal)], capture_output=True, text=True, check=True)
+    verdict = {"id": run.stdout.strip(), "label": "ham", "text": TEXT}
+    assert client.post("/feedback", json=verdict).status_code == 404
