@@ -14,11 +14,11 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from service.release import ReleaseError, verify
+from tasks.release.mirror import MODEL, alias_registered
 from tasks.release.table import evaluation_rows, markdown
 from tasks.stage import Paths, read_json
 from tasks.tracking import connect, find_or_make_parent, invocation
 
-MODEL = "restill"
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "text")]),
     outputs=Schema([ColSpec("string", "label"), ColSpec("double", "score"), ColSpec("string", "release")]),
@@ -45,7 +45,7 @@ def pipeline_run(experiment: str, lineage: dict[str, Any], root: Path, key: str)
 
 
 def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
-    """(version, whether it is new) of the release in release/, under the alias ``challenger``.
+    """(version, whether it is new) of the release in release/; ``challenger`` is the newest that is not in service.
 
     ``key`` is the invocation, where the caller knows it. Raises ReleaseError where the release is not whole.
     """
@@ -62,7 +62,7 @@ def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
         version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
         client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
-    client.set_registered_model_alias(MODEL, "challenger", version)
+    alias_registered(paths.store)
     return version, new
 
 
