@@ -53,12 +53,15 @@ def one_vs_rest(logits: Floats, positive: int | None) -> dict[int, Floats]:
 
 
 def ranking(
-    logits: Floats, labels: npt.NDArray[np.integer], positive: int | None = None, recall: float = 0.97
+    logits: Floats,
+    labels: npt.NDArray[np.integer],
+    positive: int | None = None,
+    recall: float = 0.97,
+    weights: Floats | None = None,
 ) -> dict[str, float]:
-    """ROC-AUC, PR-AUC and false-positive rate at ``recall`` of one set of logits ``[n, labels]``."""
-    return {
-        name: float(v[0]) for name, v in resampled_ranking(logits, labels, np.ones((1, len(labels))), positive, recall).items()
-    }
+    """ROC-AUC, PR-AUC and false-positive rate at ``recall`` of one set of logits ``[n, labels]``, weighted by ``[n]``."""
+    one_row = np.ones((1, len(labels))) if weights is None else weights[None, :]
+    return {name: float(v[0]) for name, v in resampled_ranking(logits, labels, one_row, positive, recall).items()}
 
 
 def resampled_ranking(
@@ -101,20 +104,26 @@ def resampled_calibration_error(
     return share
 
 
-def best_threshold(scores: Floats, hits: npt.NDArray[np.bool_]) -> float:
-    """The threshold of the highest F1, midway between the two scores that it lies between."""
+def mean_one(weights: Floats) -> npt.NDArray[np.float32]:
+    """``weights`` scaled to a mean of 1, so that a loss weighted by them asks for the same learning rate."""
+    scaled: npt.NDArray[np.float32] = (weights / weights.mean()).astype(np.float32)
+    return scaled
+
+
+def best_threshold(scores: Floats, hits: npt.NDArray[np.bool_], weights: Floats) -> float:
+    """The threshold of the highest weighted F1, midway between the two scores that it lies between."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
-    true = np.cumsum(hits[order])[ends]
-    f1 = 2 * true / (ends + 1 + hits.sum())
+    true = np.cumsum((weights * hits)[order])[ends]
+    f1 = 2 * true / (np.cumsum(weights[order])[ends] + (weights * hits).sum())
     best = int(np.argmax(f1))
     here = scores[order][ends[best]]
     below = scores[order][ends[best + 1]] if best + 1 < len(ends) else 0.0
     return float((here + below) / 2)
 
 
-def temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
-    """The temperature of least cross-entropy on held-out logits (Guo et al. 2017), by golden-section search.
+def temperature(logits: Floats, labels: npt.NDArray[np.integer], weights: Floats) -> float:
+    """The temperature of least weighted cross-entropy on held-out logits (Guo et al. 2017), by golden-section search.
 
     At least 0.5: on data without an error the least is at 0, where every score is sure.
     """
@@ -123,7 +132,8 @@ def temperature(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
 
     def loss(point: float) -> float:
         probabilities = softmax(logits, float(np.exp(point)))
-        return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)).mean())
+        losses = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None))
+        return float(np.average(losses, weights=weights))
 
     for _ in range(60):
         left, right = high - ratio * (high - low), low + ratio * (high - low)

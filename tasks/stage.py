@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,14 @@ class Paths:
         self.checkpoints = root / ".checkpoints"
         self.reports = root / "reports"
         self.release = root / "release"
+        # What happens, and not what is computed, lies outside of the graph: it is one place for all clones that share it.
+        self.home = Path(os.environ.get("RESTILL_HOME", root / "var"))
+        self.store = self.home / "store"
+        self.journal = self.home / "journal"
+        self.feedback = self.home / "feedback"
+        self.monitor = self.home / "monitor"
+        self.gates = self.home / "gates"
+        self.evidently = self.home / "evidently"
 
     def report(self, name: str) -> Path:
         return self.reports / name

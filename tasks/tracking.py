@@ -7,6 +7,7 @@ stage that DVC skips makes no run: its last one is known from ``models/runs/STAG
 from __future__ import annotations
 
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from tasks.stage import Paths, write_json
 EXPERIMENT = "restill"
 INVOCATION = "restill.invocation"
 INVOCATION_VARIABLE = "RESTILL_INVOCATION"
+PROCESS = "restill.process"
+"""The tag that says which process writes to a run, so that a run whose process died can be told from one at work."""
 
 
 def connect(root: Path) -> str:
@@ -62,7 +65,39 @@ def find_or_make_parent(experiment: str, key: str, root: Path) -> str:
         tags = {INVOCATION: key, "git.commit": git_commit(root), "dvc.lock": lock_hash(root)}
         run = str(client.create_run(experiment, run_name="pipeline", tags=tags).info.run_id)
     client.update_run(run, status="RUNNING")
+    client.set_tag(run, PROCESS, process_name())
     return run
+
+
+def process_name() -> str:
+    """This process, as no other process on any machine is called: host, id, time of its start."""
+    own = psutil.Process()
+    return f"{socket.gethostname()}/{own.pid}/{own.create_time():.2f}"
+
+
+def alive(name: str) -> bool:
+    """Whether the process of this name may still be at work; of another machine's processes nothing is known."""
+    host, pid, started = name.split("/")
+    if host != socket.gethostname():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+def reconcile(root: Path) -> list[str]:
+    """End every run that says RUNNING though its process died; the ids of those runs."""
+    experiment = connect(root)
+    client = mlflow.MlflowClient()
+    dead = [
+        str(run.info.run_id)
+        for run in client.search_runs([experiment], "attributes.status = 'RUNNING'")
+        if (name := run.data.tags.get(PROCESS)) and not alive(name)
+    ]
+    for run_id in dead:
+        client.set_terminated(run_id, "KILLED")
+    return dead
 
 
 class Tracker:
@@ -104,7 +139,10 @@ def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
     status = "FAILED"
     try:
         with mlflow.start_run(
-            experiment_id=experiment, run_name=stage, parent_run_id=parent, tags={"restill.stage": stage}
+            experiment_id=experiment,
+            run_name=stage,
+            parent_run_id=parent,
+            tags={"restill.stage": stage, PROCESS: process_name()},
         ) as run:
             for name, value in (("git.commit", git_commit(paths.root)), ("dvc.lock", lock_hash(paths.root, stage))):
                 mlflow.set_tag(name, value)

@@ -72,6 +72,7 @@ def made_prepared(labels: list[str], rows: int, seed: int = 0) -> pd.DataFrame:
         group=frame.id,
         split=splits[np.arange(rows) % len(splits)],
         raw=frame.text,
+        weight=1.0,
     ).drop(columns="subject")
 
 

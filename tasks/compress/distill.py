@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from service.scorer import Student
 from service.tokenizer import Tokenizer, pad
 from tasks.compress.parity import Limits, compare, enforce
 from tasks.compress.student import Network, choose_vocabulary, save_student
-from tasks.metrics import ranking
+from tasks.metrics import mean_one, ranking
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
 from tasks.tracking import Tracker, track
 
@@ -56,28 +57,39 @@ class Distill(Settings):
     """The student against the teacher."""
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, teacher_share: float) -> Tensor:
-    """Weighted sum of both losses for logits ``[n, labels]``; the square keeps gradients alike at any temperature."""
-    hard = nn.functional.cross_entropy(student, labels)
-    soft = nn.functional.kl_div(
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor, temperature: float, teacher_share: float
+) -> Tensor:
+    """Sum of both losses by their shares, for logits ``[n, labels]`` and what each message counts, ``[n]``.
+
+    The square keeps gradients alike at any temperature.
+    """
+    hard = (nn.functional.cross_entropy(student, labels, reduction="none") * weights).mean()
+    divergences = nn.functional.kl_div(
         torch.log_softmax(student / temperature, dim=1),
         torch.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
+        reduction="none",
         log_target=True,
     )
+    soft = (divergences.sum(dim=1) * weights).mean()
     return (1 - teacher_share) * hard + teacher_share * temperature**2 * soft
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """Messages of one split as the student sees them, with what is to be said of them and what each counts."""
+
+    rows: Sequence[npt.NDArray[np.int64]]
+    teacher: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+
+
 def fit(
-    network: Network,
-    rows: Sequence[npt.NDArray[np.int64]],
-    teacher: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    valid: tuple[Sequence[npt.NDArray[np.int64]], npt.NDArray[np.int64]],
-    settings: Distill,
-    tracker: Tracker | None = None,
+    network: Network, train: Lesson, valid: Lesson, settings: Distill, tracker: Tracker | None = None
 ) -> list[dict[str, float]]:
     """Train ``network`` in place over all epochs of one-cycle learning rate; its history, an entry an epoch."""
+    rows, weights = train.rows, mean_one(train.weights)
     steps = math.ceil(len(rows) / settings.batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
@@ -91,8 +103,9 @@ def fit(
         for batch in np.array_split(chance.permutation(len(rows)), steps):
             loss = distillation_loss(
                 network(torch.from_numpy(pad([rows[row] for row in batch]))),
-                torch.from_numpy(teacher[batch]),
-                torch.from_numpy(labels[batch]),
+                torch.from_numpy(train.teacher[batch]),
+                torch.from_numpy(train.labels[batch]),
+                torch.from_numpy(weights[batch]),
                 settings.temperature,
                 settings.teacher_share,
             )
@@ -103,7 +116,7 @@ def fit(
             losses.append(float(loss.detach()))
         figures = {
             "train_loss": float(np.mean(losses)),
-            "valid_pr_auc": ranking(outputs(network, valid[0]), valid[1])["pr_auc"],
+            "valid_pr_auc": ranking(outputs(network, valid.rows), valid.labels, weights=valid.weights)["pr_auc"],
         }
         history.append({"epoch": epoch, **figures})
         if tracker:
@@ -140,29 +153,27 @@ def distill(settings: Distill, paths: Paths) -> None:
     parts = {split: rows[rows.split == split] for split in ("train", "valid")}
     words = choose_vocabulary(list(parts["train"].text), settings.vocabulary, settings.min_documents)
     tokenizer = Tokenizer(words, settings.buckets, settings.gram, settings.gram_buckets)
-    encoded = {split: [tokenizer.encode(text) for text in part.text] for split, part in parts.items()}
+    lessons = {
+        split: Lesson(
+            [tokenizer.encode(text) for text in part.text],
+            teacher_logits(paths, list(part.id)),
+            part.label_id.to_numpy(),
+            part.weight.to_numpy(),
+        )
+        for split, part in parts.items()
+    }
     network = Network(tokenizer.rows, settings.dimensions, settings.hidden, len(labels), settings.row_dropout)
     with track("distill", settings, paths) as tracker:
         tracker.data(paths.prepared, parts["train"], "distillation")
-        history = fit(
-            network,
-            encoded["train"],
-            teacher_logits(paths, list(parts["train"].id)),
-            parts["train"].label_id.to_numpy(),
-            (encoded["valid"], parts["valid"].label_id.to_numpy()),
-            settings,
-            tracker,
-        )
-        trained = outputs(network, encoded["valid"])
+        history = fit(network, lessons["train"], lessons["valid"], settings, tracker)
+        trained = outputs(network, lessons["valid"].rows)
         with whole(paths.model("student")) as temporary:
             temporary.mkdir()
             save_student(network, tokenizer, temporary, settings.opset)
             exported = Student(temporary).logits(list(parts["valid"].text))
             figures = {
                 "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
-                "parity": enforce(
-                    compare(teacher_logits(paths, list(parts["valid"].id)), exported), settings.parity, "distill.parity"
-                ),
+                "parity": enforce(compare(lessons["valid"].teacher, exported), settings.parity, "distill.parity"),
                 "vocabulary": len(words),
                 "rows": tokenizer.rows,
             }

@@ -32,7 +32,7 @@ def export_teacher(teacher: Path, folder: Path, opset: int) -> None:
     model, tokenizer, shape = load_teacher(teacher)
     example = {name: torch.ones((2, 8), dtype=torch.long) for name in ("input_ids", "attention_mask")}
     free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=shape.tokens)}
-    write_onnx(model, example, (free, free), folder / "model.onnx", opset)
+    write_onnx(model, example, ["logits"], (free, free), folder / "model.onnx", opset)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "kind": "onnx-transformer",

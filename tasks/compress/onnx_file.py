@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 
-def write_onnx(module: nn.Module, inputs: Mapping[str, Tensor], shapes: Any, path: Path, opset: int) -> None:
-    """Export ``module`` with named ``inputs`` and one output, ``logits``; ``shapes`` says which dimensions are free.
+def write_onnx(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], shapes: Any, path: Path, opset: int
+) -> None:
+    """Export ``module`` with named ``inputs`` and ``outputs``; ``shapes`` says which dimensions are free.
 
     Raises onnx.checker.ValidationError where the exported graph is not valid.
     """
@@ -31,7 +33,7 @@ def write_onnx(module: nn.Module, inputs: Mapping[str, Tensor], shapes: Any, pat
                 dynamic_shapes=shapes,
                 opset_version=opset,
                 input_names=list(inputs),
-                output_names=["logits"],
+                output_names=list(outputs),
                 verbose=False,
             )
     finally:

@@ -33,14 +33,34 @@ class Network(nn.Module):
         self.head = nn.Linear(hidden, labels)
         self.row_dropout = row_dropout
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def pool(self, rows: Tensor) -> Tensor:
+        """The pooled features ``float[batch, dimensions]``: all that the layers behind see of a text."""
         vectors = self.embedding(rows)
         present = (rows != PADDING).unsqueeze(-1).to(vectors.dtype)
         if self.training and self.row_dropout:
             present = present * (torch.rand_like(present) > self.row_dropout).to(vectors.dtype)
-        pooled = (vectors * present).sum(1) / present.sum(1).clamp(min=1.0).sqrt()
+        pooled: Tensor = (vectors * present).sum(1) / present.sum(1).clamp(min=1.0).sqrt()
+        return pooled
+
+    def judge(self, pooled: Tensor) -> Tensor:
+        """Logits of pooled features."""
         logits: Tensor = self.head(torch.relu(self.hidden(pooled)))
         return logits
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.judge(self.pool(rows))
+
+
+class Served(nn.Module):
+    """The network as it is served: the logits, and beside them the pooled features that drift is watched on."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = self.network.pool(rows)
+        return self.network.judge(pooled), pooled
 
 
 def choose_vocabulary(texts: Sequence[str], size: int, min_documents: int) -> list[str]:
@@ -54,7 +74,8 @@ def save_student(network: Network, tokenizer: Tokenizer, folder: Path, opset: in
     """Write ``model.onnx``, ``vocabulary.txt`` and ``variant.json`` into an empty folder."""
     (folder / "vocabulary.txt").write_text("\n".join(tokenizer.words), encoding="utf-8")
     shapes = {"rows": {0: torch.export.Dim("texts"), 1: torch.export.Dim("length")}}
-    write_onnx(network, {"rows": torch.ones((2, 3), dtype=torch.long)}, shapes, folder / "model.onnx", opset)
+    example = {"rows": torch.ones((2, 3), dtype=torch.long)}
+    write_onnx(Served(network), example, ("logits", "features"), shapes, folder / "model.onnx", opset)
     count = sum(parameter.numel() for parameter in network.parameters())
     shape = {"buckets": tokenizer.buckets, "gram": tokenizer.gram, "gram_buckets": tokenizer.gram_buckets}
     write_json(folder / "variant.json", {"kind": "student", "parameters": count, **shape})

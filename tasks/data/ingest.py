@@ -2,7 +2,8 @@
 
 Every message of the source ends in one of two files: the corpus, or the quarantine with a reason. The corpus
 holds the messages received after ``until`` too, marked as not ``known``: they are the future that a model
-trained on the snapshot will meet, and no stage but evaluate looks at them.
+trained on the snapshot will meet, and no stage but evaluate looks at them. What reviewers said of answered messages is
+always known.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+from pydantic import Field
 from tqdm import tqdm
 
 from tasks.data import npm
-from tasks.data.sources import Rejected, Row, from_message, read_folder, read_table
+from tasks.data.sources import FEEDBACK, Rejected, Row, from_message, read_feedback, read_folder, read_table
 from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
 
 
@@ -44,6 +47,12 @@ class Ingest(Settings):
     label_table: str | None
     """folder: a CSV below ``path`` with the columns file,label, in place of ``labels``."""
     columns: Columns
+    feedback: str
+    """JSON lines of messages that reviewers labelled; empty where there are none."""
+    feedback_weight: float = Field(gt=0)
+    """What a feedback message counts: only some of the traffic gets a label, so one stands for several messages."""
+    label_mix_prior: float | None = Field(gt=0)
+    """How many feedback messages the source's own label mix counts as, see ``label_weights``; null: it is left as it is."""
 
 
 def read_source(settings: Ingest, paths: Paths) -> Iterable[Row | Rejected]:
@@ -68,11 +77,27 @@ def _npm_rows(
         yield from_message(name, group, labels.get(group, group), raw)
 
 
-def collect(rows: Iterable[Row | Rejected], until: datetime | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(corpus, quarantine): one row a message, sorted by received time and id.
+def label_weights(source: pd.Series, feedback: pd.Series, prior: float) -> dict[str, float]:
+    """What a message of each label of the source counts, so that the labels weigh as they occur now.
+
+    A score means what it says, and a threshold is the best one, only in the mix of labels that it was learned in, and
+    the mix moves first (Saerens, Latinne and Decaestecker 2002). How labels occur now is what feedback shows, drawn
+    towards the source's own mix as if that were ``prior`` messages more (a Dirichlet prior). With no feedback: 1.
+    """
+    if feedback.empty:
+        return dict.fromkeys(source.unique(), 1.0)
+    seen, before = feedback.value_counts(), source.value_counts(normalize=True)
+    total = sum(int(seen.get(label, 0)) for label in before.index) + prior
+    return {str(label): (int(seen.get(label, 0)) + prior * share) / total / share for label, share in before.items()}
+
+
+def collect(
+    rows: Iterable[Row | Rejected], until: datetime | None, feedback_weight: float, label_mix_prior: float | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(corpus, quarantine): one row a message; what the source knew, then feedback, then the future, each by time and id.
 
     Corpus columns: id, received (UTC, may be missing), source, label, subject, text, warnings (joined by a comma),
-    known (received before ``until``, or with no time to tell). Quarantine: id, source, reason.
+    known (feedback, or received before ``until``, or with no time to tell), weight. Quarantine: id, source, reason.
     """
     kept: list[Row] = []
     rejected: list[Rejected] = []
@@ -94,8 +119,17 @@ def collect(rows: Iterable[Row | Rejected], until: datetime | None) -> tuple[pd.
             "warnings": [",".join(row.warnings) for row in kept],
         }
     )
-    corpus["known"] = ~(corpus.received >= until) if until else True
-    corpus = corpus.sort_values(["received", "id"], na_position="first", ignore_index=True)
+    fed_back = corpus.source == FEEDBACK
+    corpus["known"] = fed_back | ~(corpus.received >= until) if until else True
+    corpus["weight"] = np.where(fed_back, feedback_weight, 1.0)
+    if label_mix_prior is not None:
+        past = corpus.known & ~fed_back
+        weights = label_weights(corpus.label[past], corpus.label[fed_back], label_mix_prior)
+        corpus.loc[past, "weight"] = corpus.label[past].map(weights)
+    # What comes later joins the groups that are there: so feedback, whatever its Date says, can move nothing of golden.
+    order = corpus.assign(future=~corpus.known.astype(bool), fed_back=fed_back)
+    corpus = corpus.loc[order.sort_values(["future", "fed_back", "received", "id"], na_position="first").index]
+    corpus = corpus.reset_index(drop=True)
     quarantine = pd.DataFrame([vars(row) for row in rejected], columns=["id", "source", "reason"])
     return corpus, quarantine
 
@@ -122,8 +156,9 @@ def account(corpus: pd.DataFrame, quarantine: pd.DataFrame) -> dict[str, object]
 
 def ingest(settings: Ingest, paths: Paths) -> None:
     """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
-    rows = tqdm(read_source(settings, paths), desc="ingest", unit=" messages", mininterval=1)
-    corpus, quarantine = collect(rows, as_time(settings.until))
+    rows = chain(read_source(settings, paths), read_feedback(Path(settings.feedback)))
+    shown = tqdm(rows, desc="ingest", unit=" messages", mininterval=1)
+    corpus, quarantine = collect(shown, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior)
     if corpus.empty:
         raise StageError(f"ingest.path = {settings.path}: none of {len(quarantine)} messages could be read")
     if not corpus.known.any():

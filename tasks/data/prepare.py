@@ -15,6 +15,7 @@ from pydantic import Field
 
 from service.text import RAW_CHARACTERS_PER_KEPT, Normaliser, document
 from tasks.data.grouping import group_of_each, split_of
+from tasks.data.sources import FEEDBACK
 from tasks.stage import Paths, Settings, StageError, run, whole, write_json
 
 
@@ -79,13 +80,15 @@ def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, 
 def drop_copies(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(rows, quarantine): of equal texts the first is kept, and none of those that are known under two labels.
 
-    It comes after grouping: a message that goes must not take its group's name, and so its split, with it. The future
-    may not decide what the past learns from: it is compared with the past, and not the other way.
+    It comes after grouping: a message that goes must not take its group's name, and so its split, with it. What comes
+    later may not unteach what was there: feedback is compared with what the source knew, and the future with both, and
+    not the other way.
     """
     reason = pd.Series(index=rows.index, dtype=object)
-    known = rows.label.where(rows.known).groupby(rows.text)
-    first_label, known_labels = known.transform("first").fillna(rows.label), known.transform("nunique")
-    reason[(known_labels > 1) | (rows.label != first_label)] = "same_text_other_label"
+    for judges in (rows.known & (rows.source != FEEDBACK), rows.known):
+        labels = rows.label.where(judges & reason.isna()).groupby(rows.text)
+        first_label, differing = labels.transform("first").fillna(rows.label), labels.transform("nunique")
+        reason[reason.isna() & ((differing > 1) | (rows.label != first_label))] = "same_text_other_label"
     if settings.duplicates == "drop":
         reason[reason.isna() & rows.duplicated("text")] = "duplicate"
     gone = reason.dropna()
@@ -139,7 +142,7 @@ def prepare(settings: Prepare, paths: Paths) -> None:
     quarantine = pd.concat([quarantine, copies, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
     rows = rows[~unknown]
     label_id = rows.label.map({label: number for number, label in enumerate(described["labels"])})  # type: ignore[arg-type,var-annotated]
-    columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text"]
+    columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text", "weight"]
     with whole(paths.prepared) as temporary:
         rows.assign(label_id=label_id.astype(np.int64))[columns].to_parquet(temporary, index=False)
     with whole(paths.quarantine / "prepare.csv") as temporary:

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from service.text import parse_mail
-from tasks.stage import StageError
+from service.mail import parse_mail
+from tasks.stage import StageError, as_time
+
+FEEDBACK = "feedback"
+"""The source group of messages that were answered in service and labelled by a reviewer."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,41 @@ def read_table(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row | 
         yield Row(
             name, received, source, _cell(row["label"]), _cell(row.get("subject")) or "", _cell(row["text"]) or "", warnings
         )
+
+
+def read_feedback(path: Path) -> Iterator[Row | Rejected]:
+    """Labels that reviewers gave to answered messages: a JSON object a line with id, received, label, subject, text.
+
+    The file may be empty. A line that is broken is rejected by its number, so no text of it is repeated.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise StageError(f"ingest.feedback = {path}: {error.strerror}; an empty file means that there is none") from error
+    for number, line in enumerate(lines):
+        if line.strip():
+            yield _feedback_row(line, f"{path.name}#{number}")
+
+
+def _feedback_row(line: bytes, place: str) -> Row | Rejected:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return Rejected(place, FEEDBACK, "not_json")
+    if not isinstance(entry, dict):
+        return Rejected(place, FEEDBACK, "not_an_object")
+    for name in ("id", "label", "subject", "text", "received"):
+        if not isinstance(entry.get(name), str) and not (name == "received" and entry.get(name, "") is None):
+            return Rejected(place, FEEDBACK, f"{name}_missing_or_no_text")
+    received: datetime | None = None
+    warnings: tuple[str, ...] = ("time_missing",)
+    if entry["received"]:
+        try:
+            received, warnings = as_time(datetime.fromisoformat(entry["received"])), ()
+        except ValueError:
+            return Rejected(place, FEEDBACK, "received_not_iso8601")
+    label = _cell(entry["label"])
+    return Row(entry["id"], received, FEEDBACK, label, entry["subject"], entry["text"], warnings)
 
 
 def _load_table(path: Path) -> pd.DataFrame:

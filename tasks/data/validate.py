@@ -19,6 +19,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from tasks.data.sources import FEEDBACK
 from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
 
 
@@ -64,7 +65,8 @@ def measure(corpus: pd.DataFrame) -> pd.DataFrame:
         {
             "id": corpus.id,
             "label": corpus.label,
-            "received": corpus.received,
+            # The time of feedback is the clock's or what a message claims; nothing is decided by it, and no rule asks for it.
+            "received": corpus.received.where(corpus.source != FEEDBACK),
             "characters": length,
             "replacement_share": text.str.count("\ufffd") / length.clip(lower=1),
             "warned": corpus.warnings.str.replace(r"time_from_\w+,?", "", regex=True).ne("").astype(int),

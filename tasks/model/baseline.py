@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from tqdm import tqdm
 
-from tasks.metrics import ranking
+from tasks.metrics import mean_one, ranking
 from tasks.stage import Paths, Settings, StageError, run, whole, write_json
 from tasks.tracking import track
 
@@ -34,8 +34,8 @@ class Baseline(Settings):
     """Inverse strengths of regularisation to try; the best on valid is kept."""
 
 
-def fit(texts: Sequence[str], labels: npt.NDArray[np.int64], settings: Baseline, strength: float) -> Pipeline:
-    """The two steps, fitted. Raises StageError where no n-gram is frequent enough."""
+def fit(train: pd.DataFrame, settings: Baseline, strength: float) -> Pipeline:
+    """The two steps, fitted to the texts by their weights. Raises StageError where no n-gram is frequent enough."""
     vectors = TfidfVectorizer(
         analyzer=settings.analyzer,
         ngram_range=settings.ngrams,
@@ -45,7 +45,9 @@ def fit(texts: Sequence[str], labels: npt.NDArray[np.int64], settings: Baseline,
         dtype=np.float32,
     )
     try:
-        return make_pipeline(vectors, LogisticRegression(C=strength, max_iter=1000)).fit(texts, labels)
+        steps = make_pipeline(vectors, LogisticRegression(C=strength, max_iter=1000))
+        weights = mean_one(train.weight.to_numpy())
+        return steps.fit(list(train.text), train.label_id.to_numpy(), logisticregression__sample_weight=weights)
     except ValueError as error:
         raise StageError(f"baseline.min_documents = {settings.min_documents}: {error}") from error
 
@@ -61,14 +63,15 @@ def logits(model: Pipeline, texts: Sequence[str]) -> npt.NDArray[np.float32]:
 
 def baseline(settings: Baseline, paths: Paths) -> None:
     """Fit the linear baseline on the train split, its regularisation chosen on valid."""
-    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "label_id", "text"])
+    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "label_id", "text", "weight"])
     parts = {split: rows[rows.split == split] for split in ("train", "valid")}
     with track("baseline", settings, paths) as tracker:
         tracker.data(paths.prepared, parts["train"], "training")
         scored = []
         for number, strength in enumerate(tqdm(settings.strengths, desc="baseline", unit=" fits")):
-            model = fit(list(parts["train"].text), parts["train"].label_id.to_numpy(), settings, strength)
-            figures = ranking(logits(model, list(parts["valid"].text)), parts["valid"].label_id.to_numpy())
+            model = fit(parts["train"], settings, strength)
+            scores, valid = logits(model, list(parts["valid"].text)), parts["valid"]
+            figures = ranking(scores, valid.label_id.to_numpy(), weights=valid.weight.to_numpy())
             tracker.metrics({"strength": strength, "valid_pr_auc": figures["pr_auc"]}, step=number)
             scored.append((figures["pr_auc"], -number, strength, model))
         score, _, strength, model = max(scored, key=lambda entry: entry[:2])

@@ -7,13 +7,10 @@ all state is checkpointed at each look, so a run that was killed goes on where i
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,13 +20,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tasks.lineage import sha256
-from tasks.metrics import ranking
+from tasks.metrics import mean_one, ranking
+from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
+from tasks.model.checkpoint import Checkpoint, Progress
 from tasks.model.teacher import Teacher, Windows, collate, has_fast_bfloat16, load_encoder, predict, save_teacher, tokenize
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole
 from tasks.tracking import Tracker, track
-
-FIRST_WINDOW = 0.4
-"""How often an epoch takes a text's first window without a draw; the draw may take it too."""
 
 
 class Train(Settings):
@@ -60,87 +56,12 @@ class Train(Settings):
     seed: int
 
 
-def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Rows of one epoch in batches of like lengths, in an order that ``seed`` and ``epoch`` alone decide."""
-    chance = np.random.default_rng([seed, epoch])
-    order = chance.permutation(len(lengths))
-    batches = []
-    bucket = batch_size * 8  # long enough to sort, short enough that batches still mix
-    for start in range(0, len(order), bucket):
-        rows = sorted(order[start : start + bucket], key=lambda row: lengths[row])
-        batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-    return [[int(row) for row in batches[number]] for number in chance.permutation(len(batches))]
-
-
-def epoch_windows(windows: Sequence[Sequence[list[int]]], seed: int, epoch: int) -> list[list[int]]:
-    """The window of each text that this epoch sees: often the first, which says most, else any."""
-    chance = np.random.default_rng([seed, epoch, 1])
-    first = chance.random(len(windows)) < FIRST_WINDOW
-    return [own[0] if begin else own[int(chance.integers(len(own)))] for own, begin in zip(windows, first, strict=True)]
-
-
-def schedule(steps: int, warmup_share: float) -> Any:
-    """Learning-rate factor by step: linear from 0 up to 1, then linear down to 0."""
-    warmup = max(1, round(steps * warmup_share))
-    return lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup)))
-
-
-@dataclass
-class Progress:
-    """All of a run that is not a weight; with the weights it is the checkpoint."""
-
-    epoch: int = 0
-    batch: int = 0
-    best: float = -math.inf
-    looks_without_better: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def finished(self) -> bool:
-        return self.epoch < 0
-
-
-class Checkpoint:
-    """The newest state of one run, whole or absent. Another data set or another setting is another run."""
-
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt"
-
-    def save(self, **state: Any) -> None:
-        with whole(self.path) as temporary:
-            torch.save(state, temporary)
-
-    def load(self) -> dict[str, Any] | None:
-        return torch.load(self.path, weights_only=True) if self.path.exists() else None
-
-    def remove(self) -> None:
-        """Remove it, and what runs of other settings left: they hold hundreds of MB and nobody goes on with them."""
-        for path in self.path.parent.glob("*.pt"):
-            path.unlink()
-
-
-@dataclass(frozen=True)
-class Data:
-    """Tokenized texts, as windows, of the two splits that training may see, with their labels."""
-
-    train: list[list[list[int]]]
-    train_labels: list[int]
-    valid: list[list[list[int]]]
-    valid_labels: np.ndarray
-    padding: int
-
-
 class Training:
     """One run of the teacher: the network, its optimizer, and where it stands."""
 
     def __init__(self, settings: Train, model: Teacher, data: Data, device: torch.device, checkpoint: Checkpoint) -> None:
-        self.settings, self.model, self.data, self.device, self.checkpoint = (
-            settings,
-            model.to(device),
-            data,
-            device,
-            checkpoint,
-        )
+        self.settings, self.data, self.device, self.checkpoint = settings, data, device, checkpoint
+        self.model = model.to(device)
         fast = has_fast_bfloat16(device)
         self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and fast)
         self.batches_per_epoch = math.ceil(len(data.train) / settings.batch_size)
@@ -167,8 +88,8 @@ class Training:
         total = self.batches_per_epoch * self.settings.epochs
         done = self.progress.epoch * self.batches_per_epoch + self.progress.batch if not self.progress.finished else total
         with tqdm(total=total, initial=done, desc="train", unit=" batches", mininterval=1) as bar:
-            for number, windows, labels in self._batches_left():
-                loss = self._learn(windows, labels, last=(number + 1) % self.batches_per_epoch == 0)
+            for number, windows, rows in self._batches_left():
+                loss = self._learn(windows, rows, last=(number + 1) % self.batches_per_epoch == 0)
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", valid=f"{max(self.progress.best, 0):.4f}", refresh=False)
                 self.progress.epoch, self.progress.batch = divmod(number + 1, self.batches_per_epoch)
@@ -182,7 +103,7 @@ class Training:
         self.model.eval()
 
     def _batches_left(self) -> Iterator[tuple[int, list[list[int]], list[int]]]:
-        """(number, windows, labels) of every batch that is still to be learned."""
+        """(number, windows, rows) of every batch that is still to be learned."""
         if self.progress.finished or self.progress.looks_without_better >= self.settings.patience:
             return
         seed, start = self.settings.seed, self.progress.batch
@@ -191,16 +112,18 @@ class Training:
             batches = epoch_batches([len(window) for window in windows], self.settings.batch_size, seed, epoch)
             for number in range(start, len(batches)):
                 rows = batches[number]
-                labels = [self.data.train_labels[row] for row in rows]
-                yield epoch * len(batches) + number, [windows[row] for row in rows], labels
+                yield epoch * len(batches) + number, [windows[row] for row in rows], rows
             start = 0
 
-    def _learn(self, windows: list[list[int]], labels: list[int], last: bool) -> float:
+    def _learn(self, windows: list[list[int]], rows: list[int], last: bool) -> float:
         """One batch's gradients, and a step where ``accumulate`` of them are together or the epoch ends."""
         ids, mask = map(torch.from_numpy, collate(windows, self.data.padding))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.model(ids.to(self.device), mask.to(self.device))
-        loss = nn.functional.cross_entropy(logits.float(), torch.tensor(labels, device=self.device))
+        labels, weights = (
+            torch.from_numpy(values[rows]).to(self.device) for values in (self.data.train_labels, self.data.train_weights)
+        )
+        loss = (nn.functional.cross_entropy(logits.float(), labels, reduction="none") * weights).mean()
         (loss / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
         if (self.progress.batch + 1) % self.settings.accumulate == 0 or last:
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -217,7 +140,7 @@ class Training:
         self.model.eval()
         logits = predict(self.model, self.data.valid, self.data.padding, self.device, self.bfloat16)
         self.model.train()
-        score = ranking(logits, self.data.valid_labels)["pr_auc"]
+        score = ranking(logits, self.data.valid_labels, weights=self.data.valid_weights)["pr_auc"]
         valid_loss = float(nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(self.data.valid_labels)))
         seen = {
             "train_loss": loss,
@@ -294,9 +217,11 @@ def train(settings: Train, paths: Paths) -> None:
     tokens = {split: tokenize(tokenizer, list(part.text), shape) for split, part in parts.items()}
     data = Data(
         tokens["train"],
-        [int(label) for label in parts["train"].label_id],
+        parts["train"].label_id.to_numpy(),
+        mean_one(parts["train"].weight.to_numpy()),
         tokens["valid"],
         parts["valid"].label_id.to_numpy(),
+        parts["valid"].weight.to_numpy(),
         tokenizer.pad_token_id or 0,
     )
     identity = f"{settings.model_dump_json()} {sha256(paths.prepared)} {device} {torch.get_num_threads()} {torch.__version__}"

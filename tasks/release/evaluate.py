@@ -85,13 +85,14 @@ def figures(
     return points, {name: metrics.interval(values[1:]) for name, values in every.items()}
 
 
-def choose(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], positive: int | None) -> dict[str, float]:
-    """Temperature and threshold of one variant, from its logits on valid."""
-    warmth = metrics.temperature(logits, labels)
+def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int | None) -> dict[str, float]:
+    """Temperature and threshold of one variant, from its logits on valid, each message by its weight."""
+    labels, weights = valid.label_id.to_numpy(), valid.weight.to_numpy()
+    warmth = metrics.temperature(logits, labels, weights)
     if positive is None:
         return {"temperature": warmth, "threshold": 0.0}
     scores = softmax(logits, warmth)[:, positive]
-    return {"temperature": warmth, "threshold": metrics.best_threshold(scores, labels == positive)}
+    return {"temperature": warmth, "threshold": metrics.best_threshold(scores, labels == positive, weights)}
 
 
 def micros_per_message(
@@ -137,7 +138,7 @@ def judge(
     variant: Variant, logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate
 ) -> dict[str, Any]:
     """One variant's entry in the report, but for its time."""
-    chosen = choose(logits[parts["valid"].index], parts["valid"].label_id.to_numpy(), positive)
+    chosen = choose(logits[parts["valid"].index], parts["valid"], positive)
     both = {split: figures(logits[part.index], part, chosen, positive, settings) for split, part in parts.items()}
     return {
         "bytes": folder_bytes(folder),

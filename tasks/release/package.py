@@ -37,8 +37,8 @@ class ServingLimits(Settings):
 class Package(Settings):
     variant: str
     """The folder below models/ that is served: a student."""
-    reference_split: Literal["train", "valid", "test", "golden"]
-    """The split whose descriptors and scores are the reference for drift."""
+    reference_splits: list[Literal["valid", "test", "golden"]] = Field(min_length=1)
+    """The splits whose descriptors, scores and features are the reference for drift: what training did not learn from."""
     probes: int = Field(ge=1)
     probe_words: int
     probe_tolerance: float
@@ -54,12 +54,18 @@ def probe_texts(words: Sequence[str], count: int, length: int, seed: int) -> lis
 
 
 def drift_reference(student: Student, rows: pd.DataFrame, warmth: float) -> dict[str, Any]:
-    """Descriptors ``float64[n, names]`` and probabilities ``float64[n, labels]`` of the reference messages."""
+    """What drift is measured against, of ``rows`` in their order: how they look, what is said of them, what they are.
+
+    ``names`` of the descriptors, ``descriptors`` float64[n, names], ``probabilities`` float64[n, labels], ``features``
+    float32[n, dimensions] (none where the student has none), ``label_ids`` int64[n].
+    """
     described = [describe(raw, student.tokenizer.unknown_share(text)) for raw, text in zip(rows.raw, rows.text, strict=True)]
+    logits, features = student.outputs(list(rows.text))
     return {
         "names": np.array(NAMES),
         "descriptors": np.array([[entry[name] for name in NAMES] for entry in described]),
-        "probabilities": softmax(student.logits(list(rows.text)), warmth),
+        "probabilities": softmax(logits, warmth),
+        "features": features,
         "label_ids": rows.label_id.to_numpy(),
     }
 
@@ -127,7 +133,8 @@ def package(settings: Package, paths: Paths) -> None:
         )
         write_json(temporary / "card.json", card(settings, schema, evaluation, params))
         write_json(temporary / "lineage.json", trace(paths, params))
-        reference = drift_reference(student, rows[rows.split == settings.reference_split], chosen["temperature"])
+        held_out = rows[rows.split.isin(settings.reference_splits)]
+        reference = drift_reference(student, held_out, chosen["temperature"])
         np.savez_compressed(temporary / "reference.npz", **reference)
         write_json(temporary / "probes.json", probes(settings, schema, student, chosen["temperature"]))
         seal(temporary)

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from service.scorer import Student
+from service.tokenizer import pad
 from tasks.compress import quantize as quantizing
 from tasks.compress.distill import Distill, distill, distillation_loss
 from tasks.compress.parity import Limits, Parity, compare, enforce
@@ -58,11 +59,22 @@ def test_the_loss_is_hinton_s() -> None:
     student, teacher = torch.randn(6, 3), torch.randn(6, 3)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     hard = torch.nn.functional.cross_entropy(student, labels)
-    assert distillation_loss(student, teacher, labels, 2.0, 0.0) == pytest.approx(hard)
+    ones = torch.ones(6)
+    assert distillation_loss(student, teacher, labels, ones, 2.0, 0.0) == pytest.approx(hard)
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
     soft = 4 * (p * (p.log() - q.log())).sum(1).mean()
-    assert distillation_loss(student, teacher, labels, 2.0, 1.0).item() == pytest.approx(soft.item(), rel=1e-5)
-    assert distillation_loss(teacher, teacher, labels, 2.0, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(student, teacher, labels, ones, 2.0, 1.0).item() == pytest.approx(soft.item(), rel=1e-5)
+    assert distillation_loss(teacher, teacher, labels, ones, 2.0, 1.0).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_a_message_of_weight_three_counts_as_three_messages(share: float) -> None:
+    student, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
+    often = [0, 1, 2, 2, 2, 3]
+    repeated = distillation_loss(student[often], teacher[often], labels[often], torch.ones(6), 2.0, share)
+    weighted = distillation_loss(student, teacher, labels, weights / weights.mean(), 2.0, share)
+    assert weighted.item() == pytest.approx(repeated.item(), rel=1e-5)
 
 
 def test_the_vocabulary_is_the_words_of_most_texts_ties_in_word_order() -> None:
@@ -80,6 +92,34 @@ def test_int8_is_smaller_agrees_and_loads_without_torch(students: tuple[Path, Pa
     kinds = {tensor.data_type for tensor in onnx.load(small / "model.onnx").graph.initializer if len(tensor.dims) == 2}
     assert onnx.TensorProto.INT8 in kinds
     assert onnx.TensorProto.FLOAT not in kinds, "no weight matrix was left in float32"
+
+
+def test_features_are_what_the_last_layers_see_and_asking_for_them_changes_no_logit(students: tuple[Path, Path]) -> None:
+    frame = made_prepared(["ham", "spam"], 100, seed=9)
+    texts = [*frame.text, ""]
+    for folder in students:
+        student = Student(folder)
+        logits, features = student.outputs(texts)
+        assert features.shape == (101, 8)
+        assert features.dtype == np.float32
+        assert np.array_equal(logits, student.logits(texts))
+        assert not features[-1].any(), "a text without words"
+    network, tokenizer = fitted_network(made_prepared(["ham", "spam"], 300))
+    rows = torch.from_numpy(pad([tokenizer.encode(text) for text in texts[:30]]))
+    with torch.inference_mode():
+        assert Student(students[0]).outputs(texts[:30])[1] == pytest.approx(network.pool(rows).numpy(), abs=1e-5)
+
+
+def test_a_student_of_an_older_release_has_no_features_and_still_answers(students: tuple[Path, Path], tmp_path: Path) -> None:
+    from shutil import copytree
+
+    folder = copytree(students[1], tmp_path / "older")
+    model = onnx.load(folder / "model.onnx")
+    del model.graph.output[1]
+    onnx.save(model, folder / "model.onnx")
+    logits, features = Student(folder).outputs(["winner", "kernel"])
+    assert features.shape == (2, 0)
+    assert np.array_equal(logits, Student(students[1]).logits(["winner", "kernel"]))
 
 
 def test_the_exported_file_holds_no_path_of_this_machine(students: tuple[Path, Path]) -> None:

@@ -23,7 +23,8 @@ COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subj
 
 
 def settings_for(**changes: Any) -> Ingest:
-    base = {"source": "table", "path": "data.csv", "until": None, "labels": {}, "label_table": None, "columns": COLUMNS}
+    base = {"source": "table", "path": "data.csv", "until": None, "labels": {}, "label_table": None, "columns": COLUMNS,
+            "feedback": ".feedback.jsonl", "feedback_weight": 3.0, "label_mix_prior": 30.0}  # fmt: skip
     return Ingest.model_validate(base | changes)
 
 
@@ -34,6 +35,7 @@ def message(subject: str, day: int = 1) -> bytes:
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".feedback.jsonl").touch()
     return Paths(tmp_path)
 
 

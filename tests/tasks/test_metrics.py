@@ -69,15 +69,29 @@ def test_a_split_of_one_label_has_no_ranking_rather_than_a_wrong_one() -> None:
 def test_the_threshold_chosen_has_the_highest_f1_of_all(rows: int, seed: int) -> None:
     logits, truth = made_logits(rows, 2, seed)
     scores, hits = softmax(logits)[:, 1], truth == 1
-    chosen = reference.f1_score(hits, scores >= metrics.best_threshold(scores, hits))
+    chosen = reference.f1_score(hits, scores >= metrics.best_threshold(scores, hits, np.ones(len(hits))))
     assert chosen == pytest.approx(max(reference.f1_score(hits, scores >= other) for other in np.unique(scores)))
+
+
+@given(st.integers(3, 40), st.integers(0, 500))
+def test_a_weight_of_two_is_a_message_that_stands_twice(rows: int, seed: int) -> None:
+    logits, truth = made_logits(rows, 2, seed)
+    weights = np.random.default_rng(seed).integers(1, 4, rows)
+    often = np.repeat(np.arange(rows), weights)
+    scores, ones = softmax(logits)[:, 1], np.ones(len(often))
+    chosen = metrics.best_threshold(scores, truth == 1, weights.astype(float))
+    assert chosen == metrics.best_threshold(scores[often], truth[often] == 1, ones)
+    warmth = metrics.temperature(logits, truth, weights.astype(float))
+    assert warmth == pytest.approx(metrics.temperature(logits[often], truth[often], ones), rel=1e-4)
+    ranked = metrics.ranking(logits, truth, 1, weights=weights.astype(float))
+    assert ranked == pytest.approx(metrics.ranking(logits[often], truth[often], 1), nan_ok=True)
 
 
 def test_temperature_is_the_one_that_was_hidden() -> None:
     chance = np.random.default_rng(0)
     logits = chance.normal(size=(20_000, 2)) * 3
     truth = (chance.random(20_000) < softmax(logits, 2.5)[:, 1]).astype(int)
-    assert metrics.temperature(logits, truth) == pytest.approx(2.5, rel=0.05)
+    assert metrics.temperature(logits, truth, np.ones(len(truth))) == pytest.approx(2.5, rel=0.05)
 
 
 def test_calibration_error_is_small_where_scores_are_true_and_large_where_not() -> None:

@@ -27,7 +27,7 @@ def settings_for(**changes: Any) -> Prepare:
 
 
 def made_rows(rows: int = 300, labels: tuple[str, ...] = ("ham", "spam")) -> pd.DataFrame:
-    return made_table(list(labels), rows).assign(source="made", warnings="", known=True)
+    return made_table(list(labels), rows).assign(source="made", warnings="", known=True, weight=1.0)
 
 
 def near_copy(text: str) -> str:

@@ -151,7 +151,10 @@ def test_a_release_says_where_it_came_from_and_holds_no_message(paths: Paths) ->
     for path in paths.release.rglob("*"):
         assert path.is_dir() or b"PLANTEDMARKER" not in path.read_bytes(), path
     reference = np.load(paths.release / "reference.npz")
-    assert reference["descriptors"].shape == ((frame.split == "valid").sum(), len(reference["names"]))
+    held_out = frame.split.isin(["valid", "test", "golden"]).sum()
+    assert reference["descriptors"].shape == (held_out, len(reference["names"]))
+    assert reference["features"].shape == (held_out, 8)
+    assert len(reference["probabilities"]) == len(reference["label_ids"]) == held_out
 
 
 def test_probes_are_vocabulary_words_and_the_same_for_the_same_seed() -> None:

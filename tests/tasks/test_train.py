@@ -1,4 +1,4 @@
-"""tasks/model/train.py: it learns, it is the same every time, and a kill changes nothing."""
+"""tasks/model/train.py, batches.py, checkpoint.py: it learns, it is the same every time, and a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from tasks.metrics import mean_one
+from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
+from tasks.model.checkpoint import Checkpoint
 from tasks.model.teacher import Teacher, Windows, load_encoder, load_teacher, locate, predict, tokenize
-from tasks.model.train import (
-    Checkpoint,
-    Data,
-    Train,
-    Training,
-    epoch_batches,
-    epoch_windows,
-    make_deterministic,
-    pick_device,
-    schedule,
-    train,
-)
+from tasks.model.train import Train, Training, make_deterministic, pick_device, train
 from tasks.stage import Paths, StageError, write_json
 from tests.conftest import made_prepared
 
@@ -39,8 +31,8 @@ def settings_for(tiny_teacher: Path, **changes: Any) -> Train:
     return Train.model_validate(base | changes)
 
 
-def made_training(settings: Train, folder: Path) -> Training:
-    frame = made_prepared(["ham", "spam"], 140)
+def made_training(settings: Train, folder: Path, frame: pd.DataFrame | None = None) -> Training:
+    frame = made_prepared(["ham", "spam"], 140) if frame is None else frame
     make_deterministic(settings.seed, settings.threads)
     encoder, tokenizer = load_encoder(settings.model)
     parts = {split: frame[frame.split == split] for split in ("train", "valid")}
@@ -48,7 +40,11 @@ def made_training(settings: Train, folder: Path) -> Training:
         split: tokenize(tokenizer, list(part.text), Windows(settings.window_tokens, settings.windows))
         for split, part in parts.items()
     }
-    data = Data(tokens["train"], list(parts["train"].label_id), tokens["valid"], parts["valid"].label_id.to_numpy(), 0)
+    labels = {split: part.label_id.to_numpy() for split, part in parts.items()}
+    weights = {split: part.weight.to_numpy() for split, part in parts.items()}
+    data = Data(
+        tokens["train"], labels["train"], mean_one(weights["train"]), tokens["valid"], labels["valid"], weights["valid"], 0
+    )
     return Training(settings, Teacher(encoder, 2, settings.dropout), data, CPU, Checkpoint(folder, "made"))
 
 
@@ -78,11 +74,11 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(
     killed = made_training(settings, tmp_path / "b")
     learn, calls = killed._learn, Counter[str]()
 
-    def dying(windows: list[list[int]], labels: list[int], last: bool) -> float:
+    def dying(windows: list[list[int]], rows: list[int], last: bool) -> float:
         calls["learn"] += 1
         if calls["learn"] > die_at:
             raise Killed
-        return learn(windows, labels, last)
+        return learn(windows, rows, last)
 
     monkeypatch.setattr(killed, "_learn", dying)
     with pytest.raises(Killed):

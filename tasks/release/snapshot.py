@@ -1,0 +1,135 @@
+"""Effect snapshot: the world as it is known now, in a clean worktree, as a new version of the data.
+
+A retraining must not touch the checkout in which people work, and must be able to say what it was made of. So it runs
+in a git worktree of the last commit, on a branch of its own, with DVC's cache shared; the snapshot's time and the
+confirmed feedback are all that differs. Every step can be done twice.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides
+
+from tasks.data.feedback import collect, write_rows
+from tasks.lineage import sha256
+from tasks.stage import StageError, read_params
+
+SOURCES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "constraints.txt", "data/*.json", "service", "tasks", "flows")
+"""What a retraining takes from the last commit: a change of it that is not committed would silently be left out."""
+AUTHOR = ("-c", "user.name=restill", "-c", "user.email=restill@localhost")
+
+
+class NotReady(StageError):
+    """Nothing is wrong with the intent: it waits until a person has committed, or put back, what it needs."""
+
+
+def command(folder: Path, *words: str) -> str:
+    """What a command says, run in ``folder``. Raises StageError with its last line where it fails."""
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise StageError(f"{' '.join(words[:3])}: {said}")
+    return done.stdout.strip()
+
+
+def branch_of(name: str) -> str:
+    return f"restill/{name}"
+
+
+def open_worktree(root: Path, home: Path, name: str) -> Path:
+    """A clean worktree of the last commit on the branch ``restill/NAME``; one that stands there is made anew.
+
+    Raises NotReady where ``root`` holds changes that a retraining would leave out, StageError where it is no git repository.
+    """
+    changed = command(root, "git", "status", "--porcelain", "--", *SOURCES)
+    if changed:
+        first = changed.splitlines()[0].split()[-1]
+        raise NotReady(f"{first} is not as it was committed: a retraining starts from a commit, so commit the change first")
+    folder = home / "worktrees" / name
+    close_worktree(root, home, name)
+    command(root, "git", "worktree", "add", "--quiet", "-B", branch_of(name), str(folder), "HEAD")
+    local = root / ".dvc/config.local"
+    if local.exists():  # remotes with their credentials
+        shutil.copy2(local, folder / ".dvc/config.local")
+    command(folder, "dvc", "config", "--local", "cache.dir", command(root, "dvc", "cache", "dir"))
+    downloads = root / "data/downloads"
+    if downloads.exists():
+        (folder / "data/downloads").symlink_to(downloads.resolve())
+    return folder
+
+
+def close_worktree(root: Path, home: Path, name: str) -> None:
+    """Remove the worktree; its branch, its outputs in DVC's cache and its release in the store stay."""
+    folder = home / "worktrees" / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    command(root, "git", "worktree", "prune")
+
+
+def take_snapshot(root: Path, folder: Path, feedback: Path, until: datetime) -> dict[str, Any]:
+    """Write the data of the snapshot into the worktree ``folder`` and hand it to DVC; what was taken, as facts.
+
+    The corpus is what ``ingest.path`` holds now, the feedback what was confirmed before ``until``.
+    """
+    ingest = read_params(folder)["ingest"]
+    try:
+        apply_overrides(str(folder / "params.yaml"), [f"ingest.until='{until.isoformat()}'"])
+    except DvcException as error:
+        raise StageError(f"params.yaml: ingest.until cannot be written: {error}") from error
+    taken = [_take_source(root, folder, Path(ingest["path"]))] if not Path(ingest["path"]).is_absolute() else []
+    rows, quarantine = collect(feedback, until)
+    target = folder / ingest["feedback"]
+    write_rows(rows, target)
+    quarantine.to_csv(folder / "data/quarantine/feedback.csv", index=False)
+    _hand_to_dvc(folder, Path(ingest["feedback"]))
+    return {
+        "until": until.isoformat(),
+        "corpus": [name for name in taken if name],
+        "feedback_rows": len(rows),
+        "feedback_quarantined": len(quarantine),
+        "feedback_sha256": sha256(target),
+    }
+
+
+def _take_source(root: Path, folder: Path, source: Path) -> str | None:
+    """A source that git does not hold is taken as it lies in the checkout, and becomes a version of DVC's."""
+    if command(folder, "git", "ls-files", "--", str(source)):
+        return None
+    if not (root / source).exists():
+        raise StageError(f"ingest.path = {source}: there is no such file or folder to take a snapshot of")
+    target = folder / source
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        shutil.rmtree(target)
+    (shutil.copytree if (root / source).is_dir() else shutil.copy2)(root / source, target)
+    command(folder, "dvc", "add", "--quiet", str(source))
+    return str(source)
+
+
+def _hand_to_dvc(folder: Path, path: Path) -> None:
+    if command(folder, "git", "ls-files", "--", str(path)):
+        command(folder, "git", "rm", "--quiet", "--cached", "--", str(path))
+    command(folder, "dvc", "add", "--quiet", str(path))
+
+
+def commit_snapshot(folder: Path, message: str) -> str:
+    """Commit the lock, the parameters and DVC's pointers on the worktree's branch; the commit's hash."""
+    pointers = [str(path.relative_to(folder)) for path in folder.glob("data/**/*.dvc")]
+    ignores = [str(path.relative_to(folder)) for path in folder.glob("**/.gitignore") if ".dvc" not in path.parts]
+    command(folder, "git", "add", "--", "dvc.lock", "params.yaml", *pointers, *ignores)
+    if command(folder, "git", "diff", "--cached", "--name-only"):
+        command(folder, "git", *AUTHOR, "commit", "--quiet", "--no-verify", "-m", message)
+    return command(folder, "git", "rev-parse", "HEAD")
+
+
+def push_data(folder: Path) -> str:
+    """``dvc push`` where a remote is set; a sentence that says what was done."""
+    if not command(folder, "dvc", "remote", "list"):
+        return "no remote is set: nothing to push"
+    return command(folder, "dvc", "push", "--quiet") or "pushed"

@@ -1,0 +1,232 @@
+"""tasks/monitor/decide.py: the policy by table and by property."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.monitor.decide import Attempt, Decide, Decision, History, Seen, decide
+from tasks.monitor.signals import Signal
+
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["decide"]
+POLICY = Decide.model_validate(
+    PARAMS
+    | {
+        "false_alarm": 0.004,
+        "confirm": 0.01,
+        "weights": {"label_mix": 1},
+        "confirm_within": 8,
+        "minimum": 50,
+        "minimum_labels": 20,
+        "cooldown": 6,
+        "floor": 50,
+        "budget": {"restills": 2, "windows": 40},
+        "rollback": {"within": 8, "before": 8, "labels": 50, "level": 0.01},
+    }
+)
+CALM, ALARM, LOOSE = 0.5, 1e-9, 0.005
+"""p of nothing, of a first alarm, of a confirmation."""
+
+
+def drift(p: float, *, direction: str = "up", scale: int = 1, n: int = 125, name: str = "label_mix") -> Signal:
+    return Signal(name, "drift", 0.5, 0.4, 0.6, 0.4, p, direction, n, scale)
+
+
+def limit(name: str, value: float, bound: float, kind: Any = "health") -> Signal:
+    return Signal(name, kind, value, None, None, bound, None, "up", 125)
+
+
+def error(wrong: int, labels: int) -> Signal:
+    return Signal("realised_error", "quality", wrong / labels, 0.0, 1.0, 0.02, None, "up", labels)
+
+
+def play(
+    steps: list[tuple[Signal, ...]],
+    *,
+    releases: list[str] | None = None,
+    attempts: tuple[Attempt, ...] = (),
+    labelled: int = 1000,
+    previous: str | None = None,
+    rows: int = 125,
+) -> list[Decision]:
+    """The decisions about windows 1, 2, .. one after the other."""
+    past: list[Seen] = []
+    for number, signals in enumerate(steps, start=1):
+        release = releases[number - 1] if releases else "one"
+        window = Seen(number, f"id{number}", release, rows, signals)
+        decision = decide(window, History(tuple(past), attempts, labelled, previous), POLICY)
+        past.append(replace(window, decision=decision))
+    return [seen.decision for seen in past if seen.decision is not None]
+
+
+def actions(*args: Any, **facts: Any) -> list[str]:
+    return [decision.action for decision in play(*args, **facts)]
+
+
+CASES: dict[str, tuple[list[tuple[Signal, ...]], list[str]]] = {
+    "calm": ([(drift(CALM),)] * 3, ["none"] * 3),
+    "one alarm waits": ([(drift(ALARM),), (drift(CALM),)], ["none", "none"]),
+    "confirmed on the next window": ([(drift(ALARM),), (drift(LOOSE),)], ["none", "restill"]),
+    "the other direction does not confirm": ([(drift(ALARM),), (drift(LOOSE, direction="down"),)], ["none", "none"]),
+    "another signal does not confirm": ([(drift(ALARM),), (drift(LOOSE, name="features"),)], ["none", "none"]),
+    "a loose p alone is no first alarm": ([(drift(LOOSE),), (drift(LOOSE),)], ["none", "none"]),
+    "windows that overlap do not confirm": ([(drift(ALARM),), (drift(ALARM, scale=2),)], ["none", "none"]),
+    "merged windows behind the alarm do": (
+        [(drift(ALARM),), (drift(CALM),), (drift(LOOSE, scale=2),)],
+        ["none", "none", "restill"],
+    ),
+    "a test that leaves out windows since the alarm does not": (
+        [(drift(ALARM),), (drift(CALM),), (drift(LOOSE),)],
+        ["none", "none", "none"],
+    ),
+    "too late": ([(drift(ALARM),), *[(drift(CALM),)] * 8, (drift(LOOSE, scale=9),)], ["none"] * 10),
+    "too few messages": ([(drift(ALARM, n=10),), (drift(LOOSE, n=10),)], ["none", "none"]),
+    "flood": ([(limit("copies", 0.9, 0.3, "trust"),)], ["block"]),
+    "failing": ([(limit("errors", 0.9, 0.02),)], ["block"]),
+    "slow once": ([(limit("latency_p99", 900, 250),), (limit("latency_p99", 9, 250),)], ["none", "none"]),
+    "slow again": ([(limit("latency_p99", 900, 250),)] * 2, ["none", "investigate"]),
+    "at the limit is not over it": ([(limit("copies", 0.3, 0.3, "trust"),)], ["none"]),
+    "a blocked window raises no alarm that counts": (
+        [(drift(ALARM), limit("copies", 0.9, 0.3, "trust")), (drift(LOOSE),)],
+        ["block", "none"],
+    ),
+    "a blocked window is not restilled on": (
+        [(drift(ALARM),), (drift(ALARM), limit("copies", 0.9, 0.3, "trust")), (drift(LOOSE),)],
+        ["none", "block", "restill"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_by_table(case: str) -> None:
+    steps, expected = CASES[case]
+    assert actions(steps) == expected
+
+
+MOVED = [(drift(ALARM),), (drift(ALARM),)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"labelled": 49}, "49 labelled rows since the last snapshot; the floor is 50"),
+        ({"attempts": (Attempt("restill", -4, None, None),)}, "cooldown until window 2"),
+        ({"attempts": (Attempt("restill", -30, -4, "rejected"),)}, "cooldown until window 2"),
+        ({"attempts": (Attempt("restill", -20, -19, "promoted"), Attempt("restill", -9, -8, "failed"))}, "the budget is spent"),
+        ({"attempts": (Attempt("rollback", 1, None, None),)}, "a rollback is not finished"),
+    ],
+)
+def test_what_hinders_a_restill_is_said(facts: dict[str, Any], reason: str) -> None:
+    decision = play(MOVED, **facts)[-1]
+    assert decision.action == "investigate"
+    assert reason in "; ".join(decision.reasons)
+
+
+def test_a_cooldown_ends() -> None:
+    assert actions(MOVED, attempts=(Attempt("restill", -4, None, None),))[-1] == "investigate"
+    assert actions(MOVED, attempts=(Attempt("restill", -5, -5, "rejected"),))[-1] == "restill"
+
+
+def test_people_are_told_once_an_episode_and_again_of_something_new() -> None:
+    steps: list[tuple[Signal, ...]] = [(drift(ALARM),)] * 5
+    both: list[tuple[Signal, ...]] = [(drift(ALARM), drift(ALARM, name="features"))] * 2
+    decisions = play([*steps, *both], labelled=0)
+    assert [d.action for d in decisions] == ["none", "investigate", "none", "none", "none", "none", "investigate"]
+    assert [d.news for d in decisions] == [d.action == "investigate" for d in decisions]
+    assert decisions[2].reasons == ("goes on, and was told: label_mix up",)
+
+
+def test_a_new_release_begins_anew() -> None:
+    assert actions([(drift(ALARM),), (drift(ALARM),)], releases=["one", "two"]) == ["none", "none"]
+
+
+def test_a_heavier_signal_has_a_larger_part_of_the_budget() -> None:
+    window = Seen(1, "id", "one", 125, (drift(0.0015), drift(0.0015, name="features")))
+    heavier = POLICY.model_copy(update={"weights": {"features": 3.0}})  # of 0.004: 0.001 and 0.003
+    assert decide(window, History((), (), 0, None), POLICY).alarms == ("features up", "label_mix up")
+    assert decide(window, History((), (), 0, None), heavier).alarms == ("features up",)
+
+
+WORSE = [(error(1, 30),)] * 4 + [(error(12, 30),)] * 2
+
+
+def test_a_promotion_that_made_it_worse_is_rolled_back() -> None:
+    releases = ["one"] * 4 + ["two"] * 2
+    assert actions(WORSE, releases=releases, previous="one")[-2:] == ["none", "rollback"]
+    assert "24 of 60 answers were wrong" in play(WORSE, releases=releases, previous="one")[-1].reasons[0]
+    assert actions(WORSE, releases=releases, previous=None)[-1] == "none"
+
+
+def test_a_promotion_that_is_as_good_stays() -> None:
+    assert set(actions([(error(1, 30),)] * 8, releases=["one"] * 4 + ["two"] * 4, previous="one")) == {"none"}
+
+
+def test_an_old_promotion_is_not_rolled_back() -> None:
+    steps = [(error(1, 30),)] * 12 + [(error(30, 30),)]
+    assert actions(steps, releases=["one"] * 4 + ["two"] * 9, previous="one")[-1] == "none"
+
+
+def test_a_release_that_fails_and_answers_nothing_is_rolled_back() -> None:
+    past: list[Seen] = []
+    failing, well = (limit("errors", 1.0, 0.02),), (limit("errors", 0.0, 0.02),)
+    for number, (release, signals, rows) in enumerate([("one", well, 125), ("two", failing, 0), ("two", failing, 0)], start=1):
+        window = Seen(number, f"id{number}", release, rows, signals)
+        decision = decide(window, History(tuple(past), (), 0, "one"), POLICY)
+        past.append(replace(window, decision=decision))
+    assert [seen.decision.action for seen in past if seen.decision] == ["none", "block", "rollback"]
+
+
+def test_a_window_decided_before_keeps_its_decision() -> None:
+    window = Seen(1, "id", "one", 125, (drift(ALARM),))
+    first = decide(window, History((), (), 0, None), POLICY)
+    again = replace(window, number=9, signals=(drift(CALM),))
+    assert decide(again, History((replace(window, decision=first),), (), 0, None), POLICY) == first
+
+
+signals = st.builds(
+    drift,
+    st.sampled_from([CALM, LOOSE, ALARM]),
+    direction=st.sampled_from(["up", "down"]),
+    scale=st.sampled_from([1, 2, 4]),
+    n=st.sampled_from([10, 125]),
+    name=st.sampled_from(["label_mix", "features"]),
+)
+broken = st.builds(
+    limit, st.sampled_from(["errors", "latency_p99", "memory_growth"]), st.sampled_from([0.0, 2.0]), st.just(1.0)
+)
+windows = st.lists(st.lists(signals | broken, max_size=4).map(tuple), min_size=1, max_size=12)
+attempts = st.lists(
+    st.builds(
+        lambda kind, started, took, outcome: Attempt(kind, started, None if outcome is None else started + took, outcome),
+        st.sampled_from(["restill", "rollback"]),
+        st.integers(-50, 12),
+        st.integers(0, 5),
+        st.sampled_from([None, "promoted", "rejected", "failed"]),
+    ),
+    max_size=3,
+).map(tuple)
+
+
+@settings(max_examples=300, deadline=None)
+@given(windows, attempts, st.integers(0, 120))
+def test_whatever_comes_no_restill_in_a_cooldown_under_the_floor_or_over_the_budget(
+    steps: list[tuple[Signal, ...]], tried: tuple[Attempt, ...], labelled: int
+) -> None:
+    decisions = play(steps, attempts=tried, labelled=labelled)
+    assert decisions == play(steps, attempts=tried, labelled=labelled)
+    for number, decision in enumerate(decisions, start=1):
+        assert decision.action == "none" or decision.reasons
+        if decision.action != "restill":
+            continue
+        restills = [a for a in tried if a.kind == "restill"]
+        assert labelled >= POLICY.floor
+        assert all(number - a.started > POLICY.cooldown for a in restills)
+        assert all(a.finished is None or number - a.finished > POLICY.cooldown for a in restills)
+        assert sum(a.started > number - POLICY.budget.windows for a in restills) < POLICY.budget.restills
+        assert decision.confirmed

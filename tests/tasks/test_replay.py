@@ -1,0 +1,108 @@
+"""The replay's own arithmetic: weeks, totals, injected changes, worlds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from tasks.replay.page import replay_page
+from tasks.replay.scenarios import scenarios
+from tasks.replay.stream import chosen
+from tasks.replay.weeks import total, weekly
+from tasks.replay.world import merged
+from tasks.stage import StageError
+
+
+def answers(frozen: str, restilled: str, truth: str) -> pd.DataFrame:
+    """One message a day from Monday, 2002-07-01; s is spam, h is ham."""
+    names = {"s": "spam", "h": "ham"}
+    start = datetime(2002, 7, 1, tzinfo=UTC)
+    return pd.DataFrame(
+        {
+            "received": [start + timedelta(days=day) for day in range(len(truth))],
+            "label": [names[c] for c in truth],
+            "frozen": [names[c] for c in frozen],
+            "restilled": [names[c] for c in restilled],
+        }
+    )
+
+
+def test_weeks_count_what_each_model_got_wrong() -> None:
+    rows = answers(frozen="sshhhhsshhh", restilled="sshhhhhhhhh", truth="sshhhhhshhh")
+    first, second = weekly(rows, "spam")
+    assert (first["week"], second["week"]) == ("2002-07-01", "2002-07-08")
+    assert first["frozen"]["false_positives"] == 1
+    assert first["restilled"]["false_positives"] == 0
+    assert first["frozen"]["f1"] == pytest.approx(0.8)
+    assert second["restilled"]["missed"] == 1
+    assert second["restilled"]["miss_rate"] == 1.0
+
+
+def test_a_better_model_has_a_positive_difference_that_excludes_zero() -> None:
+    rows = answers(frozen="sh" * 100, restilled="hs" * 100, truth="hs" * 100)
+    entry = total(rows, "spam", 300, 1)
+    assert entry["difference"]["f1"]["value"] == 1.0
+    assert entry["difference"]["f1"]["interval"][0] > 0
+    same = total(answers(frozen="hs" * 50, restilled="hs" * 50, truth="hs" * 50), "spam", 300, 1)
+    assert same["difference"]["f1"]["interval"] == [0.0, 0.0]
+
+
+def test_a_week_without_spam_has_no_f1_and_no_crash() -> None:
+    (week,) = weekly(answers(frozen="hh", restilled="hh", truth="hh"), "spam")
+    assert week["frozen"]["f1"] is None
+    assert week["frozen"]["false_positive_rate"] == 0.0
+
+
+def test_labels_are_drawn_alike_in_every_run_and_at_the_stated_rate() -> None:
+    names = [f"message-{number}" for number in range(5000)]
+    drawn = [name for name in names if chosen(name, 0.1, 1)]
+    assert drawn == [name for name in names if chosen(name, 0.1, 1)]
+    assert 400 < len(drawn) < 600
+    assert drawn != [name for name in names if chosen(name, 0.1, 2)]
+
+
+def test_injected_changes_begin_where_they_say() -> None:
+    pool = pd.DataFrame(
+        {"raw": [f"text {n}" for n in range(400)], "label": ["spam" if n % 5 == 0 else "ham" for n in range(400)]}
+    )
+    label_of = dict(zip(pool.raw, pool.label, strict=True))
+    every = {entry.name: entry for entry in scenarios(pool, "spam", 1000, 100, 0.2, 0.1, 1)}
+    known = set(pool.raw)
+    for entry in every.values():
+        assert len(entry.texts) == 1000
+        assert set(entry.texts[: entry.start]) <= known
+    campaign = next(entry for name, entry in every.items() if "campaign" in name)
+    foreign = [text for text in campaign.texts if text not in known]
+    assert 130 < len(foreign) < 230
+    assert len(set(foreign)) > 0.9 * len(foreign), "a campaign is not one text sent often"
+    more = next(entry for name, entry in every.items() if "more" in name)
+    share = sum(label_of[text] == "spam" for text in more.texts[100:]) / 900
+    assert share == pytest.approx(0.3, abs=0.05)
+    for name in ("nothing changed", "the same mail in another order"):
+        assert set(every[name].texts) <= known
+        assert not every[name].must_be_seen
+
+
+def test_a_world_changes_parameters_that_there_are() -> None:
+    params = {"train": {"epochs": 3, "seed": 1}}
+    assert merged(params, {"train": {"epochs": 1}}) == {"train": {"epochs": 1, "seed": 1}}
+    with pytest.raises(StageError, match="epoch = 1: there is no such parameter"):
+        merged(params, {"train": {"epoch": 1}})
+
+
+def test_the_page_escapes_what_came_from_outside() -> None:
+    rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
+    report = {
+        "since": "2002-07-01", "labelled": 0.1, "delay": 5, "seed": 1, "positive": "<b>spam</b>", "injected": [],
+        "weeks": weekly(rows, "spam"), "totals": {"all": total(rows, "spam", 100, 1)},
+        "changes": [
+            {"number": 3, "week": "2002-07-01", "place": 0, "release": "abc", "outcome": "promoted", "why": "<i>", "labels": 2}
+        ],
+        "windows": [{"number": 1, "action": "restill", "surprise": {"label_mix": 4.0}}],
+    }  # fmt: skip
+    page = replay_page(report)
+    assert "<svg" in page
+    assert "<b>spam" not in page
+    assert "<i>" not in page

@@ -1,0 +1,97 @@
+"""A snapshot of a real clone: what a retraining takes, and what it leaves alone."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.data.feedback import import_table
+from tasks.release.snapshot import close_worktree, commit_snapshot, open_worktree, push_data, take_snapshot
+from tasks.stage import Paths, StageError
+from tests.conftest import made_table
+from tests.project import Project
+
+UNTIL = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A clone whose source is a table that git does not hold."""
+    (tmp_path / "clone").mkdir()
+    made = Project(tmp_path / "clone")
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    made_table(["ham", "spam"], 60).to_parquet(made.root / "data/own.parquet")
+    made.set(ingest={"source": "table", "path": "data/own.parquet"})
+    made.run("git commit -qam parameters")
+    return made
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def give_feedback(project: Project, rows: int) -> Paths:
+    paths = Paths(project.root)
+    table = project.root / "labels.csv"
+    made_table(["ham", "spam"], rows, seed=5).to_csv(table, index=False)
+    columns = {"id": "id", "received": "received", "label": "label", "subject": "subject", "text": "text", "source": None}
+    import_table(table, columns, "anna", paths)
+    table.unlink()
+    return paths
+
+
+def test_the_snapshot_is_a_version_of_its_own_on_a_branch_of_its_own(project: Project) -> None:
+    paths = give_feedback(project, 12)
+    before = git(project.root, "status", "--porcelain")
+    folder = open_worktree(project.root, paths.home, "intent-1")
+    facts = take_snapshot(project.root, folder, paths.feedback, UNTIL)
+    assert facts["feedback_rows"] == 12
+    assert facts["corpus"] == ["data/own.parquet"]
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    assert params["ingest"]["until"] == UNTIL.isoformat()
+    assert isinstance(params["ingest"]["until"], str), "DVC cannot read a time that is not quoted"
+    project.run(f"cd {folder} && dvc repro ingest")
+    commit_snapshot(folder, "a snapshot")
+    held = git(project.root, "ls-tree", "-r", "--name-only", "restill/intent-1").splitlines()
+    assert {"dvc.lock", "data/feedback.jsonl.dvc", "data/own.parquet.dvc"} <= set(held)
+    assert not {"data/feedback.jsonl", "data/own.parquet"} & set(held), "messages do not go into git"
+    assert git(project.root, "status", "--porcelain") == before, "the checkout is as it was"
+    close_worktree(project.root, paths.home, "intent-1")
+    assert not folder.exists()
+    assert "restill/intent-1" in git(project.root, "branch", "--list", "restill/*")
+
+
+def test_every_step_can_be_done_twice(project: Project) -> None:
+    paths = give_feedback(project, 3)
+    first = take_snapshot(project.root, open_worktree(project.root, paths.home, "intent-1"), paths.feedback, UNTIL)
+    folder = open_worktree(project.root, paths.home, "intent-1")
+    assert take_snapshot(project.root, folder, paths.feedback, UNTIL) == first
+    assert take_snapshot(project.root, folder, paths.feedback, UNTIL) == first
+    assert push_data(folder).startswith("no remote is set")
+
+
+def test_data_are_pushed_where_a_remote_is_set(project: Project, tmp_path: Path) -> None:
+    paths = give_feedback(project, 3)
+    project.run(f"dvc remote add --local -d shelf {tmp_path / 'shelf'}")
+    folder = open_worktree(project.root, paths.home, "intent-1")
+    take_snapshot(project.root, folder, paths.feedback, UNTIL)
+    assert push_data(folder) == "pushed"
+    assert any(path.is_file() for path in (tmp_path / "shelf").rglob("*"))
+
+
+def test_a_change_that_is_not_committed_is_not_left_out_in_silence(project: Project) -> None:
+    project.set(train={"epochs": 9})
+    with pytest.raises(StageError, match=r"params\.yaml is not as it was committed"):
+        open_worktree(project.root, project.root / "var", "intent-1")
+
+
+def test_a_source_that_is_gone_is_one_clear_line(project: Project) -> None:
+    (project.root / "data/own.parquet").unlink()
+    folder = open_worktree(project.root, project.root / "var", "intent-1")
+    with pytest.raises(StageError, match=r"ingest\.path = data/own\.parquet: there is no such file"):
+        take_snapshot(project.root, folder, project.root / "var/feedback", UNTIL)
