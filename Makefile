@@ -12,7 +12,18 @@ export BENTOML_HOME ?= $(CURDIR)/.bentoml
 comma := ,
 EXTRAS := dev$(if $(shell command -v npm),,$(comma)npm)
 
-.PHONY: help setup run test check format serve ui clean
+# Where everything answers, and where what happens is kept.
+up down status serve: export RESTILL_HOME ?= $(CURDIR)/var
+up down status: export RESTILL_PORT ?= 3000
+up down status: export PREFECT_PORT ?= 4200
+up down status: export MLFLOW_PORT ?= 5000
+up down status: export EVIDENTLY_PORT ?= 8000
+up down status: export RESTILL_BENTO ?= restill:latest
+up: export PREFECT_HOME ?= $(RESTILL_HOME)/prefect
+up: export PREFECT_API_URL = http://127.0.0.1:$(PREFECT_PORT)/api
+up serve demo: export RESTILL_DEV ?= 1
+
+.PHONY: help setup run test format serve ui up down status demo clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -37,6 +48,24 @@ test: setup ## every check: lint, types, tests
 
 serve: setup ## answer requests on 127.0.0.1:3000
 	bentoml serve $$(python -m tasks.release.bento --tag) --host 127.0.0.1 --port $${PORT:-3000}
+
+up: setup ## the whole loop on this machine: Prefect, MLflow, service, schedules, Evidently
+	@mkdir -p $(RESTILL_HOME)/log $(RESTILL_HOME)/evidently
+	@test -e release/manifest.json || python -m flows.pipeline
+	@test -e $(RESTILL_HOME)/store/pointer.json || python -m tasks.release.promote --bootstrap release --why "make up"
+	@python -m tasks.release.bento
+	@supervisorctl -c supervisord.conf pid > /dev/null 2>&1 || \
+		RESTILL_BENTO=$$(python -m tasks.release.bento --tag) supervisord -c supervisord.conf
+	@python -m flows.status --wait
+
+status: setup ## what of it is running
+	@python -m flows.status
+
+down: setup ## stop all of it
+	@supervisorctl -c supervisord.conf shutdown
+
+demo: setup ## frozen against restilled: replay of months of mail through the real loop
+	python -m flows.replay
 
 ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $${PORT:-5000}

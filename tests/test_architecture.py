@@ -19,6 +19,15 @@ from tests.imports import FLOORS, ROOT, closure, local_imports
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = DVC["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+EFFECTS = {
+    "deployments": "flows.deployments",
+    "restill": "flows.restill",
+    "replay": "flows.replay",
+    "gate": "tasks.release.gate",
+    "monitor": "tasks.monitor.settings",
+    "decide": "tasks.monitor.policy",
+}
+"""Blocks of ``params.yaml`` that no stage reads: what touches time or the world, and the module with its settings."""
 MADE = ("data/", "models/", "reports/", "release")
 """Where outputs of stages lie."""
 BELOW = {"service": {"service"}, "tasks": {"tasks", "service"}, "flows": {"flows", "tasks", "service"}}
@@ -37,8 +46,8 @@ def module_of(stage: str) -> Path:
 
 
 def settings_of(stage: str) -> type[Settings]:
-    module = importlib.import_module(STAGES[stage]["cmd"].removeprefix("python -m "))
-    found: type[Settings] = getattr(module, stage.capitalize())
+    name = EFFECTS.get(stage) or STAGES[stage]["cmd"].removeprefix("python -m ")
+    found: type[Settings] = getattr(importlib.import_module(name), stage.capitalize())
     return found
 
 
@@ -102,7 +111,7 @@ def test_every_output_survives_a_stage_that_fails() -> None:
             assert next(iter(entry.values()))["persist"] is True
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [*STAGES, *EFFECTS])
 def test_params_are_valid_complete_and_nothing_else(stage: str) -> None:
     settings = settings_of(stage)
     read_settings(settings, stage, PARAMS)
@@ -111,7 +120,7 @@ def test_params_are_valid_complete_and_nothing_else(stage: str) -> None:
 
 
 def test_params_holds_no_block_that_no_stage_reads() -> None:
-    assert set(PARAMS) == set(STAGES)
+    assert set(PARAMS) == set(STAGES) | set(EFFECTS)
 
 
 def test_paths_and_graph_name_the_same_places() -> None:

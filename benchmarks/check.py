@@ -1,0 +1,65 @@
+"""How long a check of a week's messages takes: from the journal's files to the decision, and to Evidently's page."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from service.descriptors import NAMES
+from service.release import Release
+from service.segments import Segment, encode, new_stem
+from tasks.monitor import watch
+from tasks.monitor.decide import Decide
+from tasks.monitor.report import report_window
+from tasks.monitor.sample import Sample
+from tasks.monitor.state import State
+from tasks.stage import Paths
+
+ROUNDS = 3
+"""The fastest counts: what others do on the machine only slows it."""
+
+
+def timing(settings: watch.Monitor, policy: Decide, folder: Path, release: Release, sample: Sample) -> dict[str, float]:
+    """Seconds to cut and judge ``sample`` as a journal, without and with the page. ``folder``: of the release."""
+    rounds = [_once(settings, policy, folder, release, sample) for _ in range(ROUNDS)]
+    return {"seconds": min(check for check, _ in rounds), "seconds_with_html": min(check + page for check, page in rounds)}
+
+
+def _once(settings: watch.Monitor, policy: Decide, folder: Path, release: Release, sample: Sample) -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as place:
+        paths = Paths(Path(place))
+        paths.store, paths.journal, paths.feedback = (Path(place) / name for name in ("store", "journal", "feedback"))
+        paths.monitor, paths.evidently = Path(place) / "monitor", Path(place) / "evidently"
+        shutil.copytree(folder, paths.store / "releases" / release.id)
+        segment = Segment(paths.journal, new_stem())
+        segment.append(b"".join(map(encode, records(sample, release))))
+        segment.close()
+        begin = time.perf_counter()
+        state = State(paths.monitor / "state.db")
+        watch.cut(settings, state, paths)
+        judged = [watch.judge(settings, policy, state, paths, window) for window in state.unjudged()]
+        check = time.perf_counter() - begin
+        page = report_window(settings, state, paths, judged[-1].window)
+        assert page is not None
+        return check, time.perf_counter() - begin - check
+
+
+def records(sample: Sample, release: Release) -> list[dict[str, Any]]:
+    """``sample`` as the journal would hold it, a second apart."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        {
+            "kind": "answer", "n": n, "id": str(n), "time": (begin + timedelta(seconds=n)).isoformat(timespec="microseconds"),
+            "release": release.id, "label": release.labels[answered], "score": float(probabilities[-1]),
+            "probabilities": probabilities.tolist(), "micros": 200.0, "route": "/classify", "client": f"client {n % 20}",
+            "hash": f"{n:032x}", "descriptors": dict(zip(NAMES, descriptors.tolist(), strict=True)),
+            "features": features.tolist(), "truncated": False,
+        }
+        for n, (answered, probabilities, descriptors, features) in enumerate(
+            zip(sample.answered, sample.probabilities, sample.descriptors, sample.features, strict=True)
+        )
+    ]  # fmt: skip

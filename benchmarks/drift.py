@@ -1,0 +1,298 @@
+"""How often the monitor cries wolf, and how soon it sees the wolf: ``python -m benchmarks.drift --weeks 1000``.
+
+Calm weeks, an unseen campaign, a prior shift and harmless changes go through the real signals and the real decision,
+with its history. Evidently's default preset is asked about the same windows. Prints a table; all figures go to ``--out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy.stats import beta
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from benchmarks.check import timing
+from benchmarks.peers import Evidently
+from benchmarks.worlds import Pool, World, calm_traffic, campaigns, held_out, join
+from service.release import Release, ReleaseError
+from tasks.monitor.decide import Decide
+from tasks.monitor.reference import load_reference
+from tasks.monitor.sample import merge
+from tasks.monitor.watch import Monitor
+from tasks.stage import StageError, read_params, read_settings, write_json
+
+WEEK = 1000
+"""Messages of a week."""
+CAMPAIGN_SHARE, PRIOR_SHIFT = 0.2, 0.1
+CAMPAIGN_MESSAGES, PRIOR_MESSAGES = 500, 1500
+"""What must be detected within so many messages."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every run needs."""
+
+    pool: Pool
+    campaigns: dict[str, Pool]
+    positive: int
+    monitor: Monitor
+    policy: Decide
+
+    @property
+    def count(self) -> int:
+        return self.monitor.windows.count
+
+    def world(self, seed: list[int]) -> World:
+        return World(self.pool, self.positive, self.monitor, self.policy, np.random.default_rng(seed))
+
+
+def upper_bound(hits: int, n: int, confidence: float = 0.95) -> float:
+    """One-sided upper bound of a share (Clopper and Pearson, 1934)."""
+    return 1.0 if hits >= n else float(beta.ppf(confidence, hits + 1, n - hits))
+
+
+def lower_bound(hits: int, n: int, confidence: float = 0.95) -> float:
+    return 0.0 if hits == 0 else float(beta.ppf(1 - confidence, hits, n - hits + 1))
+
+
+Change = Callable[[World, Pool], Pool]
+"""Turns calm messages into messages after the onset, one for one."""
+
+
+def campaign_change(messages: Pool) -> Change:
+    """Each message is one of the campaign's with the chance of its share."""
+
+    def change(world: World, calm: Pool) -> Pool:
+        hit = world.chance.random(len(calm)) < CAMPAIGN_SHARE
+        drawn = messages.take(world.chance.choice(len(messages), int(hit.sum()), replace=False))
+        return join(calm.take(np.flatnonzero(~hit)), drawn)
+
+    return change
+
+
+def prior_change(positive: int, shift: float) -> Change:
+    """The share of the positive label moves by ``shift``: messages of the other label make room for more of it."""
+
+    def change(world: World, calm: Pool) -> Pool:
+        hits = world.pool.labels == positive
+        share = float(np.clip(hits.mean() + shift, 0, 1))
+        count = int(world.chance.binomial(len(calm), share))
+        rows = [
+            world.chance.choice(np.flatnonzero(hits), count, replace=False),
+            world.chance.choice(np.flatnonzero(~hits), len(calm) - count, replace=False),
+        ]
+        return world.pool.take(np.concatenate(rows))
+
+    return change
+
+
+def calm_week(setting: Setting, seed: list[int]) -> list[tuple[str, tuple[str, ...]]]:
+    """(action, reasons) of each window of a calm week that is other than none; a calm week went before it."""
+    world, count = setting.world(seed), setting.count
+    windows = WEEK // count
+    for _ in range(windows):
+        world.show(world.draw(count))
+    shown = [world.show(world.draw(count)) for _ in range(windows)]
+    return [(decision.action, decision.reasons) for decision in shown if decision.action != "none"]
+
+
+def harmless_week(setting: Setting, kind: str, seed: list[int]) -> list[tuple[str, tuple[str, ...]]]:
+    """As ``calm_week``, but that the second week differs in what must not matter."""
+    world, count = setting.world(seed), setting.count
+    for _ in range(WEEK // count):
+        world.show(world.draw(count))
+    found = []
+    for _ in range(WEEK // count):
+        window, traffic = world.draw(count), calm_traffic(count, world.chance)
+        if kind == "another order inside the windows":
+            window = window.take(np.argsort(window.labels != setting.positive, kind="stable"))
+        elif kind == "half of the clients gone":
+            kept = traffic.clients[: len(traffic.clients) // 2]
+            traffic = replace(traffic, clients=tuple(sorted(np.array(kept) * 2, reverse=True)))
+        elif kind == "twice as slow, within the limits":
+            traffic = replace(traffic, millis=traffic.millis * 2)
+        decision = world.show(window, traffic)
+        if decision.action != "none":
+            found.append((decision.action, decision.reasons))
+    return found
+
+
+HARMLESS = ("another order inside the windows", "half of the clients gone", "twice as slow, within the limits")
+
+
+def delay(setting: Setting, change: Change, limit: int, seed: list[int]) -> tuple[int | None, tuple[str, ...]]:
+    """(messages from the onset to the decision that is not none, its reasons); None where ``limit`` is passed.
+
+    The onset lies at a random place in a window, after a calm week.
+    """
+    world, count = setting.world(seed), setting.count
+    for _ in range(WEEK // count):
+        world.show(world.draw(count))
+    place = int(world.chance.integers(count))
+    seen = count - place
+    window = join(world.draw(place), change(world, world.draw(seen))) if place else change(world, world.draw(seen))
+    while seen <= limit:
+        decision = world.show(window)
+        if decision.action != "none":
+            return seen, decision.reasons
+        window = change(world, world.draw(count))
+        seen += count
+    return None, ()
+
+
+def evidently_calm(setting: Setting, peer: Evidently, rows: int, seed: list[int]) -> Any:
+    """Evidently's verdict on one calm window of ``rows`` messages."""
+    world = setting.world(seed)
+    return peer(world.reference.sample, world.draw(rows).sample)
+
+
+def evidently_changed(setting: Setting, peer: Evidently, change: Change, windows: int, seed: list[int]) -> Any:
+    """Its verdict on ``windows`` windows merged, all behind the onset: the best it could do at that delay."""
+    world = setting.world(seed)
+    parts = [change(world, world.draw(setting.count)).sample for _ in range(windows)]
+    return peer(world.reference.sample, merge(parts))
+
+
+def share(hits: int, n: int) -> dict[str, Any]:
+    return {"hits": hits, "runs": n, "share": hits / n, "lower": lower_bound(hits, n), "upper": upper_bound(hits, n)}
+
+
+def false_alarms(weeks: Sequence[list[tuple[str, tuple[str, ...]]]]) -> dict[str, Any]:
+    """Weeks with any action, its bound, and what the actions were for."""
+    reasons = Counter(f"{action}: {reason}" for week in weeks for action, found in week[:1] for reason in found)
+    return share(sum(bool(week) for week in weeks), len(weeks)) | {"reasons": dict(reasons.most_common(20))}
+
+
+def detections(runs: Sequence[tuple[int | None, tuple[str, ...]]]) -> dict[str, Any]:
+    delays = [messages for messages, _ in runs if messages is not None]
+    reasons = Counter(reason.split(":")[0] for _, found in runs for reason in found)
+    median = float(np.median(delays)) if delays else None
+    return share(len(delays), len(runs)) | {"median_messages": median, "reasons": dict(reasons.most_common(5))}
+
+
+def changes(setting: Setting) -> dict[str, tuple[Change, int]]:
+    """Name -> (the change, messages within which it must be seen)."""
+    found = {f"campaign {name}": (campaign_change(pool), CAMPAIGN_MESSAGES) for name, pool in setting.campaigns.items()}
+    for shift in (PRIOR_SHIFT, -PRIOR_SHIFT):
+        found[f"prior {shift:+.0%}"] = (prior_change(setting.positive, shift), PRIOR_MESSAGES)
+    return found
+
+
+def measure(setting: Setting, weeks: int, runs: int, evidently_runs: int, labels: list[str], jobs: int) -> dict[str, Any]:
+    """Everything, with a progress bar. Each run has a seed of its own, so any one can be looked at again."""
+    peer, todo = Evidently(labels), changes(setting)
+    total = weeks + len(HARMLESS) * runs + len(todo) * runs + evidently_runs * (2 + len(todo))
+    with tqdm(total=total, unit="run", desc="drift") as bar:
+
+        def each(count: int, one: Callable[[int], Any]) -> list[Any]:
+            found = []
+            for result in Parallel(jobs, return_as="generator")(delayed(one)(seed) for seed in range(count)):
+                found.append(result)
+                bar.update()
+            return found
+
+        def verdicts(one: Callable[[int], Any]) -> dict[str, Any]:
+            seen = each(evidently_runs, one)
+            return {part: share(sum(getattr(v, part) for v in seen), len(seen)) for part in ("column", "dataset")}
+
+        result: dict[str, Any] = {"calm": false_alarms(each(weeks, lambda seed: calm_week(setting, [1, seed])))}
+        result["harmless"] = {
+            kind: false_alarms(each(runs, lambda seed, kind=kind: harmless_week(setting, kind, [2, seed]))) for kind in HARMLESS
+        }
+        result["changes"] = {
+            name: {"within": limit} | detections(each(runs, lambda s, c=change, m=limit, k=k: delay(setting, c, m, [3, k, s])))
+            for k, (name, (change, limit)) in enumerate(todo.items())
+        }
+        result["evidently"] = {
+            f"calm, {rows} rows": verdicts(lambda seed, rows=rows: evidently_calm(setting, peer, rows, [4, seed]))
+            for rows in (setting.count, WEEK)
+        } | {
+            name: verdicts(lambda seed, c=change, w=limit // setting.count: evidently_changed(setting, peer, c, w, [5, seed]))
+            for name, (change, limit) in todo.items()
+        }
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    calm = result["calm"]
+    lines = [
+        "| what | wanted | measured | Evidently's default: a column / the data set |",
+        "| --- | --- | --- | --- |",
+    ]
+
+    def beside(name: str) -> str:
+        found = result["evidently"].get(name)
+        return f"{found['column']['share']:.0%} / {found['dataset']['share']:.0%}" if found else ""
+
+    windows = next(name for name in result["evidently"] if name.startswith("calm"))
+    lines.append(
+        f"| calm week with an action | upper bound 1 % | {calm['hits']} of {calm['runs']}, upper bound {calm['upper']:.2%} "
+        f"| of weeks: {beside(f'calm, {WEEK} rows')}; of windows: {beside(windows)} |"
+    )
+    for name, found in result["harmless"].items():
+        lines.append(f"| {name} | as calm | {found['hits']} of {found['runs']} | |")
+    for name, found in result["changes"].items():
+        median = "-" if found["median_messages"] is None else f"{found['median_messages']:.0f}"
+        lines.append(
+            f"| {name} within {found['within']} messages | 95 % | {found['hits']} of {found['runs']} "
+            f"({found['share']:.1%}), median {median} | {beside(name)} |"
+        )
+    lines.append(f"| check of {WEEK} messages | 2 s | {result['timing']['seconds']:.2f} s | |")
+    lines.append(f"| the same with HTML | 10 s | {result['timing']['seconds_with_html']:.2f} s | |")
+    return "\n".join(lines)
+
+
+def setting_of(root: Path, folder: Path, release: Release, count: int) -> Setting:
+    params = read_params(root)
+    positive = load_reference(folder).positive
+    if positive is None:
+        raise StageError(f"release {release.id}: names no positive label; this benchmark shifts the share of one")
+    pool = held_out(release, root / "data/prepared.parquet")
+    if not pool.sample.features.shape[1]:
+        print("this release's model gives no features: their signals are left out", file=sys.stderr)
+    made = campaigns(release, count, positive, np.random.default_rng(0))
+    return Setting(pool, made, positive, read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=__doc__)
+    parser.add_argument("--weeks", type=int, default=2000, help="calm weeks")
+    parser.add_argument("--runs", type=int, default=200, help="runs of each change")
+    parser.add_argument("--evidently-runs", type=int, default=50, help="runs of each with Evidently's default preset")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--release", type=Path, default=Path("release"))
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
+    given = parser.parse_args()
+    try:
+        release = Release(given.release)
+        setting = setting_of(Path.cwd(), given.release, release, 1000)
+        with threadpool_limits(1):  # small arrays: threads only wait for each other
+            result = measure(setting, given.weeks, given.runs, given.evidently_runs, release.labels, given.jobs)
+            week = setting.pool.sample.take(np.arange(WEEK))
+            result["timing"] = timing(setting.monitor, setting.policy, given.release, release, week)
+    except (StageError, ReleaseError) as error:
+        sys.exit(f"drift: {error}")
+    result["world"] = {
+        "release": release.id,
+        "pool": len(setting.pool),
+        "week": WEEK,
+        "monitor": setting.monitor.model_dump(mode="json"),
+        "decide": setting.policy.model_dump(mode="json"),
+    }
+    write_json(given.out / "drift.json", result)
+    (given.out / "drift.md").write_text(table(result) + "\n")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""Flow restill: an intent of the monitor becomes a new release, or a clear no. Exactly once, whatever dies on the way.
+
+    python -m flows.restill            act on the oldest open intent, if there is one
+    python -m flows.restill --why "new labels"     write an intent by hand first
+
+Each step is written down in the monitor's state when it is done, and each can be done twice: a flow that died is simply
+run again. One restill works at a time; a second intent waits, and the monitor merges what it decides meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import urllib.request
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.blocks.core import Block
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State as RunState
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.alone import alone
+from flows.graph import read_graph
+from flows.pipeline import run_stage
+from tasks.monitor.state import Intent, State
+from tasks.release.bento import bento
+from tasks.release.gate import Gate, table
+from tasks.release.mirror import mirror
+from tasks.release.promote import judge
+from tasks.release.register import register
+from tasks.release.snapshot import NotReady, close_worktree, commit_snapshot, open_worktree, push_data, take_snapshot
+from tasks.release.store import Fenced, add, history, promote
+from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings
+
+WEBHOOK_VARIABLE = "RESTILL_WEBHOOK"
+"""A URL that is told how an intent ended, as JSON. It may hold a secret: it stands in no file and in no log."""
+
+
+class Restill(Settings):
+    attempts: int = Field(ge=1)
+    """Failures after which an intent is given up."""
+    notify_block: str | None
+    """A notification block of Prefect, as ``slack-webhook/ops``."""
+
+
+def name_of(intent: Intent) -> str:
+    """How the intent is called in branches, runs and reports."""
+    return f"intent-{intent.id}"
+
+
+def tree_of(paths: Paths, intent: Intent) -> Path:
+    return paths.home / "worktrees" / name_of(intent)
+
+
+def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
+    """The corpus up to the intent's time and the confirmed feedback, in a clean worktree."""
+    folder = open_worktree(paths.root, paths.home, name_of(intent))
+    until = as_time(datetime.fromisoformat(intent.created))
+    assert until is not None
+    return take_snapshot(paths.root, folder, paths.feedback, until)
+
+
+def build(paths: Paths, intent: Intent) -> dict[str, Any]:
+    """Every stage of the same graph, in the worktree; what an earlier try has finished is not run again."""
+    folder = tree_of(paths, intent)
+    for node in read_graph(folder):
+        stage: Task[..., RunState[Any]] = Task(
+            run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
+        )
+        state = stage(node, folder, False, name_of(intent), return_state=True)
+        if not state.is_completed():
+            raise StageError(state.message or f"{node.name} did not finish")
+        get_run_logger().info("%s: %s %s", node.name, state.name, state.message or "")
+    return {"release": add(paths.store, folder / "release"), "version": register(Paths(folder), name_of(intent))[0]}
+
+
+def gate_release(paths: Paths, intent: Intent) -> dict[str, Any]:
+    """The challenger against the champion; the token says which champion that was."""
+    folder = tree_of(paths, intent)
+    settings = read_settings(Gate, "gate", read_params(paths.root))
+    report, written, token = judge(paths, Paths(folder), settings)
+    create_table_artifact(table(report), key=f"gate-{report.release}", description="What the challenger had to pass")
+    failed = [f"{check.name}: {check.reason}" for check in report.failed]
+    return {"passed": report.passed, "failed": failed, "gate": str(written), "token": token}
+
+
+def promote_release(paths: Paths, intent: Intent) -> dict[str, Any]:
+    """Make the challenger the champion, if it passed and the champion is still the one it was compared with."""
+    if not intent.facts["passed"]:
+        return {"promoted": False}
+    release, why = str(intent.facts["release"]), f"{name_of(intent)}, decision {intent.decision}"
+    if any(entry["why"] == why for entry in history(paths.store)):  # done, and perhaps undone by a person since
+        return {"promoted": True}
+    pointer = promote(
+        paths.store, release, expected=int(intent.facts["token"]), who="restill", why=why, gate=str(intent.facts["gate"])
+    )
+    mirror(paths.root, pointer)
+    return {"promoted": True, "champion": pointer.champion}
+
+
+def build_bento(paths: Paths, intent: Intent) -> dict[str, Any]:
+    return {"bento": bento(Paths(tree_of(paths, intent)))[0] if intent.facts["passed"] else None}
+
+
+def push(paths: Paths, intent: Intent) -> dict[str, Any]:
+    return {"push": push_data(tree_of(paths, intent))}
+
+
+def commit(paths: Paths, intent: Intent) -> dict[str, Any]:
+    """The lock and the pointers of this data, on a branch of its own: a reviewer merges it, or lets it lie."""
+    what = f"release {intent.facts['release']}, {'promoted' if intent.facts['promoted'] else 'refused by the gate'}"
+    return {"commit": commit_snapshot(tree_of(paths, intent), f"Restill {name_of(intent)}: {what}")}
+
+
+def notify(paths: Paths, intent: Intent) -> dict[str, Any]:
+    """Tell whoever wants to know. A receiver that is down costs a warning, never a release."""
+    settings = read_settings(Restill, "restill", read_params(paths.root))
+    message = summary(intent)
+    told = []
+    try:
+        if url := os.environ.get(WEBHOOK_VARIABLE):
+            _post(url, {"intent": intent.id, "text": message, "facts": intent.facts})
+            told.append("webhook")
+        if settings.notify_block:
+            block: Any = Block.load(settings.notify_block)
+            block.notify(message)
+            told.append(settings.notify_block)
+    except Exception as error:  # whatever a receiver raises; the name of its kind tells no secret
+        get_run_logger().warning("notification failed: %s", type(error).__name__)
+    get_run_logger().info("%s", message)
+    return {"notified": told}
+
+
+def _post(url: str, body: dict[str, Any]) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise StageError(f"{WEBHOOK_VARIABLE} is not an http address")
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+        return
+
+
+def summary(intent: Intent) -> str:
+    """How an intent ended, in one line."""
+    facts = intent.facts
+    if facts.get("promoted"):
+        return f"{name_of(intent)}: release {facts['release']} was promoted (bento {facts.get('bento')})"
+    if "release" in facts:
+        return f"{name_of(intent)}: release {facts['release']} was refused: {'; '.join(facts['failed'])}"
+    return f"{name_of(intent)}: {facts.get('error', 'nothing was made')}"
+
+
+STEPS: dict[str, Callable[[Paths, Intent], dict[str, Any]]] = {
+    "snapshot": snapshot,
+    "build": build,
+    "gate": gate_release,
+    "promote": promote_release,
+    "bento": build_bento,
+    "push": push,
+    "commit": commit,
+    "notify": notify,
+}
+RETRIED = {"push": 3, "promote": 1}
+"""Steps that touch something which may be away for a moment, and how often they are tried again."""
+
+
+def remaining(intent: Intent, folder: Path) -> list[str]:
+    """The steps that are still to do. Where the worktree is gone, everything that needs it is done again."""
+    names = list(STEPS)
+    done = names.index(intent.step) + 1 if intent.step in STEPS else 0
+    return names if 0 < done < names.index("notify") and not folder.exists() else names[done:]
+
+
+def act(paths: Paths, state: State, intent: Intent) -> Intent:
+    """Take every step that is left. Raises StageError where one fails."""
+    for name in remaining(intent, tree_of(paths, intent)):
+        step: Task[..., dict[str, Any]] = Task(
+            STEPS[name], name=name, retries=RETRIED.get(name, 0), retry_delay_seconds=5, cache_policy=NO_CACHE
+        )
+        # The stages of build are tasks themselves, and a task inside of a task would hide them.
+        facts = STEPS[name](paths, intent) if name == "build" else step(paths, intent)
+        intent = state.advance(intent.id, name, **facts)
+    return intent
+
+
+@flow(name="restill")
+def restill(root: Path | None = None) -> RunState[Any]:
+    """Act on the oldest open intent: snapshot, graph, gate, promotion, Bento, push, branch, notification."""
+    paths = Paths((root or Path.cwd()).resolve())
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/mlflow.db")
+    settings = read_settings(Restill, "restill", read_params(paths.root))
+    with alone(paths, "restill") as free:
+        if not free:
+            return Completed(name="Skipped", message="another restill is at work; the intent waits")
+        state = State(paths.monitor / "state.db")
+        intent = state.open_intent("restill")
+        if intent is None:
+            return Completed(name="Idle", message="no intent is open")
+        try:
+            intent = act(paths, state, intent)
+        except Exception as error:  # written down with the intent, and the run fails with it
+            return _failed(paths, state, state.intent(intent.id), settings, error)
+        state.end(intent.id, "promoted" if intent.facts["promoted"] else "rejected")
+        close_worktree(paths.root, paths.home, name_of(intent))
+        return Completed(message=summary(intent))
+
+
+def _failed(paths: Paths, state: State, intent: Intent, settings: Restill, error: Exception) -> RunState[Any]:
+    """Count the failure; after the last attempt the intent is closed, and the cooldown keeps the next one away."""
+    if isinstance(error, NotReady):
+        return Failed(message=f"{name_of(intent)} waits: {error}")
+    count = int(intent.facts.get("failures", 0)) + 1
+    message = f"{type(error).__name__}: {error}" if not isinstance(error, StageError) else str(error)
+    # Somebody promoted another release meanwhile: the comparison is with that one now, so the gate is asked again.
+    step = "build" if isinstance(error, Fenced) else intent.step
+    intent = state.advance(intent.id, step, failures=count, error=message[-2000:])
+    if count >= settings.attempts:
+        notify(paths, intent)
+        state.end(intent.id, "failed")
+        close_worktree(paths.root, paths.home, name_of(intent))
+    return Failed(message=f"{name_of(intent)}, failure {count} of {settings.attempts}: {message}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.restill", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--why", help="write an intent by hand first, with this reason")
+    given = parser.parse_args()
+    paths = Paths(Path.cwd())
+    try:
+        if given.why:
+            State(paths.monitor / "state.db").ask(given.why, datetime.now(UTC))
+        read_settings(Restill, "restill", read_params(paths.root))
+    except StageError as error:
+        sys.exit(f"restill: {error}")
+    state = restill(paths.root, return_state=True)
+    if not state.is_completed():
+        sys.exit(f"restill: {state.message}")
+    print(state.message)
+
+
+if __name__ == "__main__":
+    main()

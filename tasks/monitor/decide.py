@@ -1,0 +1,102 @@
+"""What to do about a window: signals and history in, an action and its reasons out. A pure function.
+
+    none          nothing, or nothing yet: a first alarm waits for a second one
+    investigate   a person should look; said once an episode
+    restill       the world has moved: train again on what is labelled by now
+    rollback      the release of late is worse than the one before it
+    block         this window's data are not to be trusted; nothing is learned from them
+
+The false alarms of all tests of a window together are bounded: each signal at each scale gets a part of ``false_alarm``
+by its weight (Bonferroni). A test below its part is a *first alarm*; it is *confirmed* by the same signal in the same
+direction, at the looser ``confirm``, on the windows since, which share no message with it. Time is counted in windows,
+so a replay decides alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from tasks.monitor.evidence import broken_limits, confirmed_drift, first_alarms, kin, lasting_limits, worse_than_before
+from tasks.monitor.policy import Action, Attempt, Decide, Decision, History, Seen
+from tasks.monitor.signals import Signal
+
+__all__ = ["Attempt", "Decide", "Decision", "History", "Seen", "decide", "decision_id"]
+
+
+def decision_id(window: str) -> str:
+    return hashlib.sha256(f"decision {window}".encode()).hexdigest()[:16]
+
+
+def decide(window: Seen, history: History, policy: Decide) -> Decision:
+    """The action for ``window``. A window that was decided before gets that decision again."""
+    identity = decision_id(window.id)
+    for past in history.past:
+        if past.decision is not None and past.decision.id == identity:
+            return past.decision
+    line = [*kin(window, history.past, policy), window]
+    alarms = first_alarms(window, policy)
+    broken = broken_limits(window)
+    confirmed = confirmed_drift(line, policy) | lasting_limits(line, policy)
+    action, reasons = _act(window, line, confirmed, broken, history, policy)
+    known = _told(history.past, window.release, policy)
+    news = action in ("restill", "rollback") or bool((broken if action == "block" else confirmed) - known)
+    if action == "investigate" and not news:
+        action, reasons = "none", ("goes on, and was told: " + ", ".join(sorted(confirmed)),)
+    if action == "none" and not reasons:
+        reasons = tuple(f"first alarm of {key}: waits for a later window to confirm it" for key in sorted(alarms))
+    told = tuple(sorted(alarms)), tuple(sorted(confirmed)), tuple(sorted(broken))
+    return Decision(identity, action, reasons, *told, news)
+
+
+def _act(
+    window: Seen, line: Sequence[Seen], confirmed: frozenset[str], broken: frozenset[str], history: History, policy: Decide
+) -> tuple[Action, tuple[str, ...]]:
+    """The gravest action that is due; what follows is not asked."""
+    distrust = tuple(_over(signal) for signal in window.signals if signal.kind == "trust" and signal.name in broken)
+    if distrust:
+        return "block", distrust
+    worse = worse_than_before(line, history, policy)
+    if worse and history.previous is not None:
+        return "rollback", (*worse, f"back to release {history.previous}")
+    failing = tuple(_over(s) for s in window.signals if s.name == "errors" and s.name in broken)
+    if failing:
+        return "block", failing
+    moved = tuple(key for key in sorted(confirmed) if key in {s.trend for s in window.signals if s.p is not None})
+    if not moved:
+        return (
+            ("investigate", tuple(f"{key}: over its limit again" for key in sorted(confirmed))) if confirmed else ("none", ())
+        )
+    reasons = tuple(f"{key}: confirmed on a later window" for key in moved)
+    against = hindrances(window.number, history, policy)
+    return ("investigate", (*reasons, *against)) if against else ("restill", reasons)
+
+
+def _over(signal: Signal) -> str:
+    return f"{signal.name} {signal.value:.4g} is over its limit {signal.reference:.4g}"
+
+
+def _told(past: Sequence[Seen], release: str, policy: Decide) -> frozenset[str]:
+    """What people know already: what was confirmed, or blocked for, in the last windows of this release."""
+    keys: set[str] = set()
+    for other in [other for other in past if other.release == release][-policy.confirm_within :]:
+        if other.decision is not None:
+            keys |= {*other.decision.confirmed, *(other.decision.broken if other.decision.action == "block" else ())}
+    return frozenset(keys)
+
+
+def hindrances(number: int, history: History, policy: Decide) -> tuple[str, ...]:
+    """Why no restill may start in window ``number``; empty where one may."""
+    restills = [attempt for attempt in history.attempts if attempt.kind == "restill"]
+    found = []
+    quiet = [(a.started if a.finished is None else a.finished) + policy.cooldown for a in restills]
+    if quiet and max(quiet) >= number:
+        found.append(f"cooldown until window {max(quiet)}")
+    if history.labelled < policy.floor:
+        found.append(f"{history.labelled} labelled rows since the last snapshot; the floor is {policy.floor}")
+    recent = [a for a in restills if a.started > number - policy.budget.windows]
+    if len(recent) >= policy.budget.restills:
+        found.append(f"{len(recent)} restills in the last {policy.budget.windows} windows: the budget is spent")
+    if any(a.kind == "rollback" and a.outcome is None for a in history.attempts):
+        found.append("a rollback is not finished")
+    return tuple(found)

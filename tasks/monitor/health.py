@@ -1,0 +1,167 @@
+"""Is the service well, and are the window's data to be trusted? Figures with fixed limits, named in ``params.yaml``.
+
+``health`` signals (latency, errors, memory) say that a person should look; ``trust`` signals (journal loss, a burst of
+one client, floods of copies, empty or truncated input) say that nothing should be learned from this window.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from tasks.monitor.reference import Reference
+from tasks.monitor.sample import Floats, Sample
+from tasks.monitor.signals import Signal
+from tasks.monitor.statistics import wilson
+from tasks.stage import Settings
+
+
+class Limits(Settings):
+    latency_p50_ms: float = Field(gt=0)
+    latency_p99_ms: float = Field(gt=0)
+    errors: float = Field(ge=0, le=1)
+    """Share of requests that failed by our fault (5xx)."""
+    memory_growth: float = Field(gt=0)
+    """Growth of a worker's resident memory over the windows that are merged, as a share of where it began."""
+    journal_loss: float = Field(ge=0, le=1)
+    """Share of records that were lost."""
+    client_rise: float = Field(gt=0, le=1)
+    """How much the share of the busiest client may rise over what the busiest had in earlier windows."""
+    copies: float = Field(gt=0, le=1)
+    """Share of messages whose text came before in the window."""
+    near_copies: float = Field(gt=0, le=1)
+    """Share of messages that are nearly another message of the window."""
+    near_distance: float = Field(gt=0)
+    """So close are near copies, root mean square of normal scores of features and descriptors."""
+    empty: float = Field(ge=0, le=1)
+    """Share of requests without a text."""
+    truncated: float = Field(ge=0, le=1)
+    """Share of texts that were cut at the limit of characters."""
+    minimum: int = Field(ge=1)
+    """Requests below which no limit on a share is broken."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a window says of the service and of who asked, not of the messages."""
+
+    millis: Floats
+    """Time of each answer, milliseconds."""
+    clients: tuple[int, ...]
+    """Messages of each client, most first; no name."""
+    copies: int
+    """Messages whose text came before in the window."""
+    truncated: int
+    requests: int
+    """Of the status records; at least the answers."""
+    errors: int
+    empty: int
+    records: int
+    lost: int
+    memory: Mapping[int, tuple[float, float]]
+    """Process -> its resident bytes at the first and the last status."""
+
+
+def of_records(records: Sequence[Mapping[str, Any]], lost: int) -> Traffic:
+    """The traffic of a window's records; ``lost``: numbers without a record in its ranges."""
+    answers = [record for record in records if record["kind"] == "answer"]
+    statuses = [record for record in records if record["kind"] == "status"]
+    memory: dict[int, tuple[float, float]] = {}
+    for status in statuses:
+        size = float(status["rss_bytes"])
+        memory[status["pid"]] = (memory.get(status["pid"], (size, size))[0], size)
+    clients = Counter(answer["client"] for answer in answers)
+    hashes = Counter(answer["hash"] for answer in answers)
+    return Traffic(
+        millis=np.array([answer["micros"] for answer in answers], dtype=float) / 1000,
+        clients=tuple(count for _, count in clients.most_common()),
+        copies=len(answers) - len(hashes),
+        truncated=sum(bool(answer["truncated"]) for answer in answers),
+        requests=max(len(answers), sum(status["requests"] for status in statuses)),
+        errors=sum(status["errors"] for status in statuses),
+        empty=sum(status["empty"] for status in statuses),
+        records=len(records),
+        lost=lost + sum(status["lost"] for status in statuses),
+        memory=memory,
+    )
+
+
+def health_signals(
+    reference: Reference, window: Traffic, sample: Sample, earlier: Sequence[Traffic], limits: Limits
+) -> list[Signal]:
+    """``earlier``: the windows before, oldest first, of any release: clients and memory know of none."""
+    answers, least = len(window.millis), limits.minimum
+    near = near_copies(reference, sample, limits.near_distance)
+    found = [
+        _quantile("latency_p50", window.millis, 0.5, limits.latency_p50_ms),
+        _quantile("latency_p99", window.millis, 0.99, limits.latency_p99_ms),
+        _rate("errors", "health", window.errors, window.requests, limits.errors, least),
+        _memory([*earlier, window], limits.memory_growth),
+        _rate("journal_loss", "trust", window.lost, window.lost + window.records, limits.journal_loss, 1),
+        _burst(window, earlier, limits),
+        _rate("copies", "trust", window.copies, answers, limits.copies, least),
+        _rate("near_copies", "trust", near, answers, limits.near_copies, least),
+        _rate("empty", "trust", window.empty, window.empty + answers, limits.empty, least),
+        _rate("truncated", "trust", window.truncated, answers, limits.truncated, least),
+    ]
+    return [signal for signal in found if signal is not None]
+
+
+def _rate(name: str, kind: Any, hits: int, n: int, limit: float, minimum: int) -> Signal | None:
+    if n < minimum:
+        return None
+    low, high = wilson(hits, n)
+    return Signal(name, kind, hits / n, low, high, limit, None, "up", n)
+
+
+def _quantile(name: str, millis: Floats, share: float, limit: float) -> Signal | None:
+    """A quantile and its interval by order statistics: the ranks that a binomial count lies between."""
+    n = len(millis)
+    if not n:
+        return None
+    ordered = np.sort(millis)
+    half = 1.96 * np.sqrt(n * share * (1 - share))
+    low, high = (ordered[int(np.clip(n * share + side * half, 0, n - 1))] for side in (-1, 1))
+    return Signal(name, "health", float(np.quantile(ordered, share)), float(low), float(high), limit, None, "up", n)
+
+
+def _memory(windows: Sequence[Traffic], limit: float) -> Signal | None:
+    """Growth of the process that grew most, of those that still live in the last window."""
+    first: dict[int, float] = {}
+    for window in windows:
+        for process, (begin, _) in window.memory.items():
+            first.setdefault(process, begin)
+    growth = [end / first[process] - 1 for process, (_, end) in windows[-1].memory.items() if first[process] > 0]
+    if not growth:
+        return None
+    return Signal("memory_growth", "health", max(growth), None, None, limit, None, "up", len(growth), len(windows))
+
+
+def _burst(window: Traffic, earlier: Sequence[Traffic], limits: Limits) -> Signal | None:
+    """Rise of the busiest client's share. By rank, not by name: a client that changes its name is no burst."""
+    shares = [other.clients[0] / sum(other.clients) for other in earlier if sum(other.clients) >= limits.minimum]
+    n = sum(window.clients)
+    if n < limits.minimum or not shares:
+        return None
+    low, high = wilson(window.clients[0], n)
+    usual = float(np.median(shares))
+    return Signal(
+        "client_burst", "trust", window.clients[0] / n - usual, low - usual, high - usual, limits.client_rise, None, "up", n
+    )
+
+
+def near_copies(reference: Reference, sample: Sample, distance: float) -> int:
+    """Messages of the window that have another within ``distance``."""
+    if len(sample) < 2:
+        return 0
+    scores = reference.scores(np.hstack([sample.features, sample.descriptors]))
+    squares = (scores**2).sum(axis=1)
+    gaps: npt.NDArray[np.float64] = squares[:, None] + squares[None] - 2 * scores @ scores.T
+    np.fill_diagonal(gaps, np.inf)
+    return int((gaps.min(axis=1) < distance**2 * scores.shape[1]).sum())

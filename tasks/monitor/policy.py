@@ -1,0 +1,109 @@
+"""What ``decide`` is told and what it says: the policy, the windows and attempts so far, the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.monitor.signals import Signal
+from tasks.stage import Settings
+
+Action = Literal["none", "investigate", "restill", "rollback", "block"]
+
+
+class Budget(Settings):
+    restills: int = Field(ge=1)
+    windows: int = Field(ge=1)
+    """At most so many restills in so many windows."""
+
+
+class Rollback(Settings):
+    within: int = Field(ge=1)
+    """Windows after a promotion in which it may be undone."""
+    before: int = Field(ge=1)
+    """Windows of the release before it that it is compared with."""
+    labels: int = Field(ge=1)
+    """Confirmed labels that each side needs."""
+    level: float = Field(gt=0, lt=1)
+    """Chance of a false rollback a promotion, over all windows within."""
+
+
+class Decide(Settings):
+    false_alarm: float = Field(gt=0, lt=1)
+    """Chance that a calm window raises a first alarm, over all its signals and scales together."""
+    weights: dict[str, float]
+    """Signal -> its part of the budget, in parts of a signal that is not named here."""
+    confirm: float = Field(gt=0, lt=1)
+    """p of a single test that confirms a first alarm."""
+    confirm_within: int = Field(ge=1)
+    """Windows after a first alarm in which it may be confirmed."""
+    minimum: int = Field(ge=1)
+    """Messages below which a drift signal is not heard."""
+    minimum_labels: int = Field(ge=1)
+    """The same for signals of realised quality."""
+    cooldown: int = Field(ge=0)
+    """Windows without a restill after one has started, and again after it has ended, however it ended."""
+    floor: int = Field(ge=0)
+    """Labelled rows since the last snapshot that a restill needs."""
+    budget: Budget
+    rollback: Rollback
+
+    def weight(self, signal: str) -> float:
+        return self.weights.get(signal, 1.0)
+
+    @property
+    def memory(self) -> int:
+        """How many past windows a decision looks at."""
+        return 16 + max(2 * self.confirm_within, self.rollback.within + self.rollback.before)
+
+
+@dataclass(frozen=True)
+class Decision:
+    id: str
+    """A hash of the window's id: a window asked about twice is one decision."""
+    action: Action
+    reasons: tuple[str, ...]
+    alarms: tuple[str, ...]
+    """Keys of the signals that raise a first alarm here."""
+    confirmed: tuple[str, ...]
+    """Keys of the signals that are confirmed, or are over a fixed limit for the second time."""
+    broken: tuple[str, ...]
+    """Names of the limits that this window is over."""
+    news: bool
+    """Whether people should be told: false while an episode of which they know goes on."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A window and its signals. ``decision`` is None for the one to decide about."""
+
+    number: int
+    id: str
+    release: str
+    rows: int
+    signals: tuple[Signal, ...]
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An intent as the policy sees it: windows in place of times."""
+
+    kind: str
+    started: int
+    finished: int | None
+    """Number of the newest window when it ended; None while it is open."""
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class History:
+    past: tuple[Seen, ...]
+    """Earlier windows, oldest first; at least ``Decide.memory`` of them where there are as many."""
+    attempts: tuple[Attempt, ...]
+    labelled: int
+    """Labelled rows since the last snapshot."""
+    previous: str | None
+    """The release that a rollback would bring back; None where there is none, or the champion came by a rollback."""

@@ -1,0 +1,66 @@
+"""Effect record: a judged window as a run of the MLflow experiment ``restill-monitor``, one run a window.
+
+A signal is a metric of the same name in every run, so MLflow draws its course over the windows. Done twice, it is one run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+
+from tasks.monitor.decide import Decision, Seen
+from tasks.tracking import connect
+
+EXPERIMENT = "restill-monitor"
+WINDOW = "restill.window"
+
+
+def experiment(root: Path) -> str:
+    """The id of the monitor's experiment, which is made where it is not there."""
+    connect(root)
+    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts/monitor").as_uri()))
+
+
+def recorded(root: Path) -> set[str]:
+    """The ids of the windows that have a finished run."""
+    found = mlflow.MlflowClient().search_runs([experiment(root)], "attributes.status = 'FINISHED'", max_results=5000)
+    return {run.data.tags[WINDOW] for run in found}
+
+
+def record(root: Path, seen: Seen, told: str) -> None:
+    """Log a judged window's signals and decision, and ``told`` as its description."""
+    client, place = mlflow.MlflowClient(), experiment(root)
+    found = client.search_runs([place], f"tags.`{WINDOW}` = '{seen.id}'", max_results=1)
+    action = seen.decision.action if seen.decision else "none"
+    tags = {WINDOW: seen.id, "release": seen.release, "action": action, "mlflow.note.content": told}
+    run = found[0] if found else client.create_run(place, run_name=f"window-{seen.number}", tags=tags)
+    figures = {_metric(signal.key, signal.windows): signal.value for signal in seen.signals if signal.value is not None}
+    mlflow.log_metrics(figures, step=seen.number, run_id=run.info.run_id)
+    client.set_terminated(run.info.run_id)
+
+
+def _metric(key: str, windows: int) -> str:
+    """A name as MLflow allows it, with the number of windows that were merged."""
+    name = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in key)
+    return f"{name}/{windows} windows" if windows > 1 else name
+
+
+def note(seen: Seen, decision: Decision, page: Path | None) -> str:
+    """What a reviewer should know of a window, as Markdown: the decision, its reasons, every signal."""
+    lines = [f"Window {seen.number}: **{decision.action}** ({seen.rows} answers of release {seen.release})", ""]
+    lines += [f"- {reason}" for reason in decision.reasons]
+    lines += ["", "| signal | windows | value | interval | reference | p |", "| --- | ---: | ---: | --- | ---: | ---: |"]
+    for signal in seen.signals:
+        if signal.value is None:
+            continue
+        between = "" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}"
+        reference = "" if signal.reference is None else f"{signal.reference:.4g}"
+        surprise = "" if signal.p is None else f"{signal.p:.2g}"
+        lines.append(f"| {signal.key} | {signal.windows} | {signal.value:.4g} | {between} | {reference} | {surprise} |")
+    if page is not None:
+        lines += ["", f"[Evidently's report]({page.resolve().as_uri()})"]
+    return "\n".join(lines)

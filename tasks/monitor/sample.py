@@ -1,0 +1,80 @@
+"""Messages as the monitor knows them: numbers in arrays. From journal records, from a release's reference, or merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``n`` messages that one release answered."""
+
+    descriptors: Floats
+    """``[n, names]``, columns as in ``service.descriptors.NAMES``."""
+    probabilities: Floats
+    """``[n, labels]``, calibrated."""
+    features: Floats
+    """``[n, d]``; d is 0 where the model gives none."""
+    answered: Integers
+    """``[n]``, index of the label that was answered."""
+
+    def __len__(self) -> int:
+        return len(self.answered)
+
+    def take(self, rows: npt.NDArray[Any]) -> Sample:
+        return Sample(self.descriptors[rows], self.probabilities[rows], self.features[rows], self.answered[rows])
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Confirmed labels, and what had been answered."""
+
+    labels: Integers
+    """``[n]``; -1 for a label that the release does not know."""
+    answered: Integers
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def merge(samples: Sequence[Sample]) -> Sample:
+    return Sample(
+        np.concatenate([sample.descriptors for sample in samples]),
+        np.concatenate([sample.probabilities for sample in samples]),
+        np.concatenate([sample.features for sample in samples]),
+        np.concatenate([sample.answered for sample in samples]),
+    )
+
+
+def merge_labelled(parts: Sequence[Labelled]) -> Labelled:
+    return Labelled(np.concatenate([p.labels for p in parts]), np.concatenate([p.answered for p in parts]))
+
+
+def of_answers(records: Sequence[Mapping[str, Any]], names: Sequence[str], labels: Sequence[str]) -> Sample:
+    """The answer records of one release, in the order given; others among ``records`` are passed over."""
+    answers = [record for record in records if record["kind"] == "answer"]
+    count = len(answers)
+    return Sample(
+        np.array([[a["descriptors"][name] for name in names] for a in answers], dtype=float).reshape(count, len(names)),
+        np.array([a["probabilities"] for a in answers], dtype=float).reshape(count, len(labels)),
+        np.array([a["features"] for a in answers], dtype=float).reshape(count, -1 if count else 0),
+        np.array([labels.index(a["label"]) for a in answers], dtype=np.int64),
+    )
+
+
+def of_feedback(records: Sequence[Mapping[str, Any]], release: str, labels: Sequence[str]) -> Labelled:
+    """Labels of messages that ``release`` had answered; imported rows, which nobody had answered, say nothing of it."""
+    index = {label: number for number, label in enumerate(labels)}
+    own = [r for r in records if r["answered"] is not None and r["answered"]["release"] == release]
+    return Labelled(
+        np.array([index.get(r["label"], -1) for r in own], dtype=np.int64),
+        np.array([index.get(r["answered"]["label"], -1) for r in own], dtype=np.int64),
+    )

@@ -1,0 +1,226 @@
+"""What a window says, figure by figure, each with its uncertainty. Arrays in, signals out; no file, no clock.
+
+The reference is itself a sample (messages held out of training), so every p is of two samples: shares by the
+hypergeometric law (Fisher's exact test), distributions by rank sums with their ties, centres by Hotelling's T-squared.
+Each is two-sided or names its one side, and counts the columns it chose among (Bonferroni).
+
+A signal looks at the newest windows merged at several *scales*: few windows see a large change soon, many see a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from tasks.monitor.reference import Reference, doubt
+from tasks.monitor.sample import Floats, Sample, merge
+from tasks.monitor.statistics import hotelling, rank_test, two_sided, wilson
+from tasks.stage import Settings
+
+Kind = Literal["drift", "quality", "figure", "trust", "health"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One measured figure of the newest ``windows`` windows together."""
+
+    name: str
+    kind: Kind
+    """drift and quality are tested (p); trust and health have a fixed limit; a figure is only shown."""
+    value: float | None
+    """None where there is nothing to measure it on."""
+    low: float | None
+    high: float | None
+    """95 % interval of ``value``."""
+    reference: float | None
+    """The same figure of the reference; of trust and health the limit."""
+    p: float | None
+    """Chance of such a difference, or a larger one, where nothing has changed; None for what is not tested."""
+    direction: str
+    """What has moved, and which way: two alarms confirm each other only in the same direction."""
+    n: int
+    """Messages (labels, requests) it was measured on."""
+    windows: int = 1
+
+    @property
+    def key(self) -> str:
+        """What it is called among the signals of its window."""
+        return f"{self.name}@{self.windows}"
+
+    @property
+    def trend(self) -> str:
+        """What two alarms must have in common to confirm each other."""
+        return f"{self.name} {self.direction}".strip()
+
+
+class Signals(Settings):
+    scales: tuple[int, ...]
+    """Windows that are merged, 1 among them."""
+    uncertain: float = Field(gt=0, lt=1)
+    """An answer counts as uncertain where its likeliest label leaves the others more than this."""
+
+
+def drift_signals(reference: Reference, windows: Sequence[Sample], settings: Signals) -> list[Signal]:
+    """Label mix, uncertain share, estimated quality, descriptors and features, at each scale there are windows for.
+
+    ``windows``: of one release, oldest first; the last is the one to judge.
+    """
+    found: list[Signal] = []
+    for scale in settings.scales:
+        if scale <= len(windows) and len(windows[-1]):
+            sample = merge(windows[-scale:])
+            found += _drift_at(reference, sample, scale, settings.uncertain)
+    return found
+
+
+def _drift_at(reference: Reference, sample: Sample, scale: int, uncertain: float) -> Iterator[Signal]:
+    yield label_mix(reference, sample, scale)
+    yield uncertain_share(reference, sample, scale, uncertain)
+    yield estimated_accuracy(reference, sample, scale)
+    if reference.positive is not None:
+        yield estimated_f1(reference, sample, scale)
+    yield unseen_vocabulary(reference, sample, scale)
+    yield descriptor_drift(reference, sample, scale)
+    scores = reference.scores(np.hstack([sample.features, sample.descriptors]))
+    if reference.width:
+        yield feature_drift(reference, scores, scale)
+    yield joint_drift(reference, scores, scale)
+
+
+def label_mix(reference: Reference, sample: Sample, scale: int) -> Signal:
+    """The share of the label that has moved most (with two labels: of the positive, or second, one)."""
+    count = sample.probabilities.shape[1]
+    focus = reference.positive if reference.positive is not None else 1
+    labels = [focus] if count == 2 else list(range(count))
+    best: tuple[float, int, str] | None = None
+    for label in labels:
+        p, side = two_sided(sample.answered == label, reference.sample.answered == label)
+        if best is None or p < best[0]:
+            best = (p, label, side)
+    assert best is not None
+    p, label, side = best
+    return _share(
+        "label_mix",
+        sample.answered == label,
+        reference.sample.answered == label,
+        min(1.0, p * len(labels)),
+        f"{label} {side}",
+        scale,
+    )
+
+
+def uncertain_share(reference: Reference, sample: Sample, scale: int, limit: float) -> Signal:
+    """The share of answers that leave more than ``limit`` to other labels."""
+    here = doubt(sample.probabilities) > limit
+    there = reference.doubt[:, 0] > limit
+    p, side = two_sided(here, there)
+    return _share("uncertain_share", here, there, p, side, scale)
+
+
+def _share(
+    name: str,
+    here: npt.NDArray[np.bool_],
+    there: npt.NDArray[np.bool_],
+    p: float,
+    direction: str,
+    scale: int,
+    kind: Kind = "drift",
+) -> Signal:
+    low, high = wilson(float(here.sum()), len(here))
+    return Signal(name, "drift", float(here.mean()), low, high, float(there.mean()), p, direction, len(here), scale)
+
+
+def estimated_accuracy(reference: Reference, sample: Sample, scale: int) -> Signal:
+    """Accuracy without labels: the mean calibrated probability of what was answered (NannyML's CBPE).
+
+    The mean is of values heaped at 1, so the test is of their ranks.
+    """
+    here, there = _own(sample)[:, None], _own(reference.sample)[:, None]
+    p, side, _ = rank_test(np.sort(there, axis=0), here)
+    value = float(here.mean())
+    # Two uncertainties: which messages came, and which of the answers are right.
+    half = 1.96 * float(np.sqrt((here.var() + (here * (1 - here)).mean()) / len(here)))
+    return Signal(
+        "estimated_accuracy", "drift", value, max(0.0, value - half), min(1.0, value + half), float(there.mean()),
+        float(p[0]), "up" if side[0] > 0 else "down", len(here), scale,
+    )  # fmt: skip
+
+
+def _own(sample: Sample) -> Floats:
+    """Probability of each answered label."""
+    own: Floats = sample.probabilities[np.arange(len(sample)), sample.answered]
+    return own
+
+
+def estimated_f1(reference: Reference, sample: Sample, scale: int) -> Signal:
+    """F1 of the positive label without labels: expected hits and misses in place of counted ones (CBPE)."""
+    assert reference.positive is not None
+    value, half = _expected_f1(sample, reference.positive)
+    base, _ = _expected_f1(reference.sample, reference.positive)
+    return Signal(
+        "estimated_f1", "figure", value, max(0.0, value - half), min(1.0, value + half), base, None, "", len(sample), scale
+    )
+
+
+def _expected_f1(sample: Sample, positive: int) -> tuple[float, float]:
+    """F1 = 2 TP / (answered + true), each expected; half of its interval by the delta method."""
+    answered = (sample.answered == positive).astype(float)
+    chance = sample.probabilities[:, positive]
+    hits, total = answered * chance, answered + chance
+    if not total.sum():
+        return 1.0, 0.0
+    value = 2 * hits.sum() / total.sum()
+    # Variance of 2 TP - F1 (answered + true), message by message: of which came, and of the unknown label of each.
+    spread = (2 * hits - value * total).var() + (chance * (1 - chance) * (2 * answered - value) ** 2).mean()
+    return float(value), float(1.96 * np.sqrt(spread * len(sample)) / total.sum())
+
+
+def unseen_vocabulary(reference: Reference, sample: Sample, scale: int) -> Signal:
+    """The mean share of words that the model's vocabulary does not hold; tested by ranks."""
+    column = reference.names.index("unknown_word_share")
+    here = sample.descriptors[:, [column]]
+    p, z, _ = rank_test(reference.descriptors[:, [column]], here)
+    value, half = float(here.mean()), 1.96 * float(here.std() / np.sqrt(len(here)))
+    return Signal(
+        "unseen_vocabulary", "drift", value, max(0.0, value - half), min(1.0, value + half),
+        float(reference.descriptors[:, column].mean()), float(p[0]), "up" if z[0] > 0 else "down", len(here), scale,
+    )  # fmt: skip
+
+
+def descriptor_drift(reference: Reference, sample: Sample, scale: int) -> Signal:
+    """The descriptor that has moved most: the chance that a message exceeds one of the reference; 0.5 where nothing moved."""
+    columns = [number for number, name in enumerate(reference.names) if name != "unknown_word_share"]
+    p, z, exceeds = rank_test(reference.descriptors[:, columns], sample.descriptors[:, columns])
+    worst = int(np.argmin(p))
+    value = float(exceeds[worst])
+    half = 1.96 * abs(value - 0.5) / abs(float(z[worst])) if z[worst] else 0.0
+    direction = f"{reference.names[columns[worst]]} {'up' if z[worst] > 0 else 'down'}"
+    return Signal(
+        "descriptors", "drift", value, max(0.0, value - half), min(1.0, value + half), 0.5,
+        min(1.0, float(p[worst]) * len(columns)), direction, len(sample), scale,
+    )  # fmt: skip
+
+
+def feature_drift(reference: Reference, scores: Floats, scale: int) -> Signal:
+    """How far the centre of the pooled features has moved."""
+    width = reference.width
+    return _centre("features", reference.standing[:, :width], scores[:, :width], scale)
+
+
+def joint_drift(reference: Reference, scores: Floats, scale: int) -> Signal:
+    """How far the centre of features and descriptors together has moved: sees what is odd only in combination."""
+    return _centre("joint", reference.standing, scores, scale)
+
+
+def _centre(name: str, reference: Floats, scores: Floats, scale: int) -> Signal:
+    """Hotelling's T-squared of normal scores; ``value`` is Mahalanobis's distance of the two centres.
+
+    The covariance is the reference's alone: a window is small.
+    """
+    p, distance = hotelling(reference, scores)
+    return Signal(name, "drift", distance, None, None, 0.0, p, "away", len(scores), scale)

@@ -1,0 +1,72 @@
+"""How the monitor's state is stored: its tables, and its rows as objects."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.monitor.policy import Decision
+from tasks.monitor.signals import Signal
+from tasks.monitor.windows import Plan, Ranges
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS cursors (segment TEXT PRIMARY KEY, next INTEGER NOT NULL, done INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS windows (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, plan TEXT NOT NULL, release TEXT NOT NULL,
+    rows INTEGER NOT NULL, labels INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS decisions (
+    window INTEGER PRIMARY KEY REFERENCES windows (number), id TEXT NOT NULL UNIQUE, action TEXT NOT NULL,
+    decision TEXT NOT NULL, signals TEXT NOT NULL, intent INTEGER, decided TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS intents (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, created TEXT NOT NULL, decision TEXT NOT NULL UNIQUE,
+    window INTEGER NOT NULL, step TEXT NOT NULL, facts TEXT NOT NULL, labels INTEGER NOT NULL,
+    outcome TEXT, finished INTEGER);
+"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A cut window."""
+
+    number: int
+    """1, 2, 3.. in the order of cutting."""
+    id: str
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Intent:
+    """A decision that is to be acted on."""
+
+    id: int
+    kind: str
+    """restill or rollback."""
+    created: str
+    decision: str
+    window: int
+    step: str
+    """Where the acting has got to; "open" at first."""
+    facts: dict[str, Any]
+    """What the steps have found out."""
+    outcome: str | None
+    """How it ended; None while it is open."""
+
+
+def read_window(row: tuple[int, str, str]) -> Window:
+    stored = json.loads(row[2])
+    for name in ("journal", "feedback"):
+        ranges: Ranges = {segment: (start, stop) for segment, (start, stop) in stored[name].items()}
+        stored[name] = ranges
+    return Window(row[0], row[1], Plan(**stored))
+
+
+def read_signals(stored: str) -> tuple[Signal, ...]:
+    return tuple(Signal(**signal) for signal in json.loads(stored))
+
+
+def read_decision(stored: str) -> Decision:
+    fields: dict[str, Any] = json.loads(stored)
+    for name in ("reasons", "alarms", "confirmed", "broken"):
+        fields[name] = tuple(fields[name])
+    return Decision(**fields)

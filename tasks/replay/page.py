@@ -1,0 +1,91 @@
+"""The replay as a page that opens anywhere: frozen against restilled, and what the monitor saw; plots as inline SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "restill"
+
+PAGE = Path(__file__).with_name("replay.html.j2")
+COLOURS = {"frozen": "#8a8a8a", "restilled": "#c0392b"}
+SHOWN = {"f1": "F1", "false_positive_rate": "false-positive rate", "miss_rate": "share let through"}
+
+
+def replay_page(report: Mapping[str, Any]) -> str:
+    """The report of ``flows.replay`` as HTML."""
+    page = Environment(autoescape=True).from_string(PAGE.read_text())
+    plots = {"Week by week": draw_weeks(report)}
+    if report["windows"]:
+        plots["What the monitor saw"] = draw_signals(report["windows"])
+    return page.render(**report, plots=plots, shown=SHOWN, number=_number, between=_between)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _between(pair: Sequence[float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:+.3f} to {pair[1]:+.3f}"
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def draw_weeks(report: Mapping[str, Any]) -> str:
+    """Each figure of the two models over the weeks; a line where a release was promoted, bars for the messages."""
+    weeks = report["weeks"]
+    places = np.arange(len(weeks))
+    figure, axes = pyplot.subplots(len(SHOWN) + 1, 1, figsize=(9, 8.5), sharex=True, height_ratios=[3, 3, 3, 1.5])
+    for axis, (name, title) in zip(axes, SHOWN.items(), strict=False):
+        for model, colour in COLOURS.items():
+            values = [np.nan if week[model][name] is None else week[model][name] for week in weeks]
+            axis.plot(places, values, marker="o", markersize=3, linewidth=1.5, color=colour, label=model)
+        axis.set_ylabel(title)
+        axis.set_ylim(bottom=0)
+        _promotions(axis, report)
+    axes[0].legend(fontsize=8, loc="lower left")
+    negative = [week["messages"] - week["positive"] for week in weeks]
+    axes[-1].bar(places, negative, color="#d5d8dc", label="other")
+    axes[-1].bar(places, [week["positive"] for week in weeks], bottom=negative, color="#5d6d7e", label=report["positive"])
+    axes[-1].set_ylabel("messages")
+    axes[-1].legend(fontsize=8)
+    axes[-1].set_xticks(places, [week["week"] for week in weeks], rotation=60, ha="right", fontsize=7)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+    return _svg(figure)
+
+
+def _promotions(axis: Axes, report: Mapping[str, Any]) -> None:
+    for change in report["changes"]:
+        axis.axvline(change["place"], color="#27ae60", linestyle="--", linewidth=1)
+
+
+def draw_signals(windows: Sequence[Mapping[str, Any]]) -> str:
+    """How surprised each signal was in each window: minus the logarithm of its p-value, one row a signal."""
+    names = sorted({name for window in windows for name in window["surprise"]})
+    table = np.array([[window["surprise"].get(name, np.nan) for window in windows] for name in names], dtype=float)
+    figure, axis = pyplot.subplots(figsize=(9, 0.28 * len(names) + 1.6))
+    image = axis.imshow(np.clip(table, 0, 10), aspect="auto", cmap="magma_r", interpolation="nearest")
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.set_xlabel("window")
+    for place, window in enumerate(windows):
+        if window["action"] not in ("none",):
+            axis.text(place, -0.8, window["action"][0].upper(), ha="center", fontsize=7, color="#c0392b")
+    figure.colorbar(image, ax=axis, label="-log10 p")
+    return _svg(figure)

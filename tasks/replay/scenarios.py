@@ -1,0 +1,91 @@
+"""Changes injected into calm traffic: what must be seen, and what must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tasks.replay.campaigns import CAMPAIGNS, message
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Texts in the order in which they are sent; ``start`` is the place of the first changed one."""
+
+    name: str
+    texts: list[str]
+    start: int
+    must_be_seen: bool
+
+
+def calm(pool: pd.DataFrame, messages: int, window: int, chance: np.random.Generator) -> list[int]:
+    """Rows of ``pool``, drawn so that no window holds one twice."""
+    drawn: list[int] = []
+    while len(drawn) < messages:
+        drawn += chance.choice(len(pool), min(window, len(pool)), replace=False).tolist()
+    return drawn[:messages]
+
+
+def scenarios(
+    pool: pd.DataFrame, positive: str, messages: int, window: int, share: float, points: float, seed: int
+) -> list[Scenario]:
+    """Calm traffic, twice as fast a flood of it, a campaign, a shift of the prior; each after one calm window.
+
+    ``pool``: held-out messages (raw, label) of the world in which the release learned.
+    """
+    texts = list(pool.raw)
+    made: list[Scenario] = []
+    builders: dict[str, tuple[Callable[[np.random.Generator], list[str]], bool]] = {
+        "nothing changed": (lambda chance: _texts(texts, calm(pool, messages, window, chance)), False),
+        "the same mail in another order": (lambda chance: _texts(texts, _by_length(texts, messages, window, chance)), False),
+        f"{share:.0%} of an unseen campaign": (lambda chance: _campaign(texts, pool, messages, window, share, chance), True),
+        f"{points:.0%} more {positive}": (lambda chance: _prior(pool, positive, messages, window, points, chance), True),
+        f"{points:.0%} less {positive}": (lambda chance: _prior(pool, positive, messages, window, -points, chance), True),
+    }
+    for number, (name, (build, seen)) in enumerate(builders.items()):
+        made.append(Scenario(name, build(np.random.default_rng(seed + number)), window, seen))
+    return made
+
+
+def _texts(texts: Sequence[str], rows: Sequence[int]) -> list[str]:
+    return [texts[row] for row in rows]
+
+
+def _by_length(texts: Sequence[str], messages: int, window: int, chance: np.random.Generator) -> list[int]:
+    """Each window's messages sorted by length: the same mail, in bursts of one kind."""
+    drawn = calm(pd.DataFrame(index=range(len(texts))), messages, window, chance)
+    ordered = []
+    for start in range(0, messages, window):
+        ordered += sorted(drawn[start : start + window], key=lambda row: len(texts[row]))
+    return ordered
+
+
+def _campaign(
+    texts: Sequence[str], pool: pd.DataFrame, messages: int, window: int, share: float, chance: np.random.Generator
+) -> list[str]:
+    sent = _texts(texts, calm(pool, messages, window, chance))
+    return [
+        message(CAMPAIGNS[0], chance) if number >= window and chance.random() < share else text
+        for number, text in enumerate(sent)
+    ]
+
+
+def _prior(
+    pool: pd.DataFrame, positive: str, messages: int, window: int, points: float, chance: np.random.Generator
+) -> list[str]:
+    """From the second window on the positive label's share is so much higher (or lower)."""
+    hits = [number for number, label in enumerate(pool.label) if label == positive]
+    others = [number for number, label in enumerate(pool.label) if label != positive]
+    share = min(1.0, max(0.0, len(hits) / len(pool) + points))
+    drawn = calm(pool, window, window, chance)
+    while len(drawn) < messages:
+        wanted = sum(chance.random() < share for _ in range(window))
+        part = [
+            *chance.choice(hits, min(wanted, len(hits)), replace=False),
+            *chance.choice(others, min(window - wanted, len(others)), replace=False),
+        ]
+        drawn += chance.permutation(part).tolist()
+    return _texts(list(pool.raw), drawn[:messages])

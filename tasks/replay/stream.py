@@ -1,0 +1,68 @@
+"""The mail of later months as traffic: one request a message in the order of arrival, labels for some of them later."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.stage import StageError
+
+
+class Client:
+    """One kept connection to the service, with an API key."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """(status, JSON) of one request."""
+        self._connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
+        response = self._connection.getresponse()
+        content = response.read()
+        return response.status, json.loads(content) if content else None
+
+
+def chosen(identity: str, share: float, seed: int) -> bool:
+    """Whether a reviewer looks at this message: a stable draw, the same in every run of the same seed."""
+    digest = hashlib.sha256(f"{seed}:{identity}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+@dataclass
+class Reviewer:
+    """Labels a share of the messages, each ``delay`` messages after it was answered."""
+
+    client: Client
+    share: float
+    delay: int
+    seed: int
+    given: int = 0
+    _waiting: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
+
+    def see(self, number: int, identity: str, answer: str, label: str, text: str) -> None:
+        """Message ``number`` of the stream was answered under the journal id ``answer``."""
+        if chosen(identity, self.share, self.seed):
+            self._waiting.append((number + self.delay, {"id": answer, "label": label, "text": text}))
+
+    def work(self, number: int) -> None:
+        """Give the labels that are due when message ``number`` has been answered."""
+        while self._waiting and self._waiting[0][0] <= number:
+            _, body = self._waiting.popleft()
+            status, said = self.client.call("POST", "/feedback", body)
+            if status not in (200, 201, 202):
+                raise StageError(f"/feedback answered {status}: {said}")
+            self.given += 1
+
+
+def ask(client: Client, text: str) -> dict[str, Any]:
+    """The service's answer to one text. Raises StageError where it refuses it."""
+    status, said = client.call("POST", "/classify", {"text": text})
+    if status != 200:
+        raise StageError(f"/classify answered {status}: {said}")
+    return dict(said)

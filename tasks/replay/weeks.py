@@ -1,0 +1,73 @@
+"""Frozen against restilled in figures: week by week and in total, with intervals from a paired bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tasks.metrics import interval
+
+MODELS = ("frozen", "restilled")
+
+
+def confusion(hits: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """F1, false-positive rate and miss rate, one figure for each row of ``weights`` ``[resamples, n]``; NaN where undefined."""
+    true, false = weights @ (hits & answered), weights @ (~hits & answered)
+    missed, passed = weights @ (hits & ~answered), weights @ (~hits & ~answered)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "f1": 2 * true / (2 * true + false + missed),
+            "false_positive_rate": false / (false + passed),
+            "miss_rate": missed / (true + missed),
+        }
+
+
+def _figures(rows: pd.DataFrame, positive: str) -> dict[str, Any]:
+    hits = (rows.label == positive).to_numpy()
+    entry: dict[str, Any] = {"messages": len(rows), "positive": int(hits.sum())}
+    for model in MODELS:
+        answered = (rows[model] == positive).to_numpy()
+        points = confusion(hits, answered, np.ones((1, len(rows))))
+        entry[model] = {name: _rounded(values[0]) for name, values in points.items()} | {
+            "false_positives": int((~hits & answered).sum()),
+            "missed": int((hits & ~answered).sum()),
+        }
+    return entry
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
+def weekly(rows: pd.DataFrame, positive: str) -> list[dict[str, Any]]:
+    """One entry for each week (from Monday, UTC) of ``rows``: received, label, frozen, restilled (labels answered)."""
+    weeks = rows.received.dt.tz_convert(None).dt.to_period("W").dt.start_time
+    return [{"week": str(week.date()), **_figures(part, positive)} for week, part in rows.groupby(weeks)]
+
+
+def total(rows: pd.DataFrame, positive: str, resamples: int, seed: int) -> dict[str, Any]:
+    """The figures of all ``rows``, and the difference restilled - frozen of each with its 95 % interval."""
+    entry = _figures(rows, positive)
+    hits = (rows.label == positive).to_numpy()
+    weights = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
+    measure: Callable[[str], dict[str, Any]] = lambda model: confusion(  # noqa: E731
+        hits, (rows[model] == positive).to_numpy(), weights.astype(np.float64)
+    )
+    frozen, restilled = (measure(model) for model in MODELS)
+    entry["difference"] = {
+        name: {
+            "value": _difference(entry, name),
+            "interval": interval(restilled[name] - frozen[name]),
+        }
+        for name in frozen
+    }
+    return entry
+
+
+def _difference(entry: dict[str, Any], name: str) -> float | None:
+    frozen, restilled = (entry[model][name] for model in MODELS)
+    return None if frozen is None or restilled is None else round(restilled - frozen, 5)

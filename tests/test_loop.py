@@ -1,0 +1,267 @@
+"""The loop as it runs by `make up`, on a small slice of real mail: schedules, traffic, drift, kills, a new champion.
+
+The tests follow each other like a day in service: each goes on where the one before it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import requests
+
+from service.release import verify
+from service.store import read_pointer, release_folder
+from tasks.monitor.state import State
+from tasks.release.store import history
+from tasks.replay.campaigns import CAMPAIGNS, message
+from tests.project import SMALL, Project, write_real_slice
+from tests.test_end_to_end import free_port
+
+COUNT = 60
+LOOP: dict[str, dict[str, Any]] = {
+    "train": {"epochs": 1},
+    "evaluate": {"variants": ["baseline", "teacher", "student", "student-int8"]},
+    "deployments": {
+        "pipeline": {"seconds": 45, "cron": None},
+        "monitor": {"seconds": 5, "cron": None},
+        "restill": {"seconds": 5, "cron": None},
+    },
+    # The models of the slice are poor; whether the gate is right is what its own tests ask.
+    "gate": {
+        "golden": {"figure": "pr_auc", "margin": 1, "minimum": 0},
+        "window": {"rows": 500, "minimum": 1, "margin": 1},
+        "false_positives": {"maximum": 1, "margin": 1},
+        "worst_slice": {"rows": 1, "margin": 1},
+        "calibration": {"maximum": 1},
+        "micros": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
+        "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "strength": 10, "seed": 1},
+    },
+}
+POLICY = {"floor": 20, "minimum": 20, "minimum_labels": 10}
+
+
+def patient(what: str, seconds: float, ask: Callable[[], Any]) -> Any:
+    """What ``ask`` says, once it says something."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := ask():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {seconds} s")
+
+
+class Loop:
+    """A project whose `make up` is running."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.home = project.root / "var"
+        self.ports = {name: str(free_port()) for name in ("RESTILL_PORT", "PREFECT_PORT", "MLFLOW_PORT", "EVIDENTLY_PORT")}
+        project.environment |= self.ports | {"RESTILL_STATUS_SECONDS": "2"}
+        self.answered: list[tuple[str, str]] = []
+        self.unanswered = 0
+
+    def make(self, target: str, check: bool = True) -> str:
+        return self.project.run(f"make {target}", check=check).stdout
+
+    def url(self, name: str, path: str = "") -> str:
+        return f"http://127.0.0.1:{self.ports[name]}{path}"
+
+    def send(self, texts: list[str]) -> list[str]:
+        """The ids of the answers. A service that is being started again is waited for; what it answers must be right."""
+        ids = []
+        for text in texts:
+
+            def ask(text: str = text) -> Any:
+                try:
+                    answer = requests.post(self.url("RESTILL_PORT", "/classify"), json={"text": text}, timeout=5)
+                except requests.ConnectionError:
+                    return None
+                assert answer.status_code == 200, answer.text
+                return answer.json()
+
+            said = patient("an answer", 60, ask)
+            self.answered.append((said["id"], said["release"]))
+            ids.append(said["id"])
+        return ids
+
+    def label(self, identity: str, text: str, label: str) -> None:
+        body = {"id": identity, "label": label, "text": text}
+        patient("feedback", 20, lambda: requests.post(self.url("RESTILL_PORT", "/feedback"), json=body, timeout=5).ok)
+
+    def state(self) -> State:
+        return State(self.home / "monitor/state.db")
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Flow runs that finished, of all deployments."""
+        body = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}, "sort": "START_TIME_DESC", "limit": 200}
+        try:
+            found: list[dict[str, Any]] = requests.post(
+                self.url("PREFECT_PORT", "/api/flow_runs/filter"), json=body, timeout=10
+            ).json()
+        except requests.ConnectionError:
+            return []
+        return found
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """Processes below the supervisor whose command holds ``part``."""
+        above = psutil.Process(int((self.home / "supervisord.pid").read_text()))
+        found = []
+        for process in above.children(recursive=True):
+            try:
+                if part in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill(self, part: str) -> int:
+        """kill -9 to all of them; how many there were."""
+        victims = self.processes(part)
+        for process in victims:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        return len(victims)
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    project = Project(tmp_path_factory.mktemp("loop"))
+    write_real_slice(project.root / "data/mail")
+    project.set(**SMALL)
+    for name, changes in LOOP.items():
+        project.set(**{name: changes})
+    project.set(monitor={"windows": {"count": COUNT, "seconds": 86400, "minimum": 20}}, decide=POLICY)
+    project.run("git commit -qam parameters && make run")
+    made = Loop(project)
+    try:
+        yield made
+    finally:
+        made.make("down", check=False)
+
+
+@pytest.fixture(scope="module")
+def mail(loop: Loop) -> pd.DataFrame:
+    """Messages that no training saw, with their labels."""
+    rows = pd.read_parquet(loop.project.root / "data/prepared.parquet")
+    return rows[rows.split.isin(["valid", "test", "golden"])].reset_index(drop=True)
+
+
+def test_make_up_starts_all_of_it_and_says_where(loop: Loop) -> None:
+    said = loop.make("up")
+    for name in ("prefect", "mlflow", "service", "deployments", "evidently"):
+        assert any(line.startswith(name) and " up " in line for line in said.splitlines()), said
+    for name, path in (("PREFECT_PORT", "/api/health"), ("MLFLOW_PORT", "/"), ("EVIDENTLY_PORT", "/")):
+        with urllib.request.urlopen(loop.url(name, path), timeout=10) as answer:
+            assert answer.status == 200
+    pointer = read_pointer(loop.home / "store")
+    assert pointer is not None
+    assert pointer.entry["action"] == "bootstrap"
+    assert requests.get(loop.url("RESTILL_PORT", "/model"), timeout=5).json()["release"] == pointer.champion
+    listening = {c.laddr.ip for p in loop.processes("") for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::1"}, "loopback only"
+
+
+def test_every_schedule_is_seen_to_fire(loop: Loop) -> None:
+    flows = {"pipeline", "monitor", "restill"}
+
+    def fired() -> bool:
+        scheduled = [run for run in loop.runs() if run["auto_scheduled"]]
+        names = {
+            requests.get(loop.url("PREFECT_PORT", f"/api/flows/{run['flow_id']}"), timeout=5).json()["name"]
+            for run in scheduled
+        }
+        return flows <= names
+
+    patient("a finished run of every schedule", 240, fired)
+
+
+def test_a_calm_window_is_judged_once_and_nothing_is_done(loop: Loop, mail: pd.DataFrame) -> None:
+    loop.send(list(mail.raw.sample(COUNT, random_state=1)))
+    (seen,) = patient("a judged window", 60, lambda: loop.state().past(10**6, -1))
+    assert seen.decision.action == "none", seen.decision.reasons
+    assert list((loop.home / "monitor/reports").glob("*.html"))
+
+
+def test_kills_of_every_server_lose_no_window_and_no_answer(loop: Loop, mail: pd.DataFrame) -> None:
+    chance = np.random.default_rng(3)
+    texts = [message(CAMPAIGNS[number % len(CAMPAIGNS)], chance) for number in range(3 * COUNT)]
+    for number, part in enumerate(
+        ("prefect server", "bentoml serve", "mlflow ui", "flows.deployments", "prefect.flow_engine", "evidently")
+    ):
+        ids = loop.send(texts[number * 30 : number * 30 + 30])
+        for identity, text in list(zip(ids, texts[number * 30 :], strict=False))[:5]:
+            loop.label(identity, text, "spam")
+        loop.kill(part)
+    patient("all of it up again", 120, lambda: "starting" not in loop.make("status", check=False))
+    patient("every window judged", 120, lambda: len(loop.state().past(10**6, -1)) == 4)
+    judged = [row[0] for row in sqlite3.connect(loop.home / "monitor/state.db").execute("SELECT window FROM decisions")]
+    assert judged == sorted(set(judged))
+
+
+def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> None:
+    intent = patient("an intent", 60, lambda: loop.state().open_intent("restill") or loop.state().attempts())
+    assert intent
+    before = read_pointer(loop.home / "store")
+    assert before is not None
+    for step in ("open", "snapshot", "snapshot", "build", "gate"):
+        patient(f"step {step}", 240, lambda step=step: loop.state().intent(1).step in (step, "promoted", "rejected"))
+        lock = loop.home / "monitor/restill.lock"
+        if loop.state().intent(1).outcome is None and lock.read_text():
+            try:
+                time.sleep(1)
+                os.kill(int(lock.read_text()), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    outcome = patient("the intent to end", 400, lambda: loop.state().intent(1).outcome)
+    assert outcome == "promoted", loop.state().intent(1).facts
+    pointer = read_pointer(loop.home / "store")
+    assert pointer is not None
+    assert pointer.token == before.token + 1, "promoted once"
+    assert [entry["token"] for entry in history(loop.home / "store")] == list(range(1, pointer.token + 1))
+    assert verify(release_folder(loop.home / "store", pointer.champion)) == pointer.champion
+    patient(
+        "the service to swap",
+        30,
+        lambda: requests.get(loop.url("RESTILL_PORT", "/model"), timeout=5).json()["release"] == pointer.champion,
+    )
+    assert "restill/intent-1" in loop.project.run("git branch --list 'restill/*'").stdout
+    held = loop.project.run("git show restill/intent-1:params.yaml").stdout
+    assert "until: '20" in held
+    prepared = loop.project.run("git show restill/intent-1:dvc.lock").stdout
+    assert "data/feedback.jsonl" in prepared
+
+
+def test_no_text_of_a_request_is_kept_but_as_feedback(loop: Loop) -> None:
+    loop.send(["zyxmarker is in no mail of that time"])
+    time.sleep(2)
+    for folder in (loop.home, loop.project.root / "reports", loop.project.root / "mlartifacts"):
+        for path in folder.rglob("*"):
+            inside = path.relative_to(loop.project.root).parts
+            if path.is_file() and not path.is_symlink() and inside[:2] != ("var", "feedback"):
+                assert b"zyxmarker" not in path.read_bytes(), path
+
+
+def test_make_down_leaves_nothing_running(loop: Loop) -> None:
+    left = loop.processes("")
+    loop.make("down")
+    patient(
+        "every process to end",
+        60,
+        lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left),
+    )
+    done = loop.project.run("make status", check=False)
+    assert done.returncode != 0
+    assert "make up" in done.stderr
