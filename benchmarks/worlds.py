@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from benchmarks.campaigns import CAMPAIGNS, message
+from tasks.replay.campaigns import CAMPAIGNS, message
 from service.descriptors import NAMES, describe
 from service.release import Release
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide

@@ -38,7 +38,7 @@ def record(root: Path, seen: Seen, told: str) -> None:
     action = seen.decision.action if seen.decision else "none"
     tags = {WINDOW: seen.id, "release": seen.release, "action": action, "mlflow.note.content": told}
     run = found[0] if found else client.create_run(place, run_name=f"window-{seen.number}", tags=tags)
-    figures = {_metric(signal.key, signal.windows): signal.value for signal in seen.signals if signal.value is not None}
+    figures = {_metric(signal.trend, signal.windows): signal.value for signal in seen.signals if signal.value is not None}
     mlflow.log_metrics(figures, step=seen.number, run_id=run.info.run_id)
     client.set_terminated(run.info.run_id)
 
@@ -60,7 +60,7 @@ def note(seen: Seen, decision: Decision, page: Path | None) -> str:
         between = "" if signal.low is None or signal.high is None else f"{signal.low:.4g} to {signal.high:.4g}"
         reference = "" if signal.reference is None else f"{signal.reference:.4g}"
         surprise = "" if signal.p is None else f"{signal.p:.2g}"
-        lines.append(f"| {signal.key} | {signal.windows} | {signal.value:.4g} | {between} | {reference} | {surprise} |")
+        lines.append(f"| {signal.trend} | {signal.windows} | {signal.value:.4g} | {between} | {reference} | {surprise} |")
     if page is not None:
         lines += ["", f"[Evidently's report]({page.resolve().as_uri()})"]
     return "\n".join(lines)

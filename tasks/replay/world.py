@@ -59,6 +59,7 @@ def make_world(root: Path, folder: Path, known: pd.DataFrame, changes: Mapping[s
     params["ingest"] |= {"source": "table", "path": SOURCE, "until": None, "labels": {}, "label_table": None, "columns": names}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     environment = world_environment(folder)
+    Path(environment["PREFECT_HOME"]).mkdir(parents=True)  # Prefect makes its home, but not what lies above it
     command(folder, "dvc", "add", "--quiet", SOURCE)
     command(folder, "git", "add", "-A")
     command(folder, "git", *AUTHOR, "commit", "--quiet", "--no-verify", "-m", "the world before")

@@ -1,0 +1,118 @@
+"""Parts of the loop that need no server: what is left of an intent, what a dead run becomes, what a status line says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed, Late, Pending, Running, Scheduled
+
+from flows.alone import alone
+from flows.deployments import _settled
+from flows.restill import STEPS, remaining, summary
+from flows.status import lines
+from tasks.monitor.state import Intent
+from tasks.stage import Paths
+from tests.imports import ROOT
+
+INTENT = Intent(1, "restill", "2026-01-01T00:00:00+00:00", "d", 3, "open", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("step", "tree", "left"),
+    [
+        ("open", False, list(STEPS)),
+        ("snapshot", True, list(STEPS)[1:]),
+        ("gate", True, list(STEPS)[3:]),
+        ("gate", False, list(STEPS)),
+        ("commit", True, ["notify"]),
+        ("notify", False, []),
+    ],
+)
+def test_an_intent_goes_on_behind_its_last_step(step: str, tree: bool, left: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    if tree:
+        folder.mkdir()
+    assert remaining(replace(INTENT, step=step), folder) == left
+
+
+def test_the_summary_says_what_became_of_an_intent() -> None:
+    promoted = replace(INTENT, facts={"promoted": True, "release": "abc", "bento": "restill:abc"})
+    assert "abc was promoted" in summary(promoted)
+    refused = replace(INTENT, facts={"promoted": False, "release": "abc", "failed": ["golden: worse"]})
+    assert "refused: golden: worse" in summary(refused)
+    assert "no data" in summary(replace(INTENT, facts={"error": "no data"}))
+
+
+@pytest.mark.parametrize(
+    ("state", "becomes"),
+    [(Running(), "Crashed"), (Pending(), "Crashed"), (Late(), "Cancelled"), (Completed(), None), (Scheduled(), None)],
+)
+def test_a_start_settles_what_an_earlier_process_left(state: object, becomes: str | None) -> None:
+    run = FlowRun.model_construct(state=state, state_type=state.type, state_name=state.name)  # type: ignore[attr-defined]
+    settled = _settled(run)
+    assert (settled.name if settled else None) == becomes
+
+
+def test_one_run_of_a_flow_works_and_a_dead_one_is_no_hindrance(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    holder = (
+        "import sys, time; from pathlib import Path; from flows.alone import alone; from tasks.stage import Paths\n"
+        f"with alone(Paths(Path({str(tmp_path)!r})), 'restill') as free:\n    print(free, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "True"
+        with alone(paths, "restill") as free:
+            assert not free
+        with alone(paths, "monitor") as free:
+            assert free
+        assert (paths.monitor / "restill.lock").read_text() == str(process.pid)
+        process.kill()
+    with alone(paths, "restill") as free:
+        assert free
+
+
+def test_a_schedule_without_a_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    done = subprocess.run([sys.executable, "-m", "flows.deployments"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("deployments: PREFECT_API_URL is not set")
+    assert "make up" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["monitor", "restill", "deployments", "status", "replay"])
+def test_every_flow_has_a_help_and_refuses_what_it_does_not_know(module: str) -> None:
+    run = [sys.executable, "-m", f"flows.{module}"]
+    helped = subprocess.run([*run, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert helped.returncode == 0
+    assert f"flows.{module}" in helped.stdout
+    assert subprocess.run([*run, "--no-such"], cwd=ROOT, capture_output=True, check=False).returncode == 2
+
+
+def test_a_status_line_says_up_only_of_what_answers() -> None:
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" else 503)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Healthy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    port = str(server.server_port)
+    ports = {"RESTILL_PORT": port, "MLFLOW_PORT": port}
+    shown, well = lines({"service": "RUNNING", "mlflow": "RUNNING", "deployments": "FATAL"}, ports)
+    server.shutdown()
+    assert not well
+    assert shown[0].split()[:2] == ["service", "up"]
+    assert shown[1].split()[:2] == ["mlflow", "starting"]
+    assert shown[2].split()[:2] == ["deployments", "fatal"]
+    assert lines({"service": "RUNNING"}, ports)[1] is False, "the server is gone"
