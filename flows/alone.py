@@ -9,6 +9,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
 
 from tasks.stage import Paths
 
@@ -27,3 +30,27 @@ def alone(paths: Paths, flow: str) -> Iterator[bool]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield True
+
+
+def end_orphans(folder: Path) -> int:
+    """End what still works in ``folder`` for a run that was killed, and take its locks away; how many there were.
+
+    To be called by the one who is ``alone``: whatever is at work in its folder then is at work for nobody.
+    """
+    orphans = [process for process in psutil.process_iter() if process.pid != os.getpid() and _works_in(process, folder)]
+    for process in orphans:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(orphans, timeout=10)
+    for name in ("lock", "rwlock", "rwlock.lock"):
+        (folder / ".dvc/tmp" / name).unlink(missing_ok=True)
+    return len(orphans)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()).is_relative_to(folder)
+    except (psutil.Error, OSError):  # of another user, or gone
+        return False

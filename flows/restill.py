@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import State as RunState
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.alone import alone
+from flows.alone import alone, end_orphans
 from flows.graph import read_graph
 from flows.pipeline import run_stage
 from tasks.monitor.state import Intent, State
@@ -71,6 +71,7 @@ def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
 def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     """Every stage of the same graph, in the worktree; what an earlier try has finished is not run again."""
     folder = tree_of(paths, intent)
+    end_orphans(folder)
     for node in read_graph(folder):
         stage: Task[..., RunState[Any]] = Task(
             run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE

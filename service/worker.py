@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from service.swap import Serving
 
 log = logging.getLogger("restill.worker")
 
+FOLLOW_SECONDS = 0.5
+"""How often a worker looks whether the server that started it is still there."""
 PACKED = Path(__file__).parents[1] / "release"
 """The release that a Bento carries beside this package."""
 
@@ -38,6 +42,7 @@ class Worker:
         self._stopping = threading.Event()
         self._pulse = threading.Thread(target=self._beat, args=(config.status_seconds,), name="status", daemon=True)
         self._pulse.start()
+        threading.Thread(target=self._follow, args=(os.getppid(),), name="follow", daemon=True).start()
         self.serving.watch(config.poll_seconds)
 
     def publish(self, judged: list[Judged], route: str, client: str) -> list[dict[str, Any]]:
@@ -74,6 +79,14 @@ class Worker:
     def _beat(self, seconds: float) -> None:
         while not self._stopping.wait(seconds):
             self._write_status()
+
+    def _follow(self, parent: int) -> None:
+        """End with the process that started us: an orphan would hold the port, and no new server could take it."""
+        while not self._stopping.wait(FOLLOW_SECONDS):
+            if os.getppid() != parent:
+                log.warning("the server is gone, and this worker goes too")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
     def _write_status(self) -> None:
         current = self.serving.current

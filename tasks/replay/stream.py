@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,19 +13,26 @@ from typing import Any
 
 from tasks.stage import StageError
 
+IDLE_SECONDS = 2
+"""A server closes a connection that is idle for some seconds; a request that crosses it would be lost."""
+
 
 class Client:
     """One kept connection to the service, with an API key."""
 
     def __init__(self, port: int, key: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._last = time.monotonic()
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         """(status, JSON) of one request."""
+        if time.monotonic() - self._last > IDLE_SECONDS:
+            self._connection.close()  # the next request opens it again
         self._connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
         response = self._connection.getresponse()
         content = response.read()
+        self._last = time.monotonic()
         return response.status, json.loads(content) if content else None
 
 

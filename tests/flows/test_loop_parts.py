@@ -9,11 +9,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Late, Pending, Running, Scheduled
 
-from flows.alone import alone
+from flows.alone import alone, end_orphans
 from flows.deployments import _settled
 from flows.restill import STEPS, remaining, summary
 from flows.status import lines
@@ -77,6 +78,21 @@ def test_one_run_of_a_flow_works_and_a_dead_one_is_no_hindrance(tmp_path: Path) 
         process.kill()
     with alone(paths, "restill") as free:
         assert free
+
+
+def test_what_a_killed_run_left_at_work_is_ended(tmp_path: Path) -> None:
+    tree, elsewhere = tmp_path / "tree", tmp_path / "tree-2"
+    for folder in (tree / ".dvc/tmp", elsewhere):
+        folder.mkdir(parents=True)
+    (tree / ".dvc/tmp/rwlock").touch()
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleeper, cwd=tree) as orphan, subprocess.Popen(sleeper, cwd=elsewhere) as other:
+        assert end_orphans(tree) == 1
+        assert not psutil.pid_exists(orphan.pid)
+        assert other.poll() is None
+        other.kill()
+    assert not (tree / ".dvc/tmp/rwlock").exists()
+    assert end_orphans(tree) == 0
 
 
 def test_a_schedule_without_a_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
