@@ -36,7 +36,7 @@ from tasks.data.ingest import Ingest, collect, read_source
 from tasks.monitor.decide import Seen
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
-from tasks.replay.page import replay_page
+from tasks.replay.page import draw_weeks, replay_page
 from tasks.replay.scenarios import Scenario, scenarios
 from tasks.replay.stream import Client, Reviewer, ask
 from tasks.replay.weeks import MODELS, total, weekly
@@ -278,6 +278,8 @@ def main() -> None:
     write_json(given.out / "replay.json", report)
     with whole(given.out / "replay.html") as temporary:
         temporary.write_text(replay_page(report), encoding="utf-8")
+    with whole(given.out / "weeks.svg") as temporary:
+        temporary.write_text(draw_weeks(report), encoding="utf-8")
     for title, entry in report["totals"].items():
         print(f"{title}: {entry['messages']} messages")
         for name, change in entry["difference"].items():
