@@ -13,7 +13,6 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from tasks.replay.campaigns import CAMPAIGNS, message
 from service.descriptors import NAMES, describe
 from service.release import Release
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide
@@ -23,6 +22,7 @@ from tasks.monitor.reference import Reference
 from tasks.monitor.sample import Integers, Labelled, Sample, merge
 from tasks.monitor.signals import drift_signals
 from tasks.monitor.watch import Monitor
+from tasks.replay.campaigns import CAMPAIGNS, message
 
 T = TypeVar("T")
 
