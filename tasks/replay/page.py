@@ -48,7 +48,8 @@ def _svg(figure: Figure) -> str:
 
 
 def draw_weeks(report: Mapping[str, Any]) -> str:
-    """Each figure of the two models over the weeks; a line where a release was promoted, bars for the messages."""
+    """Each figure of the two models over the weeks; a dashed line where a release was promoted, a dotted
+    one where one was refused, bars for the messages."""
     weeks = report["weeks"]
     places = np.arange(len(weeks))
     figure, axes = pyplot.subplots(len(SHOWN) + 1, 1, figsize=(9, 8.5), sharex=True, height_ratios=[3, 3, 3, 1.5])
@@ -73,7 +74,10 @@ def draw_weeks(report: Mapping[str, Any]) -> str:
 
 def _promotions(axis: Axes, report: Mapping[str, Any]) -> None:
     for change in report["changes"]:
-        axis.axvline(change["place"], color="#27ae60", linestyle="--", linewidth=1)
+        promoted = change["release"] is not None
+        axis.axvline(
+            change["place"], color="#27ae60" if promoted else "#8a8a8a", linestyle="--" if promoted else ":", linewidth=1
+        )
 
 
 def draw_signals(windows: Sequence[Mapping[str, Any]]) -> str:

@@ -20,7 +20,8 @@ def confusion(hits: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_], weig
     missed, passed = weights @ (hits & ~answered), weights @ (~hits & ~answered)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            "f1": 2 * true / (2 * true + false + missed),
+            # Where there is nothing to find, F1 would be 0 for one false alarm and for a hundred: it says nothing.
+            "f1": np.where(true + missed > 0, 2 * true / (2 * true + false + missed), np.nan),
             "false_positive_rate": false / (false + passed),
             "miss_rate": missed / (true + missed),
         }

@@ -50,9 +50,9 @@ def test_a_better_model_has_a_positive_difference_that_excludes_zero() -> None:
 
 
 def test_a_week_without_spam_has_no_f1_and_no_crash() -> None:
-    (week,) = weekly(answers(frozen="hh", restilled="hh", truth="hh"), "spam")
-    assert week["frozen"]["f1"] is None
-    assert week["frozen"]["false_positive_rate"] == 0.0
+    (week,) = weekly(answers(frozen="hs", restilled="hh", truth="hh"), "spam")
+    assert week["frozen"]["f1"] is None, "one false alarm, or many, of nothing to find: F1 would be 0 for both"
+    assert week["frozen"]["false_positive_rate"] == 0.5
 
 
 def test_labels_are_drawn_alike_in_every_run_and_at_the_stated_rate() -> None:
