@@ -1,7 +1,7 @@
 """What of `make up` is running, a line each: its state, whether it answers, and where.
 
 python -m flows.status            now
-python -m flows.status --wait     until all of it answers, or 120 seconds are over
+python -m flows.status --wait     until all of it answers, or three minutes are over
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 CONFIGURATION = "supervisord.conf"
-WAIT_SECONDS = 120
+WAIT_SECONDS = 180
 
 
 @dataclass(frozen=True)

@@ -91,14 +91,14 @@ class Loop:
                 assert answer.status_code == 200, answer.text
                 return answer.json()
 
-            said = patient("an answer", 60, ask)
+            said = patient("an answer", 180, ask)
             self.answered.append((said["id"], said["release"]))
             ids.append(said["id"])
         return ids
 
     def label(self, identity: str, text: str, label: str) -> None:
         body = {"id": identity, "label": label, "text": text}
-        patient("feedback", 20, lambda: requests.post(self.url("RESTILL_PORT", "/feedback"), json=body, timeout=5).ok)
+        patient("feedback", 90, lambda: requests.post(self.url("RESTILL_PORT", "/feedback"), json=body, timeout=5).ok)
 
     def state(self) -> State:
         return State(self.home / "monitor/state.db")
@@ -187,12 +187,12 @@ def test_every_schedule_is_seen_to_fire(loop: Loop) -> None:
         }
         return flows <= names
 
-    patient("a finished run of every schedule", 240, fired)
+    patient("a finished run of every schedule", 480, fired)
 
 
 def test_a_calm_window_is_judged_once_and_nothing_is_done(loop: Loop, mail: pd.DataFrame) -> None:
     loop.send(list(mail.raw.sample(COUNT, random_state=1)))
-    (seen,) = patient("a judged window", 60, lambda: loop.state().past(10**6, -1))
+    (seen,) = patient("a judged window", 240, lambda: loop.state().past(10**6, -1))
     assert seen.decision.action == "none", seen.decision.reasons
     assert list((loop.home / "monitor/reports").glob("*.html"))
 
@@ -207,14 +207,14 @@ def test_kills_of_every_server_lose_no_window_and_no_answer(loop: Loop, mail: pd
         for identity, text in list(zip(loop.send(sent), sent, strict=True))[:8]:
             loop.label(identity, text, "spam")
         loop.kill(part)
-    patient("all of it up again", 120, lambda: loop.make("status", check=False).count(" up ") == 5)
-    patient("every window judged", 120, lambda: len(loop.state().past(10**6, -1)) == 4)
+    patient("all of it up again", 300, lambda: loop.make("status", check=False).count(" up ") == 5)
+    patient("every window judged", 400, lambda: len(loop.state().past(10**6, -1)) == 4)
     judged = [row[0] for row in sqlite3.connect(loop.home / "monitor/state.db").execute("SELECT window FROM decisions")]
     assert sorted(judged) == [1, 2, 3, 4], "each window once"
 
 
 def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> None:
-    intent = patient("an intent", 60, lambda: loop.state().open_intent("restill") or loop.state().attempts())
+    intent = patient("an intent", 240, lambda: loop.state().open_intent("restill") or loop.state().attempts())
     assert intent
     before = read_pointer(loop.home / "store")
     assert before is not None
@@ -229,13 +229,13 @@ def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> No
         return number if number not in killed and psutil.pid_exists(number) else None
 
     for delay in (1, 4, 10, 20):
-        victim = patient("a run that acts on the intent", 120, at_work)
+        victim = patient("a run that acts on the intent", 300, at_work)
         time.sleep(delay)
         if victim > 0 and psutil.pid_exists(victim) and loop.state().intent(1).outcome is None:
             os.kill(victim, signal.SIGKILL)
             killed.add(victim)
     assert len(killed) >= 2, "the intent was over before it could be disturbed"
-    outcome = patient("the intent to end", 400, lambda: loop.state().intent(1).outcome)
+    outcome = patient("the intent to end", 900, lambda: loop.state().intent(1).outcome)
     assert outcome == "promoted", loop.state().intent(1).facts
     pointer = read_pointer(loop.home / "store")
     assert pointer is not None
@@ -244,7 +244,7 @@ def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> No
     assert verify(release_folder(loop.home / "store", pointer.champion)) == pointer.champion
     patient(
         "the service to swap",
-        30,
+        120,
         lambda: requests.get(loop.url("RESTILL_PORT", "/model"), timeout=5).json()["release"] == pointer.champion,
     )
     assert "restill/intent-1" in loop.project.run("git branch --list 'restill/*'").stdout
@@ -269,7 +269,7 @@ def test_make_down_leaves_nothing_running(loop: Loop) -> None:
     loop.make("down")
     patient(
         "every process to end",
-        60,
+        120,
         lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left),
     )
     done = loop.project.run("make status", check=False)
