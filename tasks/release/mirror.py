@@ -45,8 +45,8 @@ def mirror(root: Path, pointer: Pointer) -> None:
         print(f"mirror: {release} is not registered in MLflow; `python -m tasks.release.register` does it", file=sys.stderr)
 
 
-def set_aliases(pointer: Pointer | None) -> list[str]:
-    """Champion and previous as the pointer says, challenger the newest version that is neither; what is unknown here.
+def set_aliases(pointer: Pointer | None, registered: str | None = None) -> list[str]:
+    """Champion and previous as the pointer says, challenger the version just ``registered``, else the newest that is neither.
 
     Returns the releases that no version of the registered model stands for: their alias is taken away, for it would
     point at another release.
@@ -59,7 +59,8 @@ def set_aliases(pointer: Pointer | None) -> list[str]:
     others = [found for release, found in versions.items() if release not in named.values()]
     wanted = {alias: versions[release].version for alias, release in named.items() if release in versions}
     if others:
-        wanted["challenger"] = max(others, key=lambda found: int(found.version)).version
+        newest = max(others, key=lambda found: (str(found.version) == registered, int(found.version)))
+        wanted["challenger"] = newest.version
     has = client.get_registered_model(MODEL).aliases
     for alias in ALIASES:
         if alias in wanted and str(has.get(alias)) != str(wanted[alias]):
@@ -69,10 +70,10 @@ def set_aliases(pointer: Pointer | None) -> list[str]:
     return [release for release in named.values() if release is not None and release not in versions]
 
 
-def alias_registered(store: Path) -> None:
-    """Set the aliases after a release was registered; MLflow is there, for it just took it."""
+def alias_registered(store: Path, version: str) -> None:
+    """Set the aliases after a release was registered, or an earlier one again; MLflow is there, for it just took it."""
     try:
-        set_aliases(read_pointer(store))
+        set_aliases(read_pointer(store), version)
     except StoreError as error:  # the store's own commands stop at it; a registration need not
         print(f"mirror: {error}", file=sys.stderr)
 

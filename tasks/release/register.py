@@ -45,7 +45,7 @@ def pipeline_run(experiment: str, lineage: dict[str, Any], root: Path, key: str)
 
 
 def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
-    """(version, whether it is new) of the release in release/; ``challenger`` is the newest that is not in service.
+    """(version, whether it is new) of the release in release/; it is the ``challenger`` where it is not in service.
 
     ``key`` is the invocation, where the caller knows it. Raises ReleaseError where the release is not whole.
     """
@@ -62,7 +62,7 @@ def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
         version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
         client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
-    alias_registered(paths.store)
+    alias_registered(paths.store, version)
     return version, new
 
 
