@@ -19,6 +19,9 @@ up down status: export PREFECT_PORT ?= 4200
 up down status: export MLFLOW_PORT ?= 5000
 up down status: export EVIDENTLY_PORT ?= 8000
 up down status: export RESTILL_BENTO ?= restill:latest
+# What ran a month ago is nobody's question any more; runs come every minute.
+up: export PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED ?= events,flow_runs
+up: export PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD ?= 2592000
 up: export PREFECT_HOME ?= $(RESTILL_HOME)/prefect
 up: export PREFECT_API_URL = http://127.0.0.1:$(PREFECT_PORT)/api
 up serve demo: export RESTILL_DEV ?= 1
@@ -47,22 +50,24 @@ test: setup ## every check: lint, types, tests
 	pytest
 
 serve: setup ## answer requests on 127.0.0.1:3000
-	bentoml serve $$(python -m tasks.release.bento --tag) --host 127.0.0.1 --port $${PORT:-3000}
+	tag=$$(python -m tasks.release.bento --tag) && bentoml serve $$tag --host 127.0.0.1 --port $${PORT:-3000}
 
 up: setup ## the whole loop on this machine: Prefect, MLflow, service, schedules, Evidently
 	@mkdir -p $(RESTILL_HOME)/log $(RESTILL_HOME)/evidently
-	@test -e release/manifest.json || python -m flows.pipeline
+	@test -e release/manifest.json || env -u PREFECT_API_URL python -m flows.pipeline
 	@test -e $(RESTILL_HOME)/store/pointer.json || python -m tasks.release.promote --bootstrap release --why "make up"
 	@python -m tasks.release.bento
 	@supervisorctl -c supervisord.conf pid > /dev/null 2>&1 || \
-		RESTILL_BENTO=$$(python -m tasks.release.bento --tag) supervisord -c supervisord.conf
+		{ tag=$$(python -m tasks.release.bento --tag) && RESTILL_BENTO=$$tag supervisord -c supervisord.conf; }
 	@python -m flows.status --wait
 
 status: setup ## what of it is running
 	@python -m flows.status
 
 down: setup ## stop all of it
-	@supervisorctl -c supervisord.conf shutdown
+	-@supervisorctl -c supervisord.conf shutdown
+	@while supervisorctl -c supervisord.conf pid > /dev/null 2>&1; do sleep 0.5; done
+	@python -m flows.program
 
 demo: setup ## frozen against restilled: replay of months of mail through the real loop
 	python -m flows.replay

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from tasks.stage import Paths
+from tasks.tracking import INVOCATION_VARIABLE
 
 
 @contextmanager
@@ -33,11 +34,13 @@ def alone(paths: Paths, flow: str) -> Iterator[bool]:
 
 
 def end_orphans(folder: Path) -> int:
-    """End what still works in ``folder`` for a run that was killed, and take its locks away; how many there were.
+    """End what still works in ``folder`` for a run that was killed, then take its locks away; how many there were.
 
-    To be called by the one who is ``alone``: whatever is at work in its folder then is at work for nobody.
+    To be called by the one who is ``alone``: what a flow started in its folder is then at work for nobody. It is known by
+    the variable that names its run, so whoever looks around there, with a shell of his own, is left alone.
     """
-    orphans = [process for process in psutil.process_iter() if process.pid != os.getpid() and _works_in(process, folder)]
+    place = folder.resolve()  # as the system tells where a process works
+    orphans = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_flow_s(process, place)]
     for process in orphans:
         try:
             process.kill()
@@ -49,8 +52,8 @@ def end_orphans(folder: Path) -> int:
     return len(orphans)
 
 
-def _works_in(process: psutil.Process, folder: Path) -> bool:
+def _is_flow_s(process: psutil.Process, place: Path) -> bool:
     try:
-        return Path(process.cwd()).is_relative_to(folder)
+        return Path(process.cwd()).is_relative_to(place) and INVOCATION_VARIABLE in process.environ()
     except (psutil.Error, OSError):  # of another user, or gone
         return False

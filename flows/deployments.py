@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import sys
 import time
 import urllib.error
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Flow, serve
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowRunFilter
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
@@ -34,7 +35,9 @@ from tasks.stage import Settings, StageError, read_params, read_settings
 from tasks.tracking import reconcile
 
 FLOWS: dict[str, Flow[Any, Any]] = {"pipeline": pipeline, "monitor": monitor, "restill": restill}
-AT_WORK = {StateType.RUNNING, StateType.PENDING, StateType.CANCELLING}
+AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+PAGE = 200
+"""Runs that the server gives at once, at most."""
 WAIT_SECONDS = 90
 RUNS = 6
 """Runs at once: one of each flow, and some that only look and end."""
@@ -72,21 +75,40 @@ def wait_for_server(seconds: float) -> str:
             time.sleep(1)
 
 
-async def settle_flow_runs() -> list[str]:
+def tag_of(root: Path) -> str:
+    """The tag on every deployment of this project, and so on its runs: others may have flows of the same names."""
+    return f"restill-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}"
+
+
+async def settle_flow_runs(root: Path) -> list[str]:
     """End the runs of our deployments that nobody works on any more; what was done, a line each.
 
     Whoever serves the deployments is gone when this process starts, and so are its runs.
     """
     done = []
     async with get_client() as client:
-        ours = DeploymentFilter(name=DeploymentFilterName(any_=list(FLOWS)))
-        for run in await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(), deployment_filter=ours, sort=FlowRunSort.START_TIME_DESC, limit=200
-        ):
+        for run in await _unsettled(client, tag_of(root)):
             if state := _settled(run):
                 await client.set_flow_run_state(run.id, state, force=True)
                 done.append(f"{run.name}: {run.state_name} -> {state.name}")
     return done
+
+
+async def _unsettled(client: PrefectClient, tag: str) -> list[FlowRun]:
+    """Runs of our flows, and with our tag, that say they are at work or late: all pages of them."""
+    found: list[FlowRun] = []
+    left = FlowRunFilterState.model_validate({"operator": "or_", "type": {"any_": AT_WORK}, "name": {"any_": ["Late"]}})
+    while True:
+        page = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]), state=left),
+            sort=FlowRunSort.ID_DESC,
+            limit=PAGE,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < PAGE:
+            return found
 
 
 def _settled(run: FlowRun) -> Any:
@@ -97,12 +119,12 @@ def _settled(run: FlowRun) -> Any:
     return None
 
 
-def deployment_of(name: str, schedule: Schedule) -> Any:
+def deployment_of(name: str, schedule: Schedule, tag: str) -> Any:
     """The deployment ``NAME/NAME``. A run that comes while another works sees the lock and ends at once."""
     when: dict[str, Any] = (
         {"interval": schedule.seconds} if schedule.seconds else {"cron": schedule.cron} if schedule.cron else {}
     )
-    return FLOWS[name].to_deployment(name=name, description=FLOWS[name].__doc__, **when)
+    return FLOWS[name].to_deployment(name=name, description=FLOWS[name].__doc__, tags=[tag], **when)
 
 
 def main() -> None:
@@ -116,11 +138,12 @@ def main() -> None:
         wait_for_server(WAIT_SECONDS)
     except StageError as error:
         sys.exit(f"deployments: {error}")
-    for line in asyncio.run(settle_flow_runs()):
+    for line in asyncio.run(settle_flow_runs(root)):
         print(f"reconciled {line}", flush=True)
     for run in reconcile(root):
         print(f"reconciled MLflow run {run}: its process died", flush=True)
-    serve(*(deployment_of(name, getattr(schedules, name)) for name in FLOWS), pause_on_shutdown=False, limit=RUNS)
+    served = [deployment_of(name, getattr(schedules, name), tag_of(root)) for name in FLOWS]
+    serve(*served, pause_on_shutdown=False, limit=RUNS)
 
 
 if __name__ == "__main__":

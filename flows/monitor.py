@@ -2,7 +2,8 @@
 
     python -m flows.monitor            judge what has closed since the last time
 
-A run that dies goes on where it stopped. A rollback is carried out here; a restill is left to the flow ``restill``, which
+A run that dies goes on where it stopped. What is for people comes last, and stops nothing: Evidently's report and the runs
+in MLflow are made up for by a later run. A rollback is carried out here; a restill is left to the flow ``restill``, which
 is started at once where a Prefect server knows its deployment, and else by its schedule or by hand.
 """
 
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
@@ -24,15 +25,19 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from flows.alone import alone
-from service.store import read_pointer
+from flows.notice import name_of
 from tasks.monitor import watch
 from tasks.monitor.decide import Decide, Decision, Seen
-from tasks.monitor.record import note, record, recorded
+from tasks.monitor.record import note, record
 from tasks.monitor.report import report_window
+from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State, Window
 from tasks.release.mirror import mirror
 from tasks.release.store import Fenced, rollback
-from tasks.stage import Paths, StageError, read_params, read_settings
+from tasks.stage import Paths, StageError, read_params
+
+PATIENCE = 3
+"""Windows that may fail to be shown before a run gives up."""
 
 
 @task(name="cut", cache_policy=NO_CACHE)
@@ -43,34 +48,43 @@ def cut(paths: Paths, settings: watch.Monitor) -> int:
 
 @task(name="judge", cache_policy=NO_CACHE)
 def judge(paths: Paths, settings: watch.Monitor, policy: Decide, window: Window) -> Decision:
-    """Evidently's report; then signals, decision and, where one is due, the intent: written down together, or not at all."""
+    """Signals, decision and, where one is due, the intent: written down together, or not at all."""
+    return watch.judge(settings, policy, State(paths.monitor / "state.db"), paths, window).decision
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(paths: Paths, settings: watch.Monitor, seen: Seen) -> None:
+    """Evidently's report of a judged window."""
     state = State(paths.monitor / "state.db")
-    report_window(settings, state, paths, window)
-    return watch.judge(settings, policy, state, paths, window).decision
+    report_window(settings, state, paths, state.window(seen.number))
+    state.show("report", seen.number)
 
 
 @task(name="publish", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def publish(paths: Paths, seen: Seen) -> None:
-    """A judged window where people look: an artifact here, a run in MLflow."""
+def publish(paths: Paths, settings: watch.Monitor, seen: Seen) -> None:
+    """A judged window where people look: a run in MLflow, an artifact here."""
     assert seen.decision is not None
     page = watch.page_of(paths, seen.number)
     told = note(seen, seen.decision, page if page.exists() else None)
-    create_markdown_artifact(told, key=f"window-{seen.number}", description=seen.decision.action)
     record(paths.root, seen, told)
+    create_markdown_artifact(told, key=f"window-{seen.number}", description=seen.decision.action)
+    State(paths.monitor / "state.db").show("publish", seen.number)
 
 
 @task(name="rollback", retries=2, retry_delay_seconds=2, cache_policy=NO_CACHE)
 def roll_back(paths: Paths, intent: Intent) -> str:
-    """Carry out a rollback once: the token that was seen first says whether it is done, or somebody was faster."""
+    """Carry out a rollback once: the token of the judgement says whether it is done, or somebody was faster."""
     state = State(paths.monitor / "state.db")
-    if "token" not in intent.facts:
-        pointer = read_pointer(paths.store)
-        intent = state.advance(intent.id, "seen", token=pointer.token if pointer else 0)
     try:
-        pointer = rollback(paths.store, expected=intent.facts["token"], who="monitor", why=f"intent-{intent.id}")
+        # An intent of an earlier version holds no token: 0 is no pointer's, so nothing is undone for it.
+        pointer = rollback(paths.store, expected=intent.facts.get("token", 0), who="monitor", why=f"intent-{intent.id}")
     except Fenced as error:
         state.end(intent.id, "superseded", error=str(error))
         return f"superseded: {error}"
+    except StageError as error:  # no release to go back to, or a broken one: it will not be there the next time either
+        state.end(intent.id, "failed", error=str(error))
+        get_run_logger().warning("rollback of intent-%d failed: %s", intent.id, error)
+        return f"rollback failed: {error}"
     mirror(paths.root, pointer)
     state.end(intent.id, "rolled back", champion=pointer.champion)
     return f"rolled back to {pointer.champion}"
@@ -82,7 +96,7 @@ def start_restill(intent: Intent) -> str:
     if not PREFECT_API_URL.value():
         return f"intent {intent.id} is written; `python -m flows.restill` acts on it"
     try:
-        run: Any = run_deployment("restill/restill", timeout=0, idempotency_key=f"intent-{intent.id}", as_subflow=False)
+        run: Any = run_deployment("restill/restill", timeout=0, idempotency_key=name_of(intent), as_subflow=False)
     except ObjectNotFound:
         return f"intent {intent.id} is written; no deployment of restill is served, `python -m flows.restill` acts on it"
     return f"run {run.name} acts on intent {intent.id}"
@@ -93,8 +107,7 @@ def monitor(root: Path | None = None) -> RunState[Any]:
     """Judge every window of the traffic that has closed, and act on what was decided."""
     paths = Paths((root or Path.cwd()).resolve())
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/mlflow.db")
-    params = read_params(paths.root)
-    settings, policy = read_settings(watch.Monitor, "monitor", params), read_settings(Decide, "decide", params)
+    settings, policy = read_monitor(read_params(paths.root))
     with alone(paths, "monitor") as free:
         if not free:
             return Completed(name="Skipped", message="another monitor is at work")
@@ -102,7 +115,7 @@ def monitor(root: Path | None = None) -> RunState[Any]:
 
 
 def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list[str]:
-    """Cut, judge, act; what was done, a line each."""
+    """Cut, judge, act, and only then tell people; what was done, a line each."""
     cut(paths, settings)
     state = State(paths.monitor / "state.db")
     said = []
@@ -111,16 +124,32 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
         said.append(f"window {window.number}: {decision.action}")
         level = get_run_logger().warning if decision.news else get_run_logger().info
         level("window %d: %s: %s", window.number, decision.action, "; ".join(decision.reasons) or "calm")
-    newest = state.past(sys.maxsize, settings.report.keep)
-    known = recorded(paths.root) if newest else set()
-    for seen in newest:  # also what an earlier run judged, and then died
-        if seen.id not in known:
-            publish(paths, seen)
     for kind, action in (("rollback", lambda intent: roll_back(paths, intent)), ("restill", start_restill)):
         if (intent := state.open_intent(kind)) is not None:
             said.append(action(intent))
             get_run_logger().info(said[-1])
+    show(paths, settings, state, report)
+    show(paths, settings, state, publish)
     return said
+
+
+def show(paths: Paths, settings: watch.Monitor, state: State, effect: Task[..., None]) -> None:
+    """Show people every judged window that ``effect`` has not shown yet.
+
+    What fails costs a warning and is tried again by the next run. After a few failures it is the tool and not the window:
+    the rest is not tried, for each try takes its time.
+    """
+    failures = 0
+    for seen in state.unshown(effect.name, settings.report.keep):
+        try:
+            effect(paths, settings, seen)
+        except Exception as error:  # of whatever kind: the window is judged, and what was decided is done
+            failures += 1
+            get_run_logger().warning(
+                "%s of window %d failed (%s); the next run tries again", effect.name, seen.number, type(error).__name__
+            )
+            if failures == PATIENCE:
+                return
 
 
 def main() -> None:
@@ -130,9 +159,7 @@ def main() -> None:
     parser.parse_args()
     root = Path.cwd()
     try:
-        params = read_params(root)
-        read_settings(watch.Monitor, "monitor", params)
-        read_settings(Decide, "decide", params)
+        read_monitor(read_params(root))
     except StageError as error:
         sys.exit(f"monitor: {error}")
     state = monitor(root, return_state=True)

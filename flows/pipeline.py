@@ -33,6 +33,7 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.table import Table
 
+from flows.alone import alone
 from flows.graph import Node, read_graph
 from tasks.release.bento import bento, tag_of
 from tasks.release.register import register
@@ -41,7 +42,10 @@ from tasks.stage import Paths, StageError, read_json
 from tasks.tracking import INVOCATION_VARIABLE
 
 LAST_LINES = 15
-SKIPPED = ("didn't change, skipping", "is cached - skipping run")
+UNCHANGED = ("didn't change, skipping", "is cached - skipping run")
+"""What DVC says of a stage that has nothing to do."""
+CACHED, SKIPPED = "Cached", "Skipped"
+"""How a stage that had nothing to do, and a flow that another one keeps away, are called in Prefect."""
 
 
 def run_stage(node: Node, root: Path, force: bool, invocation: str) -> State[Any]:
@@ -60,7 +64,7 @@ def run_stage(node: Node, root: Path, force: bool, invocation: str) -> State[Any
     skipped = False
     try:
         for line in _lines(process):
-            skipped |= any(words in line for words in SKIPPED)
+            skipped |= any(words in line for words in UNCHANGED)
             last.append(line)
         code = process.wait()
     finally:
@@ -71,7 +75,7 @@ def run_stage(node: Node, root: Path, force: bool, invocation: str) -> State[Any
         return Failed(message=f"{node.name} took longer than {node.timeout} s (dvc.yaml: meta.timeout)")
     if code:
         return Failed(message=f"{node.name} failed with exit code {code}:\n" + "\n".join(last))
-    return Completed(name="Cached", message="nothing changed") if skipped else Completed(message=_closing(last))
+    return Completed(name=CACHED, message="nothing changed") if skipped else Completed(message=_closing(last))
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -114,13 +118,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 @task(name="register", retries=2, retry_delay_seconds=2, cache_policy=NO_CACHE)
 def register_release(root: Path, invocation: str) -> State[Any]:
     version, new = register(Paths(root), invocation)
-    return Completed(message=f"version {version}") if new else Completed(name="Cached", message=f"version {version}")
+    return Completed(message=f"version {version}") if new else Completed(name=CACHED, message=f"version {version}")
 
 
 @task(name="bento", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
 def build_bento(root: Path, invocation: str) -> State[Any]:
     tag, new = bento(Paths(root))
-    return Completed(message=tag) if new else Completed(name="Cached", message=tag)
+    return Completed(message=tag) if new else Completed(name=CACHED, message=tag)
 
 
 @task(name="publish", cache_policy=NO_CACHE)
@@ -141,27 +145,45 @@ def publish(root: Path) -> None:
 def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
     """Run every stage of dvc.yaml in order, then register the release and build its Bento."""
     root = root or Path.cwd()
-    logger = get_run_logger()
+    with alone(Paths(root), "pipeline") as free:
+        if not free:  # DVC's own lock would let it fail in the middle
+            return Completed(name=SKIPPED, message="another pipeline is at work")
+        try:
+            ran = run_stages(root, force, str(flow_run.id))
+            ran += run_effects(root, str(flow_run.id))
+        except StageError as error:
+            return Failed(message=str(error))
+        publish(root)
+        return Completed(message=f"ran {', '.join(ran)}" if ran else "nothing to do: every stage is up to date")
+
+
+def run_stages(root: Path, force: bool, invocation: str) -> list[str]:
+    """Every stage of dvc.yaml in order, each a task; the names of those that ran. Raises StageError where one fails."""
     ran = []
     for node in read_graph(root):
         stage: Task[..., State[Any]] = Task(
             run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
         )
-        state = stage(node, root, force, str(flow_run.id), return_state=True)
-        if not state.is_completed():  # crashed and cancelled too
-            return Failed(message=state.message)
-        if state.name != "Cached":
+        if _has_run(node.name, stage(node, root, force, invocation, return_state=True)):
             ran.append(node.name)
-        logger.info("%s: %s %s", node.name, state.name, state.message or "")
-    for effect in (register_release, build_bento):
-        state = effect(root, str(flow_run.id), return_state=True)
-        if not state.is_completed():
-            return Failed(message=state.message)
-        if state.name != "Cached":
-            ran.append(effect.name)
-        logger.info("%s: %s %s", effect.name, state.name, state.message)
-    publish(root)
-    return Completed(message=f"ran {', '.join(ran)}" if ran else "nothing to do: every stage is up to date")
+    return ran
+
+
+def run_effects(root: Path, invocation: str) -> list[str]:
+    """What follows the stages; the names of those that did something. Raises StageError where one fails."""
+    return [
+        effect.name
+        for effect in (register_release, build_bento)
+        if _has_run(effect.name, effect(root, invocation, return_state=True))
+    ]
+
+
+def _has_run(name: str, state: State[Any]) -> bool:
+    """Whether the task ``name`` had something to do. Raises StageError where it did not end well."""
+    if not state.is_completed():  # crashed and cancelled too
+        raise StageError(state.message or f"{name} did not finish")
+    get_run_logger().info("%s: %s %s", name, state.name, state.message or "")
+    return state.name != CACHED
 
 
 def show(paths: Paths) -> None:
@@ -192,7 +214,7 @@ def main() -> None:
         cause = f" ({str(error.__cause__).splitlines()[0]})" if str(error.__cause__ or "") else ""
         sys.exit(f"pipeline: {error}{cause}")
     state = pipeline(root, given.force, return_state=True)
-    if not state.is_completed():
+    if not state.is_completed() or state.name == SKIPPED:
         sys.exit(f"pipeline: {state.message}")
     show(Paths(root))
     print(state.message)

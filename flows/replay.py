@@ -11,24 +11,18 @@ each window of messages; while a retraining runs, the stream waits.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from math import log10
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 from tqdm import tqdm
 
-from service.access import add
 from service.release import Release
 from service.store import read_pointer, release_folder
 from service.text import document
@@ -38,12 +32,15 @@ from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
 from tasks.replay.page import draw_weeks, replay_page
 from tasks.replay.scenarios import Scenario, scenarios
+from tasks.replay.server import prefect, service
 from tasks.replay.stream import Client, Reviewer, ask
-from tasks.replay.weeks import MODELS, total, weekly
+from tasks.replay.weeks import MODELS, figures
 from tasks.replay.world import make_world, run_in
 from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings, whole, write_json
 
 SWAP_SECONDS = 30
+MORE = 2
+"""Runs of restill beyond those in which it may fail: one that ends before it counts its failure would be run for ever."""
 
 
 class Injected(Settings):
@@ -68,45 +65,11 @@ class Replay(Settings):
     """What is other in the world of the replay than in params.yaml."""
     injected: Injected
 
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
-
-
-@contextmanager
-def service(world: Path, environment: Mapping[str, str], home: Path, release: Path | None, log: Path) -> Iterator[Client]:
-    """The service on a free port of loopback, over the runtime state in ``home``; stopped at the end."""
-    key = add(home / "keys.json", "replay", ["classify", "feedback"])
-    port = free_port()
-    own = dict(environment) | {"RESTILL_HOME": str(home), "RESTILL_STATUS_SECONDS": "5"}
-    if release is not None:
-        own["RESTILL_RELEASE"] = str(release)
-    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Restill", "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=world, env=own, stdout=out, stderr=out, start_new_session=True)
-    try:
-        yield _ready(port, key, process, log)
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _ready(port: int, key: str, process: subprocess.Popen[bytes], log: Path) -> Client:
-    for _ in range(240):
-        if process.poll() is not None:
-            break
-        try:
-            client = Client(port, key)
-            if client.call("GET", "/model")[0] == 200:
-                return client
-        except (OSError, ValueError):
-            time.sleep(0.5)
-    raise StageError(f"the service did not start: {log}")
+    @field_validator("since")
+    @classmethod
+    def _is_a_time(cls, since: str) -> str:
+        datetime.fromisoformat(since)  # its error says what is wrong
+        return since
 
 
 def every_window(state: State) -> tuple[Seen, ...]:
@@ -162,11 +125,15 @@ def restill_now(
 ) -> dict[str, Any]:
     """Run the flow restill until the intent is closed, and wait until the service answers with what it promoted."""
     progress.set_postfix(restilling=identity)
-    while state.intent(identity).outcome is None:
+    for _ in range(int(read_params(world)["restill"]["attempts"]) + MORE):
         try:
             run_in(world, environment, log, sys.executable, "-m", "flows.restill")
         except StageError as error:
             progress.write(str(error))
+        if state.intent(identity).outcome is not None:
+            break
+    else:
+        raise StageError(f"intent {identity} does not end, however often restill is run: {log}")
     intent = state.intent(identity)
     release = intent.facts.get("release") if intent.outcome == "promoted" else None
     until = time.monotonic() + SWAP_SECONDS
@@ -175,7 +142,7 @@ def restill_now(
             raise StageError(f"release {release} was promoted, and the service does not serve it")
         time.sleep(0.2)
     decided = [seen.decision.reasons for seen in every_window(state) if seen.decision and seen.decision.id == intent.decision]
-    why = "; ".join(*decided) if release else "; ".join(intent.facts.get("failed") or [intent.facts.get("error", "")])
+    why = "; ".join(*decided) if release else "; ".join(intent.facts.get("failed") or [intent.facts.get("error") or ""])
     return {"outcome": intent.outcome, "release": release, "why": why}
 
 
@@ -204,28 +171,37 @@ def replay(settings: Replay, root: Path, folder: Path, injected: bool) -> dict[s
     """The whole replay; its report."""
     started = time.monotonic()
     params = read_params(root)
-    since = as_time(pd.Timestamp(settings.since).to_pydatetime())
+    since = as_time(datetime.fromisoformat(settings.since))
     source = read_settings(Ingest, "ingest", params)
     corpus, _ = collect(read_source(source, Paths(root)), since, source.feedback_weight, source.label_mix_prior)
     known, stream = corpus[corpus.known], corpus[~corpus.known].reset_index(drop=True)
     if stream.empty or known.empty:
         raise StageError(f"replay.since = {settings.since}: {len(known)} messages before it, {len(stream)} after it")
+    demand_label(settings, known, stream)
     world = folder / "world"
     environment = make_world(root, world, known, settings.params)
     log = world / "replay.log"
     print(f"The world before {settings.since}: {len(known)} messages. Training (its output: {log})", flush=True)
-    run_in(world, environment, log, sys.executable, "-m", "flows.pipeline")
-    run_in(world, environment, log, sys.executable, "-m", "tasks.release.promote", "--bootstrap", "release")
-    with tqdm(total=len(stream), desc="stream", unit=" messages", mininterval=1) as progress:
-        found = follow(settings, world, environment, stream, progress)
-    report = {
+    with prefect(world, environment, world / "prefect.log") as environment:
+        run_in(world, environment, log, sys.executable, "-m", "flows.pipeline")
+        run_in(world, environment, log, sys.executable, "-m", "tasks.release.promote", "--bootstrap", "release")
+        with tqdm(total=len(stream), desc="stream", unit=" messages", mininterval=1) as progress:
+            found = follow(settings, world, environment, stream, progress)
+        changes = inject_all(settings, world, environment) if injected else []
+    return {
         "since": settings.since, "labelled": settings.labelled, "delay": settings.delay, "seed": settings.seed,
-        "positive": settings.positive, "known": len(known), **figures(settings, found), "injected": [],
+        "positive": settings.positive, "known": len(known), "injected": changes,
+        **figures(found, settings.positive, settings.resamples, settings.seed),
+        "minutes": round((time.monotonic() - started) / 60, 1),
     }  # fmt: skip
-    if injected:
-        report["injected"] = inject_all(settings, world, environment)
-    report["minutes"] = round((time.monotonic() - started) / 60, 1)
-    return report
+
+
+def demand_label(settings: Replay, known: pd.DataFrame, stream: pd.DataFrame) -> None:
+    """Raises StageError where no message before or after ``since`` is positive: half an hour later it would have no figure."""
+    for when, part in (("before", known), ("after", stream)):
+        if settings.positive not in set(part.label):
+            labels = ", ".join(sorted(map(str, set(part.label))))
+            raise StageError(f"replay.positive = {settings.positive}: what came {when} {settings.since} is {labels}")
 
 
 def inject_all(settings: Replay, world: Path, environment: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -238,29 +214,8 @@ def inject_all(settings: Replay, world: Path, environment: Mapping[str, str]) ->
         return [inject(world, environment, world / "release", scenario, window, progress) for scenario in every]
 
 
-def figures(settings: Replay, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Weeks, totals, windows and changes as the report holds them."""
-    answers: pd.DataFrame = found["answers"]
-    weeks = weekly(answers, settings.positive)
-    totals = {"The whole stream": total(answers, settings.positive, settings.resamples, settings.seed)}
-    promoted = [change for change in found["changes"] if change["release"]]
-    if promoted:
-        later = answers[answers.received > promoted[0]["received"]]
-        totals["After the first promotion"] = total(later, settings.positive, settings.resamples, settings.seed)
-    starts = [week["week"] for week in weeks]
-    changes = []
-    for change in found["changes"]:
-        place = sum(pd.Timestamp(start, tz="UTC") <= change["received"] for start in starts) - 1
-        changes.append({**change, "received": str(change["received"]), "place": place, "week": starts[place]})
-    windows = [
-        {
-            "number": seen.number, "release": seen.release, "action": seen.decision.action if seen.decision else "",
-            "reasons": list(seen.decision.reasons) if seen.decision else [],
-            "surprise": {s.key: round(-log10(max(s.p, 1e-300)), 3) for s in seen.signals if s.p is not None},
-        }
-        for seen in found["windows"]
-    ]  # fmt: skip
-    return {"weeks": weeks, "totals": totals, "changes": changes, "windows": windows}
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def main() -> None:
@@ -283,7 +238,7 @@ def main() -> None:
     for title, entry in report["totals"].items():
         print(f"{title}: {entry['messages']} messages")
         for name, change in entry["difference"].items():
-            both = "  ".join(f"{model} {entry[model][name]:.4f}" for model in MODELS)
+            both = "  ".join(f"{model} {_figure(entry[model][name])}" for model in MODELS)
             print(f"  {name:20} {both}  difference {change['interval']}")
     print(f"{report['minutes']} minutes; {given.out / 'replay.html'}")
 

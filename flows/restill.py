@@ -10,10 +10,8 @@ run again. One restill works at a time; a second intent waits, and the monitor m
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,27 +19,31 @@ from typing import Any
 
 from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.alone import alone, end_orphans
-from flows.graph import read_graph
-from flows.pipeline import run_stage
+from flows.notice import name_of, outcome_of, summary, tell, webhook
+from flows.pipeline import run_stages
 from tasks.monitor.state import Intent, State
 from tasks.release.bento import bento
 from tasks.release.gate import Gate, table
 from tasks.release.mirror import mirror
 from tasks.release.promote import judge
 from tasks.release.register import register
-from tasks.release.snapshot import NotReady, close_worktree, commit_snapshot, open_worktree, push_data, take_snapshot
+from tasks.release.snapshot import (
+    NotReady,
+    close_worktree,
+    commit_snapshot,
+    keep_quarantine,
+    open_worktree,
+    push_data,
+    take_snapshot,
+)
 from tasks.release.store import Fenced, add, history, promote
 from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings
-
-WEBHOOK_VARIABLE = "RESTILL_WEBHOOK"
-"""A URL that is told how an intent ended, as JSON. It may hold a secret: it stands in no file and in no log."""
 
 
 class Restill(Settings):
@@ -49,11 +51,6 @@ class Restill(Settings):
     """Failures after which an intent is given up."""
     notify_block: str | None
     """A notification block of Prefect, as ``slack-webhook/ops``."""
-
-
-def name_of(intent: Intent) -> str:
-    """How the intent is called in branches, runs and reports."""
-    return f"intent-{intent.id}"
 
 
 def tree_of(paths: Paths, intent: Intent) -> Path:
@@ -65,22 +62,17 @@ def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
     folder = open_worktree(paths.root, paths.home, name_of(intent))
     until = as_time(datetime.fromisoformat(intent.created))
     assert until is not None
-    return take_snapshot(paths.root, folder, paths.feedback, until)
+    facts = take_snapshot(paths.root, folder, paths.feedback, until)
+    kept = paths.monitor / "quarantine" / f"{name_of(intent)}.csv"  # the worktree goes, and reviewers are to be asked
+    return facts | {"feedback_quarantine": keep_quarantine(folder, kept)}
 
 
 def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     """Every stage of the same graph, in the worktree; what an earlier try has finished is not run again."""
     folder = tree_of(paths, intent)
-    end_orphans(folder)
-    for node in read_graph(folder):
-        stage: Task[..., RunState[Any]] = Task(
-            run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
-        )
-        state = stage(node, folder, False, name_of(intent), return_state=True)
-        if not state.is_completed():
-            raise StageError(state.message or f"{node.name} did not finish")
-        get_run_logger().info("%s: %s %s", node.name, state.name, state.message or "")
-    return {"release": add(paths.store, folder / "release"), "version": register(Paths(folder), name_of(intent))[0]}
+    run_stages(folder, False, name_of(intent))
+    release = add(paths.store, folder / "release")
+    return {"release": release, "version": register(Paths(folder), name_of(intent), paths.store)[0]}
 
 
 def gate_release(paths: Paths, intent: Intent) -> dict[str, Any]:
@@ -98,7 +90,8 @@ def promote_release(paths: Paths, intent: Intent) -> dict[str, Any]:
     if not intent.facts["passed"]:
         return {"promoted": False}
     release, why = str(intent.facts["release"]), f"{name_of(intent)}, decision {intent.decision}"
-    if any(entry["why"] == why for entry in history(paths.store)):  # done, and perhaps undone by a person since
+    # Done, and perhaps undone by a person since.
+    if any((entry["why"], entry["to"]) == (why, release) for entry in history(paths.store)):
         return {"promoted": True}
     pointer = promote(
         paths.store, release, expected=int(intent.facts["token"]), who="restill", why=why, gate=str(intent.facts["gate"])
@@ -122,40 +115,8 @@ def commit(paths: Paths, intent: Intent) -> dict[str, Any]:
 
 
 def notify(paths: Paths, intent: Intent) -> dict[str, Any]:
-    """Tell whoever wants to know. A receiver that is down costs a warning, never a release."""
     settings = read_settings(Restill, "restill", read_params(paths.root))
-    message = summary(intent)
-    told = []
-    try:
-        if url := os.environ.get(WEBHOOK_VARIABLE):
-            _post(url, {"intent": intent.id, "text": message, "facts": intent.facts})
-            told.append("webhook")
-        if settings.notify_block:
-            block: Any = Block.load(settings.notify_block)
-            block.notify(message)
-            told.append(settings.notify_block)
-    except Exception as error:  # whatever a receiver raises; the name of its kind tells no secret
-        get_run_logger().warning("notification failed: %s", type(error).__name__)
-    get_run_logger().info("%s", message)
-    return {"notified": told}
-
-
-def _post(url: str, body: dict[str, Any]) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise StageError(f"{WEBHOOK_VARIABLE} is not an http address")
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-        return
-
-
-def summary(intent: Intent) -> str:
-    """How an intent ended, in one line."""
-    facts = intent.facts
-    if facts.get("promoted"):
-        return f"{name_of(intent)}: release {facts['release']} was promoted (bento {facts.get('bento')})"
-    if "release" in facts:
-        return f"{name_of(intent)}: release {facts['release']} was refused: {'; '.join(facts['failed'])}"
-    return f"{name_of(intent)}: {facts.get('error', 'nothing was made')}"
+    return {"notified": tell(intent, settings.notify_block)}
 
 
 STEPS: dict[str, Callable[[Paths, Intent], dict[str, Any]]] = {
@@ -163,9 +124,9 @@ STEPS: dict[str, Callable[[Paths, Intent], dict[str, Any]]] = {
     "build": build,
     "gate": gate_release,
     "promote": promote_release,
+    "commit": commit,  # at once: whatever is away then, it is known what the champion was made of
     "bento": build_bento,
     "push": push,
-    "commit": commit,
     "notify": notify,
 }
 RETRIED = {"push": 3, "promote": 1}
@@ -173,34 +134,67 @@ RETRIED = {"push": 3, "promote": 1}
 
 
 def remaining(intent: Intent, folder: Path) -> list[str]:
-    """The steps that are still to do. Where the worktree is gone, everything that needs it is done again."""
+    """The steps that are still to do. Where the worktree is gone, all is done again, unless the release is decided on."""
     names = list(STEPS)
     done = names.index(intent.step) + 1 if intent.step in STEPS else 0
-    return names if 0 < done < names.index("notify") and not folder.exists() else names[done:]
+    return names if "promoted" not in intent.facts and not folder.exists() else names[done:]
 
 
 def act(paths: Paths, state: State, intent: Intent) -> Intent:
     """Take every step that is left. Raises StageError where one fails."""
+    end_orphans(tree_of(paths, intent))
     for name in remaining(intent, tree_of(paths, intent)):
         step: Task[..., dict[str, Any]] = Task(
             STEPS[name], name=name, retries=RETRIED.get(name, 0), retry_delay_seconds=5, cache_policy=NO_CACHE
         )
         # The stages of build are tasks themselves, and a task inside of a task would hide them.
         facts = STEPS[name](paths, intent) if name == "build" else step(paths, intent)
-        intent = state.advance(intent.id, name, **facts)
+        intent = state.advance(intent.id, name, **facts, error=None)
     return intent
+
+
+def tidy(paths: Paths, state: State) -> None:
+    """Remove the worktrees of intents that ended; the snapshot of one that was decided on is committed before.
+
+    A run may have died, or the disk have been full, between the end of an intent and this. What cannot be committed now
+    either is kept, for it is the only place that says what the champion was made of.
+    """
+    for folder in sorted((paths.home / "worktrees").glob("intent-*")):
+        intent = _ended(state, folder.name)
+        if intent is None:
+            continue
+        try:
+            if "promoted" in intent.facts and "commit" not in intent.facts:
+                commit(paths, intent)
+            close_worktree(paths.root, paths.home, folder.name)
+        except (StageError, OSError) as error:
+            get_run_logger().warning("%s is kept: %s", folder, error)
+
+
+def _ended(state: State, name: str) -> Intent | None:
+    """The intent of this name where it has ended; None where it is open, or of a state that is no more."""
+    try:
+        intent = state.intent(int(name.split("-")[1]))
+    except (StageError, ValueError):
+        return None
+    return intent if intent.outcome is not None and name_of(intent) == name else None
 
 
 @flow(name="restill")
 def restill(root: Path | None = None) -> RunState[Any]:
-    """Act on the oldest open intent: snapshot, graph, gate, promotion, Bento, push, branch, notification."""
+    """Act on the oldest open intent: snapshot, graph, gate, promotion, branch, Bento, push, notification."""
     paths = Paths((root or Path.cwd()).resolve())
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/mlflow.db")
-    settings = read_settings(Restill, "restill", read_params(paths.root))
+    try:
+        settings = read_settings(Restill, "restill", read_params(paths.root))
+        webhook()
+    except StageError as error:  # now, and not when there is something to tell
+        return Failed(message=str(error))
     with alone(paths, "restill") as free:
         if not free:
             return Completed(name="Skipped", message="another restill is at work; the intent waits")
         state = State(paths.monitor / "state.db")
+        tidy(paths, state)
         intent = state.open_intent("restill")
         if intent is None:
             return Completed(name="Idle", message="no intent is open")
@@ -208,8 +202,8 @@ def restill(root: Path | None = None) -> RunState[Any]:
             intent = act(paths, state, intent)
         except Exception as error:  # written down with the intent, and the run fails with it
             return _failed(paths, state, state.intent(intent.id), settings, error)
-        state.end(intent.id, "promoted" if intent.facts["promoted"] else "rejected")
-        close_worktree(paths.root, paths.home, name_of(intent))
+        state.end(intent.id, outcome_of(intent))
+        tidy(paths, state)
         return Completed(message=summary(intent))
 
 
@@ -223,9 +217,9 @@ def _failed(paths: Paths, state: State, intent: Intent, settings: Restill, error
     step = "build" if isinstance(error, Fenced) else intent.step
     intent = state.advance(intent.id, step, failures=count, error=message[-2000:])
     if count >= settings.attempts:
-        notify(paths, intent)
-        state.end(intent.id, "failed")
-        close_worktree(paths.root, paths.home, name_of(intent))
+        tell(intent, settings.notify_block)
+        state.end(intent.id, outcome_of(intent))
+        tidy(paths, state)
     return Failed(message=f"{name_of(intent)}, failure {count} of {settings.attempts}: {message}")
 
 
@@ -237,9 +231,10 @@ def main() -> None:
     given = parser.parse_args()
     paths = Paths(Path.cwd())
     try:
+        read_settings(Restill, "restill", read_params(paths.root))
+        webhook()
         if given.why:
             State(paths.monitor / "state.db").ask(given.why, datetime.now(UTC))
-        read_settings(Restill, "restill", read_params(paths.root))
     except StageError as error:
         sys.exit(f"restill: {error}")
     state = restill(paths.root, return_state=True)

@@ -15,9 +15,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 CONFIGURATION = "supervisord.conf"
 WAIT_SECONDS = 180
+DEFAULTS = {"RESTILL_PORT": "3000", "PREFECT_PORT": "4200", "MLFLOW_PORT": "5000", "EVIDENTLY_PORT": "8000",
+            "RESTILL_BENTO": "restill:latest"}  # fmt: skip
+"""What the Makefile sets where nobody else does, and ``supervisord.conf`` needs."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,16 @@ PLACES = {
 }
 
 
-def supervised() -> dict[str, str]:
+def surroundings(root: Path) -> dict[str, str]:
+    """This process's environment, with the defaults of `make up` for what is not set."""
+    given = {name: value for name, value in os.environ.items() if value.strip()}
+    return {**DEFAULTS, "RESTILL_HOME": str(root / "var")} | given
+
+
+def supervised(environment: Mapping[str, str]) -> dict[str, str]:
     """The state of each program, as the supervisor has it; empty where it does not run."""
-    done = subprocess.run(["supervisorctl", "-c", CONFIGURATION, "status"], capture_output=True, text=True, check=False)
+    command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", CONFIGURATION, "status"]
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
     lines = [line.split() for line in done.stdout.splitlines()]
     return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
 
@@ -74,18 +85,19 @@ def main() -> None:
     )
     parser.add_argument("--wait", action="store_true", help="until all of it answers")
     given = parser.parse_args()
+    environment = surroundings(Path.cwd())
     until = time.monotonic() + (WAIT_SECONDS if given.wait else 0)
     while True:
-        states = supervised()
+        states = supervised(environment)
         if not states:
             sys.exit("status: nothing is running: `make up` starts it")
-        shown, well = lines(states, os.environ)
+        shown, well = lines(states, environment)
         if well or time.monotonic() > until:
             break
         time.sleep(1)
     print("\n".join(shown))
     if not well:
-        sys.exit(f"status: not all of it is up; its logs are in {os.environ.get('RESTILL_HOME', 'var')}/log")
+        sys.exit(f"status: not all of it is up; its logs are in {environment['RESTILL_HOME']}/log")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import os
 import re
 import secrets
@@ -27,6 +28,9 @@ from pathlib import Path
 
 from service.config import ConfigError, read_config
 from service.requests import Refused
+from service.trouble import Trouble, reason_of
+
+log = logging.getLogger("restill.access")
 
 SCOPES = ("classify", "feedback")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -87,19 +91,21 @@ def match(keys: list[Key], given: str) -> Key | None:
 
 
 class Access:
-    """Decides on each request by the key file as it is now. In ``dev`` mode, local callers without a key are let in."""
+    """Decides on each request by the key file as it is now. In ``dev`` mode, as long as there is no key, local callers
+    are let in without one."""
 
     def __init__(self, path: Path, dev: bool, salt: bytes) -> None:
         self._path, self._dev, self._salt = path, dev, salt
         self._seen: tuple[int, int, int] | None = None
         self._keys: list[Key] = []
+        self._trouble = Trouble(log, "the API keys cannot be read, and nobody is let in")
 
     def admit(self, headers: Mapping[str, str], client: str | None, scope: str) -> str:
         """The name of the caller. Raises Refused: 401 without a valid key, 403 without the scope, 503 without readable keys."""
         keys = self._current()
         given = _given_key(headers)
         if given is None:
-            if self._dev and _is_local(headers, client):
+            if self._dev and not keys and _is_local(headers, client):  # whoever has made a key wants it asked for
                 return "dev-" + hmac.digest(self._salt, str(client).encode(), "sha256").hex()[:8]
             raise Refused(401, _closed_sentence(keys))
         key = match(keys, given)
@@ -111,21 +117,25 @@ class Access:
 
     def _current(self) -> list[Key]:
         try:
+            self._look()
+        except (OSError, KeysError) as error:
+            self._trouble.tell(reason_of(error) if isinstance(error, OSError) else str(error))
+            raise Refused(503, "The API keys cannot be read; nobody is let in until they can.") from error
+        self._trouble.over()
+        return self._keys
+
+    def _look(self) -> None:
+        """Read the file where it is another one than before. Raises OSError or KeysError."""
+        try:
             status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
         except (FileNotFoundError, NotADirectoryError):
             self._seen, self._keys = None, []
-            return []
-        except OSError as error:
-            raise Refused(503, "The API keys cannot be read; nobody is let in until they can.") from error
+            return
+        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
         if seen != self._seen:
             self._seen = None
-            try:
-                self._keys = read_keys(self._path)
-            except KeysError as error:
-                raise Refused(503, "The API keys cannot be read; nobody is let in until they can.") from error
+            self._keys = read_keys(self._path)
             self._seen = seen
-        return self._keys
 
 
 def _closed_sentence(keys: list[Key]) -> str:

@@ -16,8 +16,10 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import bentoml
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,12 +27,19 @@ from starlette.routing import Route
 
 from service.config import ConfigError, full_paths, read_config
 from service.mail import parse_mail
-from service.meters import Meters, exposition
+from service.meters import Meters, exposition, make_folder
 from service.record import Judged, mail_text, observe
 from service.release import Release, ReleaseError
 from service.requests import Empty, ManyTexts, OneText, Refused, Verdict, check_text, parse, read_body
 from service.rim import Readiness, Rim
 from service.worker import Worker
+
+FEEDBACK_THREADS = 4
+"""Feedback waits for the disk in threads of its own: a disk that hangs must not take those that answers need."""
+UNANSWERED = {
+    404: "There is no such route; GET / names those that there are.",
+    405: "This route does not take this method; the header Allow names what it takes.",
+}
 
 logging.getLogger("restill").setLevel(logging.INFO)  # BentoML's own level would hide which release took over
 
@@ -102,7 +111,8 @@ async def feedback(request: Request) -> Response:
     worker, release, client = admitted(request, "feedback")
     # Base64 makes four bytes of three.
     verdict = parse(Verdict, await read_body(request, 2 * release.limits["body_bytes"], "application/json"))
-    outcome, said = await run_in_threadpool(worker.review, verdict, release, client)
+    limiter: CapacityLimiter = request.app.state.feedback_threads
+    outcome, said = await to_thread.run_sync(worker.review, verdict, release, client, limiter=limiter)
     return JSONResponse(said, status_code=202 if outcome == "contradicts" else 200)
 
 
@@ -133,11 +143,19 @@ async def refuse(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.sentence}, status_code=error.status, headers=headers)
 
 
+async def unanswered(request: Request, error: Exception) -> Response:
+    """What Starlette refuses before any route is asked. Its path and method are a caller's text, and not repeated."""
+    assert isinstance(error, HTTPException)
+    sentence = UNANSWERED.get(error.status_code, f"{error.detail}.")
+    return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)
+
+
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """One worker, from its first request to its last. A fixed release that is not whole stops the start."""
     worker = await run_in_threadpool(Worker, read_config(os.environ), Meters())
     app.state.worker = worker
+    app.state.feedback_threads = CapacityLimiter(FEEDBACK_THREADS)  # belongs to the event loop that runs here
     try:
         yield
     finally:
@@ -155,7 +173,7 @@ http = Starlette(
         Route("/metrics", metrics, methods=["GET"]),
     ],
     middleware=[Middleware(Rim)],
-    exception_handlers={Refused: refuse},
+    exception_handlers={Refused: refuse, HTTPException: unanswered},
     lifespan=lifespan,
 )
 
@@ -178,7 +196,7 @@ class Restill:
     @staticmethod
     def settle() -> None:
         """Runs once, before the workers, which would look for ``var`` in the Bento's folder instead of the user's."""
-        os.environ.update(full_paths(os.environ))
+        os.environ.update(full_paths(os.environ) | make_folder())
         fixed = read_config(os.environ).release
         try:
             if fixed is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 PREFIX = "RESTILL_"
+FOREIGN = re.compile(r"RESTILL_(BENTO|INVOCATION|METERS|PORT|PROGRAM|WEBHOOK|(PORT|SERVICE)_.*)")
+"""Not our settings: variables of the Makefile, the flows and ``service.meters``, and what Kubernetes sets for a service."""
 
 
 class ConfigError(ValueError):
@@ -58,6 +62,7 @@ class Config:
 def read_config(environment: Mapping[str, str]) -> Config:
     """The settings that these variables make; a blank one is as one that is not set. Raises ConfigError."""
     given = {name: value.strip() for name, value in environment.items() if name.startswith(PREFIX) and value.strip()}
+    _check_names(given)
     home = Path(given.get("RESTILL_HOME", "var")).absolute()
     release = given.get("RESTILL_RELEASE")
     return Config(
@@ -79,6 +84,16 @@ def full_paths(environment: Mapping[str, str]) -> dict[str, str]:
     given = {name: environment.get(name, "").strip() for name in ("RESTILL_HOME", "RESTILL_KEYS", "RESTILL_RELEASE")}
     given["RESTILL_HOME"] = given["RESTILL_HOME"] or "var"
     return {name: str(Path(value).absolute()) for name, value in given.items() if value}
+
+
+def _check_names(given: Mapping[str, str]) -> None:
+    """A misspelt variable would leave its setting at the default, and nobody would know."""
+    known = {field.name.upper() for field in fields(Config)}
+    for name in sorted(given):
+        short = name.removeprefix(PREFIX)
+        if short not in known and not FOREIGN.fullmatch(name):
+            nearest = get_close_matches(short, sorted(known), n=1, cutoff=0)[0]
+            raise ConfigError(f"{name}: there is no such variable; the nearest is {PREFIX}{nearest}")
 
 
 def _flag(given: Mapping[str, str], name: str) -> bool:

@@ -10,65 +10,66 @@ import base64
 import binascii
 import fcntl
 import hmac
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from service.journal import Journal, Limits
-from service.mail import parse_mail
+from service.mail import Mail, parse_mail
 from service.record import hash_text, mail_text, now
 from service.requests import Refused, Verdict
 from service.segments import CLOSED, decode, find, segments, stem_of
+from service.trouble import Trouble, reason_of
+
+log = logging.getLogger("restill.feedback")
 
 DURABLE = Limits(flush_seconds=1.0, keep_days=None, attempts=1, retry_seconds=0.0)
 """Feedback is training data: kept for ever, and tried once, since its sender is told and can send it again."""
 
+PATIENCE_SECONDS = 5.0
+"""An id is looked for so long at most, however long records may wait for their flush: a thread waits with it."""
 
-@dataclass(frozen=True)
-class Message:
-    """The message of a verdict."""
-
-    subject: str
-    text: str
-    received: str | None
-    classified: str
-    """What the classifier was given of it."""
+NOT_READ = "The journal cannot be read, so the answer cannot be found; send it again later."
+NOT_STORED = "The feedback could not be stored; send it again later."
 
 
-def message_of(verdict: Verdict, characters: int) -> Message:
-    """The message as it was classified. Raises Refused (422) where there is none, or two, or no base64."""
+def message_of(verdict: Verdict) -> Mail:
+    """The message of a verdict; a text is one without a subject. Raises Refused (422): none, or two, or no base64."""
     if (verdict.text is None) == (verdict.raw is None):
         raise Refused(422, 'Send the message that was answered, either as "text" or as "raw" (base64 of a message/rfc822).')
     if verdict.text is not None:
-        return Message("", verdict.text, None, verdict.text)
+        return Mail("", verdict.text, None, ())
     try:
         raw = base64.b64decode(verdict.raw or "", validate=True)
     except (binascii.Error, ValueError):
         raise Refused(422, "raw: is not base64.") from None
-    mail = parse_mail(raw)
-    received = mail.received.isoformat() if mail.received else None
-    return Message(mail.subject, mail.text, received, mail_text(mail, characters))
+    return parse_mail(raw)
+
+
+def classified(verdict: Verdict, message: Mail, characters: int) -> str:
+    """What the classifier was given of it. A text is never cut, so none that only begins alike can take its place."""
+    return mail_text(message, characters) if verdict.text is None else verdict.text
 
 
 class Known:
-    """Which labels each answer got so far, from all workers' segments; reads only what is new."""
+    """Which labels each answer got so far and from whom, from all workers' segments; reads only what is new."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[str, int] = {}
         self._finished: set[str] = set()
-        self._labels: dict[str, list[str]] = defaultdict(list)
+        self._last: dict[str, dict[str, tuple[str, str]]] = defaultdict(dict)
 
-    def labels(self, identity: str) -> list[str]:
-        """The labels given for this answer, in order, each once."""
+    def labels(self, identity: str) -> dict[str, str]:
+        """The label that each reviewer gave this answer; who corrects himself means what he said last."""
         for path in segments(self._folder):
             if stem_of(path) not in self._finished:
                 self._refresh(path)
-        return list(self._labels.get(identity, ()))
+        return {reviewer: label for reviewer, (_, label) in self._last.get(identity, {}).items()}
 
     def _refresh(self, path: Path) -> None:
         stem = stem_of(path)
@@ -86,8 +87,9 @@ class Known:
         whole = data[: data.rfind(b"\n") + 1]
         for line in whole.split(b"\n")[:-1]:
             record = decode(line)
-            if record is not None and record["kind"] == "feedback" and record["label"] not in self._labels[record["id"]]:
-                self._labels[record["id"]].append(record["label"])
+            if record is not None and record["kind"] == "feedback":
+                said = (record["time"], record["label"])
+                self._last[record["id"]][record["reviewer"]] = max(said, self._last[record["id"]].get(record["reviewer"], said))
         self._read[stem] = begin + len(whole)
         if suffix == CLOSED:
             self._finished.add(stem)
@@ -98,7 +100,9 @@ class Feedback:
 
     def __init__(self, folder: Path, journal_folder: Path, salt: bytes, flush_seconds: float) -> None:
         self._folder, self._journal_folder, self._salt = folder, journal_folder, salt
-        self._patience = 3 * flush_seconds + 0.1
+        self._patience = min(3 * flush_seconds + 0.1, PATIENCE_SECONDS)
+        self._finding = Trouble(log, "answers cannot be found, and feedback on them is refused")
+        self._storing = Trouble(log, "feedback cannot be stored, and is refused")
         self._journal = Journal(folder, DURABLE)
         self._known = Known(folder)
 
@@ -109,27 +113,27 @@ class Feedback:
         """What became of a verdict (stored, known, contradicts) and what to tell its sender.
 
         Raises Refused: 404 for an id that no record has, 409 for another message than the one answered, 422 for a
-        label that is none, 503 where it could not be stored.
+        label that is none, 503 where it could not be stored. ``characters`` is what mails are cut to now, for the
+        records that do not say what they were cut to.
         """
         if verdict.label not in labels:
             raise Refused(422, f"label: is none of {', '.join(labels)}.")
-        message = message_of(verdict, characters)
-        answered = self._find(verdict.id)
-        if not hmac.compare_digest(str(answered["hash"]), hash_text(self._salt, message.classified)):
+        message = message_of(verdict)
+        with _refusing(self._finding, NOT_READ):
+            answered = self._find(verdict.id)
+        given = classified(verdict, message, answered.get("characters", characters))
+        if not hmac.compare_digest(str(answered["hash"]), hash_text(self._salt, given)):
             raise Refused(409, "This is not the message that was answered under this id.")
         record = _record(verdict, message, answered, reviewer)
-        try:
-            with _alone(self._folder):
-                return self._store(record)
-        except OSError:
-            raise Refused(503, "The feedback could not be stored; send it again later.") from None
+        with _refusing(self._storing, NOT_STORED), _alone(self._folder):
+            return self._store(record)
 
     def _find(self, identity: str) -> dict[str, Any]:
         deadline = time.monotonic() + self._patience  # another worker's record may wait for its flush
         while (record := find(self._journal_folder, identity)) is None:
             if time.monotonic() > deadline:
                 if not self._journal_folder.is_dir():
-                    raise Refused(503, "The journal cannot be read, so the answer cannot be found; send it again later.")
+                    raise Refused(503, NOT_READ)
                 raise Refused(404, "No answer of this id is in the journal.")
             time.sleep(self._patience / 4)
         return record
@@ -137,14 +141,15 @@ class Feedback:
     def _store(self, record: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         identity, label = record["id"], record["label"]
         before = self._known.labels(identity)
-        others = [other for other in before if other != label]
-        if label not in before and not self._journal.store(record):
-            raise Refused(503, "The feedback could not be stored; send it again later.")
-        outcome = "known" if label in before else "contradicts" if others else "stored"
-        return outcome, {"id": identity, "label": label, "known": label in before, "contradicts": others}
+        known = before.pop(record["reviewer"], None) == label
+        others = sorted(set(before.values()) - {label})
+        if not known and not self._journal.store(record):
+            raise Refused(503, NOT_STORED)
+        outcome = "known" if known else "contradicts" if others else "stored"
+        return outcome, {"id": identity, "label": label, "known": known, "contradicts": others}
 
 
-def _record(verdict: Verdict, message: Message, answered: dict[str, Any], reviewer: str) -> dict[str, Any]:
+def _record(verdict: Verdict, message: Mail, answered: dict[str, Any], reviewer: str) -> dict[str, Any]:
     return {
         "kind": "feedback",
         "time": now(),
@@ -153,9 +158,20 @@ def _record(verdict: Verdict, message: Message, answered: dict[str, Any], review
         "reviewer": reviewer,
         "subject": message.subject,
         "text": message.text,
-        "received": message.received or answered["time"],
+        "received": message.received.isoformat() if message.received else answered["time"],
         "answered": {name: answered[name] for name in ("label", "score", "release", "time", "hash")},
     }
+
+
+@contextmanager
+def _refusing(trouble: Trouble, sentence: str) -> Iterator[None]:
+    """What the disk refuses is told in the log; the sender gets a 503 with this sentence."""
+    try:
+        yield
+    except OSError as error:
+        trouble.tell(reason_of(error))
+        raise Refused(503, sentence) from None
+    trouble.over()
 
 
 @contextmanager

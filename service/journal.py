@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.segments import Segment, encode, find, new_stem, prune, read, recover, segments, stem_of
+from service.housekeeping import keep_house
+from service.segments import Segment, encode, find, new_stem, read, segments, stem_of
 
 __all__ = ["Journal", "Limits", "find", "read", "segments", "stem_of"]
 
@@ -245,13 +246,7 @@ class Journal:
         if time.monotonic() < self._housekeeping_at:
             return
         self._housekeeping_at = time.monotonic() + HOUSEKEEPING_SECONDS
-        try:
-            for stem in recover(self.folder):
-                log.info("journal %s: closed %s, which its writer had left", self.folder.name, stem)
-            if self.limits.keep_days is not None and (removed := prune(self.folder, self.limits.keep_days)):
-                log.info("journal %s: removed %d old segments", self.folder.name, removed)
-        except OSError as error:
-            self._report(f"old segments cannot be looked after: {error.strerror}")
+        keep_house(self.folder, self.limits.keep_days)
 
     def _report(self, reason: str) -> None:
         """One line an episode, not one a record."""

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.header import decode_header
 from email.message import Message
-from email.parser import BytesHeaderParser, HeaderParser
+from email.parser import HeaderParser
+from email.policy import Compat32
 from email.utils import parsedate_to_datetime
+from itertools import islice
 
 YEARS = range(1970, 2200)
 """Years that a received time may lie in; anything else is a header that lies, and cannot be stored."""
@@ -22,6 +24,14 @@ CHARSETS = re.compile(
     r"utf-?(7|8|16|32)|us-ascii|ascii|iso-?8859|latin|cp\d|windows|mac|koi8|big5|gb|hz|euc|shift|sjis|ks-?c|tis|iso-?2022"
 )
 """Charsets that mail uses. Python knows others (punycode, idna) whose decoders take the square of the length."""
+
+HEADER_CHARACTERS = 2000
+"""What is read of one header: Python decodes headers, and splits their parameters, in the square of the length."""
+
+
+PARTS_OF_PARTS = 30
+"""Multiparts in one message: Python looks at each line once for each of those that it stands in."""
+_MULTIPART = re.compile(rb"content-type:\s*multipart/", re.I)
 
 
 @dataclass(frozen=True)
@@ -34,26 +44,40 @@ class Mail:
     warnings: tuple[str, ...]
 
 
+class _ShortHeaders(Compat32):
+    """Cuts each header, also those of parts within parts, and warns of it."""
+
+    _warnings: list[str]
+
+    def __init__(self, warnings: list[str]) -> None:
+        super().__init__()
+        object.__setattr__(self, "_warnings", warnings)  # a policy lets nobody else set anything
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        if len(value) > HEADER_CHARACTERS:
+            self._warnings.append("header_cut")
+        return name, value[:HEADER_CHARACTERS]
+
+
 def parse_mail(raw: bytes) -> Mail:
     """Parse one message, with or without an mbox envelope line, from its raw bytes."""
     warnings: list[str] = []
     envelope, body = _split_envelope(raw)
+    if sum(1 for _ in islice(_MULTIPART.finditer(body), PARTS_OF_PARTS + 1)) > PARTS_OF_PARTS:
+        warnings.append("mime_too_many_multiparts")
+        body = _MULTIPART.sub(b"X-Not-Parsed:", body)
+    policy = _ShortHeaders(warnings)
     try:
-        message = message_from_bytes(body)
+        message = message_from_bytes(body, policy=policy)
         text = "\n".join(_bodies(message, warnings)).strip()
-    except RecursionError:  # a thousand parts within each other: no mail, but it must not stop what reads it
-        warnings.append("mime_too_deep")
-        message = HeaderParser().parsestr(body.decode("latin-1"))
+    except Exception as error:  # a thousand parts within each other, a boundary in a broken charset (RFC 2231)
+        warnings.append("mime_too_deep" if isinstance(error, RecursionError) else f"mime_{type(error).__name__}")
+        message = HeaderParser(policy=policy).parsestr(body.decode("latin-1"))
         text = ""
     subject = _decode_subject(message, warnings)
     received = _received(envelope, message, warnings)
     return Mail(subject, text, received, tuple(dict.fromkeys(warnings)))
-
-
-def received_of(raw: bytes) -> datetime | None:
-    """When a raw message arrived (UTC), from its envelope line and headers alone; None where nothing says it."""
-    envelope, body = _split_envelope(raw)
-    return _received(envelope, BytesHeaderParser().parsebytes(body), [])
 
 
 def _split_envelope(raw: bytes) -> tuple[str, bytes]:

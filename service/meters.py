@@ -1,13 +1,18 @@
 """What the service counts: for Prometheus since its start, for the journal's status records since the last one.
 
-prometheus_client adds up the workers through files in ``PROMETHEUS_MULTIPROC_DIR``, which BentoML sets for them. A
-label is a route, a status, a release or a label of the model: never anything that a caller sent.
+prometheus_client adds up the workers through files in ``PROMETHEUS_MULTIPROC_DIR``. BentoML sets it for them, to a
+folder on the disk, which we replace by one in memory. A label is a route, a status, a release or a label of the model:
+never anything that a caller sent.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import resource
+import shutil
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -17,7 +22,17 @@ from typing import Any
 import prometheus_client as prometheus
 from prometheus_client import multiprocess
 
+log = logging.getLogger("restill.meters")
+
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+FOLDER = "RESTILL_METERS"
+"""Tells the workers which folder the server made for them. Nobody else sets it."""
+MEMORY = Path("/dev/shm")  # noqa: S108  (``make_folder`` makes a folder of its own in it)
+
+# BentoML does not let its folder be chosen, so a worker turns to ours before the first count below opens its file. Not where
+# it is gone (systemd may remove what a user has there who logs out): a worker that starts later must start all the same.
+if MULTIPROCESS in os.environ and Path(os.environ.get(FOLDER, "/nowhere")).is_dir():
+    os.environ[MULTIPROCESS] = os.environ[FOLDER]
 
 REQUESTS = prometheus.Counter("restill_requests", "Requests, by route and status.", ["route", "status"])
 SECONDS = prometheus.Histogram(
@@ -89,6 +104,20 @@ def rss_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def make_folder() -> dict[str, str]:
+    """A folder in memory for the workers' counts, gone when this process ends; nothing where there is no such place.
+
+    Their files are mapped: where a full disk cannot hold a page, the system kills the worker that writes it (SIGBUS).
+    """
+    try:
+        folder = tempfile.mkdtemp(prefix="restill-", dir=MEMORY)
+    except OSError as error:
+        log.warning("the counts lie on the disk, and a full one can kill workers: %s: %s", MEMORY, error.strerror)
+        return {}
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {FOLDER: folder}
 
 
 def forget_the_dead() -> None:

@@ -75,6 +75,8 @@ class Judged:
     micros: float
     """From the raw text to its score; of a batch, its share."""
     truncated: bool
+    characters: int
+    """What a mail is cut to before it is judged. The next release may have another limit, and feedback must match this one."""
     hash: str
 
     def record(self, route: str, client: str) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class Judged:
             "descriptors": self.descriptors,
             "features": self.features,
             "truncated": self.truncated,
+            "characters": self.characters,
         }
 
 
@@ -115,5 +118,6 @@ def observe(
         {name: round(value, 6) for name, value in describe(text, share).items()},
         micros,
         release.is_cut(normalised),
+        release.limits["characters"],
         hash_text(salt, text),
     )

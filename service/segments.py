@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -170,65 +169,6 @@ class Segment:
                 self.path.rename(self.path.with_suffix(CLOSED))
         finally:
             os.close(self._file)
-
-
-def recover(folder: Path) -> list[str]:
-    """Close what dead writers left, each cut behind its last whole record. Returns the names of the segments."""
-    recovered = []
-    for born in folder.glob(f".*{NEW}"):
-        if time.time() - born.stat().st_mtime > 60:  # its writer died before it got a name; there is nothing in it
-            born.unlink(missing_ok=True)
-    for path in segments(folder):
-        if path.suffix == OPEN and _close_if_dead(path):
-            recovered.append(stem_of(path))
-    return recovered
-
-
-def _close_if_dead(path: Path) -> bool:
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:  # its writer, or another worker that recovers, was faster
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(path.stat(), os.fstat(file)):
-            return False
-        data = path.read_bytes()
-        whole = _whole_length(data)
-        if whole < len(data):
-            os.ftruncate(file, whole)
-            os.fsync(file)
-        path.rename(path.with_suffix(CLOSED))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    finally:
-        os.close(file)
-    return True
-
-
-def _whole_length(data: bytes) -> int:
-    """Where the last whole record ends. Broken lines before it stay: they are skipped, and what follows is kept."""
-    end = data.rfind(b"\n") + 1
-    while end > 0:
-        begin = data.rfind(b"\n", 0, end - 1) + 1
-        if decode(data[begin : end - 1]) is not None:
-            return end
-        end = begin
-    return 0
-
-
-def prune(folder: Path, keep_days: float) -> int:
-    """Remove closed segments whose last record is older than ``keep_days``. Returns how many."""
-    limit = time.time() - keep_days * 86_400
-    removed = 0
-    for path in segments(folder):
-        try:
-            if path.suffix == CLOSED and path.stat().st_mtime < limit:
-                path.unlink()
-                removed += 1
-        except FileNotFoundError:  # another worker was faster
-            continue
-    return removed
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,6 +25,8 @@ _TAG = re.compile(
     r"<(?:!doctype|html|head|body|title|meta|p|br|hr|div|span|table|tr|td|font|center|a|img|b|i|u|strong|em|ul|li|h[1-6])\b[^<>]*>",
     re.I,
 )
+_UNSEEN = re.compile(r"<(?:(style|script)\b|!--)", re.I)
+_ENDS = {"style": re.compile(r"</style[^<>]*>", re.I), "script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
 _HEADER = re.compile(
     r"^[ \t>]*(?:X-[\w-]+|List-[\w-]+|Received|Return-Path|Delivered-To|Date|Message-I[Dd]|Sender|Errors-To|Precedence"
     r"|In-Reply-To|References|Mail-Followup-To)[ \t]*:.*\n?",
@@ -57,6 +59,18 @@ def _html(text: str) -> str:
     tree.strip_tags(["script", "style", "noscript", "template"])
     root = tree.root
     return root.text(separator=" ") if root is not None else ""
+
+
+def _without_unseen(text: str) -> str:
+    """HTML without its style sheets, scripts and comments, in one pass over it; one that does not end goes to the end."""
+    kept, here = [], 0
+    while begin := _UNSEEN.search(text, here):
+        kept.append(text[here : begin.start()])
+        end = _ENDS[begin[1].lower() if begin[1] else None].search(text, begin.end())
+        if end is None:
+            return "".join(kept)
+        here = end.end()
+    return "".join([*kept, text[here:]])
 
 
 def _headers(text: str) -> str:
@@ -142,8 +156,15 @@ class Normaliser:
     def _redacted_lower(self) -> tuple[str, ...]:
         return tuple(word.lower() for word in self.redact)
 
+    @property
+    def raw_characters(self) -> int:
+        """So many of a raw text are looked at; what comes after them is not read."""
+        return self.characters * RAW_CHARACTERS_PER_KEPT
+
     def __call__(self, text: str) -> str:
-        text = text[: self.characters * RAW_CHARACTERS_PER_KEPT]
+        if len(text) > self.raw_characters and "html" in self.steps:
+            text = _without_unseen(text)  # a long style sheet must not hide the words behind it
+        text = text[: self.raw_characters]
         for step in self.steps:
             text = STEPS[step](text)
         if self.redact:

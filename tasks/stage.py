@@ -53,7 +53,7 @@ class Paths:
         self.reports = root / "reports"
         self.release = root / "release"
         # What happens, and not what is computed, lies outside of the graph: it is one place for all clones that share it.
-        self.home = Path(os.environ.get("RESTILL_HOME", root / "var"))
+        self.home = Path(os.environ.get("RESTILL_HOME", "").strip() or root / "var").absolute()
         self.store = self.home / "store"
         self.journal = self.home / "journal"
         self.feedback = self.home / "feedback"
@@ -132,7 +132,12 @@ def whole(path: Path) -> Iterator[Path]:
         if path.is_dir():  # a folder cannot be replaced in one step, but it can be moved aside in one
             _remove(aside)
             path.replace(aside)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if aside.exists():  # what stood there is better than nothing
+                aside.replace(path)
+            raise
     finally:
         _remove(temporary)
         _remove(aside)

@@ -36,9 +36,8 @@ class Project:
         # In the copy, make would build the environment anew that this test is running in.
         assert made.exists() and made.stat().st_mtime > newest, "the environment is not up to date: run `make test`"
         (root / ".venv").symlink_to(venv)
-        self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "BENTOML_"))
-        }
+        own = ("PREFECT_", "MLFLOW_", "BENTOML_", "RESTILL_")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         offline = (ROOT / "offline.env").read_text().splitlines()
         self.environment |= dict(line.split("=", 1) for line in offline)
         self.environment |= {

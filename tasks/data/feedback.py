@@ -4,14 +4,17 @@
     python -m tasks.data.feedback export OUT.jsonl [--before TIME]             what ingest.feedback reads
 
 Reviewers differ. Labels that agree are one row; where two contradict each other, by the message's id or by its text,
-none of them is believed, and all of them go to the quarantine.
+none of them is believed, and all of them go to the quarantine. A reviewer who corrects himself is believed in what he
+said last.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,8 @@ def collect(folder: Path, before: datetime | None) -> tuple[pd.DataFrame, pd.Dat
     frame = pd.DataFrame(records, columns=["time", "reviewer", *COLUMNS])
     if before is not None:
         frame = frame[pd.to_datetime(frame.time, utc=True, format="ISO8601") < before]
-    frame = frame.sort_values(["time", "id", "label", "reviewer"], ignore_index=True)
+    frame = frame.sort_values(["time", "id", "label", "reviewer"]).drop_duplicates(["id", "reviewer"], keep="last")
+    frame = frame.reset_index(drop=True)
     frame["document"] = [document(subject, text) for subject, text in zip(frame.subject, frame.text, strict=True)]
     labels = {key: frame.groupby(key).label.transform("nunique") for key in ("id", "document")}
     disputed = (labels["id"] > 1) | (labels["document"] > 1)
@@ -76,12 +80,18 @@ def import_table(path: Path, columns: dict[str, str | None], reviewer: str, path
     except StageError as error:
         raise StageError(str(error).replace("ingest.columns.", "--").replace("ingest.path", "FILE")) from error
     taken = [row for row in rows if isinstance(row, Row) and row.label is not None and document(row.subject, row.text)]
+    if columns["id"] is None:  # next week's table may have the same name: a message is then known by what it says
+        taken = [replace(row, id=_digest(row)) for row in taken]
     known = read_params(paths.root)["validate"]["labels"]
     for row in taken:
         if row.label not in known:
             raise StageError(f"{path}: {row.id} has the label {row.label!r}, validate.labels are {', '.join(known)}")
     _store([_record(row, reviewer) for row in taken], paths.feedback)
     return len(taken), len(rows) - len(taken)
+
+
+def _digest(row: Row) -> str:
+    return hashlib.sha256(document(row.subject, row.text).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _record(row: Row, reviewer: str) -> dict[str, Any]:

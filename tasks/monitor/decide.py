@@ -4,7 +4,7 @@
     investigate   a person should look; said once an episode
     restill       the world has moved: train again on what is labelled by now
     rollback      the release of late is worse than the one before it
-    block         this window's data are not to be trusted; nothing is learned from them
+    block         this window's data are not to be trusted: nothing is decided by them, now or later
 
 The false alarms of all tests of a window together are bounded: each signal at each scale gets a part of ``false_alarm``
 by its weight (Bonferroni). A test below its part is a *first alarm*; it is *confirmed* by the same signal in the same
@@ -17,11 +17,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from tasks.monitor.evidence import broken_limits, confirmed_drift, first_alarms, kin, lasting_limits, worse_than_before
+from tasks.monitor.evidence import (
+    broken_limits,
+    confirmed_drift,
+    distrusted,
+    first_alarms,
+    kin,
+    lasting_limits,
+    worse_than_before,
+)
 from tasks.monitor.policy import Action, Attempt, Decide, Decision, History, Seen
 from tasks.monitor.signals import Signal
 
 __all__ = ["Attempt", "Decide", "Decision", "History", "Seen", "decide", "decision_id"]
+
+UNKNOWN = "no reference"
+"""What a window is confirmed for that cannot be compared with its release."""
 
 
 def decision_id(window: str) -> str:
@@ -38,6 +49,7 @@ def decide(window: Seen, history: History, policy: Decide) -> Decision:
     alarms = first_alarms(window, policy)
     broken = broken_limits(window)
     confirmed = confirmed_drift(line, policy) | lasting_limits(line, policy)
+    confirmed |= {UNKNOWN} if window.unknown is not None else frozenset()
     action, reasons = _act(window, line, confirmed, broken, history, policy)
     known = _told(history.past, window.release, policy)
     news = action in ("restill", "rollback") or bool((broken if action == "block" else confirmed) - known)
@@ -53,13 +65,14 @@ def _act(
     window: Seen, line: Sequence[Seen], confirmed: frozenset[str], broken: frozenset[str], history: History, policy: Decide
 ) -> tuple[Action, tuple[str, ...]]:
     """The gravest action that is due; what follows is not asked."""
-    distrust = tuple(_over(signal) for signal in window.signals if signal.kind == "trust" and signal.name in broken)
-    if distrust:
+    if distrust := tuple(_over(signal) for signal in distrusted(window)):
         return "block", distrust
     worse = worse_than_before(line, history, policy)
     if worse and history.previous is not None:
         return "rollback", (*worse, f"back to release {history.previous}")
     failing = tuple(_over(s) for s in window.signals if s.name == "errors" and s.name in broken)
+    if window.unknown is not None:
+        return "investigate", (window.unknown, *failing)
     if failing:
         return "block", failing
     moved = tuple(key for key in sorted(confirmed) if key in {s.trend for s in window.signals if s.p is not None})

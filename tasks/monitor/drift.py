@@ -61,6 +61,11 @@ def distances(snapshot: Any) -> dict[str, float]:
     }
 
 
+def drifted(found: dict[str, float], threshold: float) -> list[str]:
+    """The columns whose distance reaches ``threshold``, by name."""
+    return sorted(column for column, distance in found.items() if distance >= threshold)
+
+
 def drift(settings: Drift, paths: Paths) -> None:
     """Compare the messages of the future with the release's reference, on descriptors and scores."""
     release = Release(paths.release)
@@ -75,13 +80,13 @@ def drift(settings: Drift, paths: Paths) -> None:
         current = observed(drift_reference(release.student, future, release.temperature), release.labels)
         snapshot = compare(reference, current, settings)
         found = distances(snapshot)
-        drifted = sorted(name for name, distance in found.items() if distance >= settings.threshold)
+        columns = drifted(found, settings.threshold)
         report = {
             "reference": len(reference),
             "future": len(future),
             "compared": True,
             "distances": {name: round(distance, 6) for name, distance in found.items()},
-            "drifted": {"columns": drifted, "share": round(len(drifted) / len(found), 6)},
+            "drifted": {"columns": columns, "share": round(len(columns) / len(found), 6)},
         }
         page = snapshot.get_html_str(as_iframe=False)
     write_json(paths.report("drift.json"), report)

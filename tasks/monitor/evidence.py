@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from scipy.stats import hypergeom
-
 from tasks.monitor.policy import Decide, History, Seen
 from tasks.monitor.signals import Signal
+from tasks.monitor.statistics import more
 
 
 def kin(window: Seen, past: Sequence[Seen], policy: Decide) -> list[Seen]:
@@ -65,6 +64,12 @@ def broken_limits(window: Seen) -> frozenset[str]:
     )
 
 
+def distrusted(window: Seen) -> list[Signal]:
+    """The trust signals that are over their limits."""
+    broken = broken_limits(window)
+    return [signal for signal in window.signals if signal.kind == "trust" and signal.name in broken]
+
+
 def lasting_limits(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
     """Health limits broken now and in a window not long before: one slow window is no illness."""
     now = len(line) - 1
@@ -76,10 +81,13 @@ def lasting_limits(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
 
 
 def worse_than_before(line: Sequence[Seen], history: History, policy: Decide) -> tuple[str, ...]:
-    """Reasons to undo the last promotion: more errors on confirmed labels, or limits broken that were not before it."""
+    """Reasons to undo the last promotion: more errors on confirmed labels, or limits broken that were not before it.
+
+    What is not to be trusted says nothing here; what only failed does, and leaves few answers or none.
+    """
     rule = policy.rollback
-    heard = (o for o in history.past if o.rows >= policy.minimum or "errors" in broken_limits(o))  # failing leaves no answers
-    past = [other for other in heard if other.number < line[-1].number]
+    heard = (o for o in history.past if o.rows >= policy.minimum or "errors" in broken_limits(o))
+    past = [other for other in heard if other.number < line[-1].number and not distrusted(other)]
     release = line[-1].release
     first = next((i for i in range(len(past), 0, -1) if past[i - 1].release != release), 0)
     after, earlier = [*past[first:], line[-1]], past[:first]
@@ -88,10 +96,9 @@ def worse_than_before(line: Sequence[Seen], history: History, policy: Decide) ->
         return ()
     reasons = []
     (wrong, labels), (base_wrong, base_labels) = _errors(after), _errors(before)
-    if labels >= rule.labels and base_labels >= rule.labels:
-        p = float(hypergeom.sf(wrong - 1, labels + base_labels, wrong + base_wrong, labels))
-        if p * rule.within < rule.level:
-            reasons.append(f"{wrong} of {labels} answers were wrong, {base_wrong} of {base_labels} before the promotion")
+    enough = labels >= rule.labels and base_labels >= rule.labels
+    if enough and more(wrong, labels, base_wrong, base_labels) * rule.within < rule.level:
+        reasons.append(f"{wrong} of {labels} answers were wrong, {base_wrong} of {base_labels} before the promotion")
     for name in ("errors", "latency_p99"):
         if sum(name in broken_limits(o) for o in after) >= 2 and not any(name in broken_limits(o) for o in before):
             reasons.append(f"{name} is over its limit since the promotion")

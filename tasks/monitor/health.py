@@ -1,7 +1,7 @@
 """Is the service well, and are the window's data to be trusted? Figures with fixed limits, named in ``params.yaml``.
 
 ``health`` signals (latency, errors, memory) say that a person should look; ``trust`` signals (journal loss, a burst of
-one client, floods of copies, empty or truncated input) say that nothing should be learned from this window.
+one client, floods of copies, empty or truncated input) say that no later window should be measured with this one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ class Traffic:
 
 
 def of_records(records: Sequence[Mapping[str, Any]], lost: int) -> Traffic:
-    """The traffic of a window's records; ``lost``: numbers without a record in its ranges."""
+    """The traffic of a window's records; ``lost``: numbers without a record in its ranges.
+
+    What a worker counts as lost took numbers as a rule, so the two are the same records: the larger one counts.
+    """
     answers = [record for record in records if record["kind"] == "answer"]
     statuses = [record for record in records if record["kind"] == "status"]
     memory: dict[int, tuple[float, float]] = {}
@@ -87,17 +90,20 @@ def of_records(records: Sequence[Mapping[str, Any]], lost: int) -> Traffic:
         errors=sum(status["errors"] for status in statuses),
         empty=sum(status["empty"] for status in statuses),
         records=len(records),
-        lost=lost + sum(status["lost"] for status in statuses),
+        lost=max(lost, sum(status["lost"] for status in statuses)),
         memory=memory,
     )
 
 
 def health_signals(
-    reference: Reference, window: Traffic, sample: Sample, earlier: Sequence[Traffic], limits: Limits
+    reference: Reference | None, window: Traffic, sample: Sample | None, earlier: Sequence[Traffic], limits: Limits
 ) -> list[Signal]:
-    """``earlier``: the windows before, oldest first, of any release: clients and memory know of none."""
+    """``earlier``: the windows before, oldest first, of any release: clients and memory know of none.
+
+    Without a reference near copies are not measured: what is near is said in its scores.
+    """
     answers, least = len(window.millis), limits.minimum
-    near = near_copies(reference, sample, limits.near_distance)
+    near = near_copies(reference, sample, limits.near_distance) if reference is not None and sample is not None else None
     found = [
         _quantile("latency_p50", window.millis, 0.5, limits.latency_p50_ms),
         _quantile("latency_p99", window.millis, 0.99, limits.latency_p99_ms),
@@ -113,8 +119,8 @@ def health_signals(
     return [signal for signal in found if signal is not None]
 
 
-def _rate(name: str, kind: Any, hits: int, n: int, limit: float, minimum: int) -> Signal | None:
-    if n < minimum:
+def _rate(name: str, kind: Any, hits: int | None, n: int, limit: float, minimum: int) -> Signal | None:
+    if hits is None or n < minimum:
         return None
     low, high = wilson(hits, n)
     return Signal(name, kind, hits / n, low, high, limit, None, "up", n)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tasks.monitor.signals import Signal
+from tasks.monitor.quality import QUALITY
+from tasks.monitor.signals import DRIFT, Signal
 from tasks.stage import Settings
 
 Action = Literal["none", "investigate", "restill", "rollback", "block"]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Budget(Settings):
@@ -33,7 +35,7 @@ class Rollback(Settings):
 class Decide(Settings):
     false_alarm: float = Field(gt=0, lt=1)
     """Chance that a calm window raises a first alarm, over all its signals and scales together."""
-    weights: dict[str, float]
+    weights: dict[str, Weight]
     """Signal -> its part of the budget, in parts of a signal that is not named here."""
     confirm: float = Field(gt=0, lt=1)
     """p of a single test that confirms a first alarm."""
@@ -49,6 +51,14 @@ class Decide(Settings):
     """Labelled rows since the last snapshot that a restill needs."""
     budget: Budget
     rollback: Rollback
+
+    @field_validator("weights")
+    @classmethod
+    def _of_tested_signals(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name in weights:
+            if name not in (*DRIFT, *QUALITY):
+                raise ValueError(f"{name} is no signal that is tested; there are {', '.join((*DRIFT, *QUALITY))}")
+        return weights
 
     def weight(self, signal: str) -> float:
         return self.weights.get(signal, 1.0)
@@ -85,6 +95,8 @@ class Seen:
     rows: int
     signals: tuple[Signal, ...]
     decision: Decision | None = None
+    unknown: str | None = None
+    """Why there is no reference to compare the window with; None where there is one."""
 
 
 @dataclass(frozen=True)
@@ -106,4 +118,5 @@ class History:
     labelled: int
     """Labelled rows since the last snapshot."""
     previous: str | None
-    """The release that a rollback would bring back; None where there is none, or the champion came by a rollback."""
+    """The release that a rollback would bring back; None where there is none, where the champion came by a rollback, or
+    where the window's release is not the champion any more."""

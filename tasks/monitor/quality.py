@@ -16,6 +16,9 @@ from tasks.monitor.sample import Labelled, merge_labelled
 from tasks.monitor.signals import Signal, Signals
 from tasks.monitor.statistics import more, wilson
 
+QUALITY = ("realised_error", "realised_precision", "realised_recall")
+"""Names of the signals of realised quality."""
+
 
 def quality_signals(reference: Reference, windows: Sequence[Labelled], settings: Signals) -> list[Signal]:
     """``windows``: the labels that came in each window, oldest first, of answers of the release in question."""

@@ -1,6 +1,7 @@
 """Effect record: a judged window as a run of the MLflow experiment ``restill-monitor``, one run a window.
 
-A signal is a metric of the same name in every run, so MLflow draws its course over the windows. Done twice, it is one run.
+A signal is a metric of the same name in every run, so MLflow draws its course over the windows. What moved, and which
+way, stands in the description. Done twice, it is one run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 import mlflow
 
 from tasks.monitor.decide import Decision, Seen
+from tasks.monitor.signals import Signal
 from tasks.tracking import connect
 
 EXPERIMENT = "restill-monitor"
@@ -25,28 +27,24 @@ def experiment(root: Path) -> str:
     return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts/monitor").as_uri()))
 
 
-def recorded(root: Path) -> set[str]:
-    """The ids of the windows that have a finished run."""
-    found = mlflow.MlflowClient().search_runs([experiment(root)], "attributes.status = 'FINISHED'", max_results=5000)
-    return {run.data.tags[WINDOW] for run in found}
-
-
 def record(root: Path, seen: Seen, told: str) -> None:
-    """Log a judged window's signals and decision, and ``told`` as its description."""
-    client, place = mlflow.MlflowClient(), experiment(root)
+    """Log a judged window's signals and decision, and ``told`` as its description; a finished run is left as it is."""
+    place = experiment(root)  # first: a client asks the server that is set when it is made
+    client = mlflow.MlflowClient()
     found = client.search_runs([place], f"tags.`{WINDOW}` = '{seen.id}'", max_results=1)
+    if found and found[0].info.status == "FINISHED":
+        return
     action = seen.decision.action if seen.decision else "none"
     tags = {WINDOW: seen.id, "release": seen.release, "action": action, "mlflow.note.content": told}
     run = found[0] if found else client.create_run(place, run_name=f"window-{seen.number}", tags=tags)
-    figures = {_metric(signal.trend, signal.windows): signal.value for signal in seen.signals if signal.value is not None}
+    figures = {_metric(signal): signal.value for signal in seen.signals if signal.value is not None}
     mlflow.log_metrics(figures, step=seen.number, run_id=run.info.run_id)
     client.set_terminated(run.info.run_id)
 
 
-def _metric(key: str, windows: int) -> str:
-    """A name as MLflow allows it, with the number of windows that were merged."""
-    name = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in key)
-    return f"{name}/{windows} windows" if windows > 1 else name
+def _metric(signal: Signal) -> str:
+    """The same in every window: neither what moved nor which way is part of it."""
+    return f"{signal.name}/{signal.windows} windows" if signal.windows > 1 else signal.name
 
 
 def note(seen: Seen, decision: Decision, page: Path | None) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
 from service.decision import decide as answer
+from service.store import is_identity, release_folder
 from tasks.monitor.sample import Floats, Integers, Sample, of_answers
 from tasks.monitor.statistics import midranks
 from tasks.stage import StageError, read_json
@@ -75,15 +78,28 @@ class Held:
         return Reference(sample, self.arrays["label_ids"].astype(np.int64), self.names, self.positive)
 
 
+def stored_reference(store: Path, release: str) -> Held:
+    """The reference of a release that the journal names. Raises StageError where it is not in the store, or not readable.
+
+    A release may answer and not be in the store: one that is packed with the service, or fixed by its configuration.
+    """
+    if not release:
+        raise StageError("no release was served")
+    if not is_identity(release) or not release_folder(store, release).exists():
+        raise StageError(f"release {release} is not in the store")
+    return load_reference(release_folder(store, release))
+
+
 def load_reference(folder: Path) -> Held:
     """The reference of the release in ``folder``. Raises StageError where it cannot be read."""
     try:
         settings = read_json(folder / "settings.json")
         with np.load(folder / "reference.npz") as arrays:
             held: dict[str, npt.NDArray[Any]] = dict(arrays)
-    except (OSError, ValueError) as error:
-        raise StageError(f"{folder}: the release's reference cannot be read: {error}") from error
-    held.setdefault("features", np.empty((len(held["probabilities"]), 0)))
-    labels: list[str] = settings["labels"]
-    positive = labels.index(settings["positive"]) if settings["positive"] is not None else None
-    return Held(held, labels, positive, float(settings["threshold"]))
+        held.setdefault("features", np.empty((len(held["probabilities"]), 0)))
+        labels: list[str] = settings["labels"]
+        positive = labels.index(settings["positive"]) if settings["positive"] is not None else None
+        return Held(held, labels, positive, float(settings["threshold"]))
+    except (OSError, EOFError, ValueError, LookupError, TypeError, BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise StageError(f"{folder}: the release's reference cannot be read: {type(error).__name__}: {reason}") from error

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from evidently.ui.workspace import Workspace
+from evidently.sdk.models import ProjectModel
+from evidently.ui.storage.local.base import LocalState
 
-from service.store import release_folder
-from tasks.monitor.drift import Drift, compare, distances, observed
-from tasks.monitor.reference import load_reference
+from tasks.monitor.drift import Drift, compare, distances, drifted, observed
+from tasks.monitor.reference import stored_reference
 from tasks.monitor.sample import Sample, merge
 from tasks.monitor.settings import Monitor, Report
 from tasks.monitor.state import State, Window
 from tasks.monitor.windows import load
-from tasks.stage import Paths, read_json, whole, write_json
+from tasks.stage import Paths, StageError, whole, write_json
 
 PROJECT = "restill"
-INDEX = "evidently.json"
+RUN = "72657374-696c-7000-8000-"
+"""What the ids of our runs begin with; the rest is the window's number."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ class Comparison:
 def report_window(settings: Monitor, state: State, paths: Paths, window: Window) -> Path | None:
     """Report ``window`` and those of its release just before it; the path of the HTML, the JSON beside it.
 
-    Names a run in the workspace after the window. Done twice, it is one report. None where nothing was answered.
+    Names a run in the workspace after the window. Done twice, it is one report. None where nothing was answered, or
+    where the release is not in the store.
     """
-    held = load_reference(release_folder(paths.store, window.plan.release))
+    try:
+        held = stored_reference(paths.store, window.plan.release)
+    except StageError:  # the decision about the window says so already
+        return None
     before = state.past(window.number, settings.report.windows - 1)
     numbers = [seen.number for seen in before if seen.release == window.plan.release]
     windows = [*(state.window(number) for number in numbers), window]
@@ -51,22 +56,23 @@ def report_window(settings: Monitor, state: State, paths: Paths, window: Window)
     if not len(current):
         return None
     snapshot = evidently_snapshot(settings.report, Comparison(held.arrays, current, held.labels))
-    return write_report(settings.report, f"window-{window.number:06d}", snapshot, paths.monitor / "reports", paths.evidently)
+    return write_report(settings.report, window.number, snapshot, paths.monitor / "reports", paths.evidently)
 
 
-def write_report(settings: Report, name: str, snapshot: Any, folder: Path, workspace: Path) -> Path:
-    """Evidently's ``snapshot`` as ``folder/NAME.html`` and ``.json``, and as the run NAME in ``workspace``."""
-    page = folder / f"{name}.html"
+def write_report(settings: Report, number: int, snapshot: Any, folder: Path, workspace: Path) -> Path:
+    """Evidently's ``snapshot`` as ``folder/window-NUMBER.html`` and ``.json``, and as a run of that name in ``workspace``."""
+    page = folder / f"window-{number:06d}.html"
     with whole(page) as temporary:
         temporary.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
     found = distances(snapshot)
-    drifted = sorted(column for column, distance in found.items() if distance >= settings.threshold)
+    columns = drifted(found, settings.threshold)
     named = {"method": settings.method, "threshold": settings.threshold}
     write_json(
         page.with_suffix(".json"),
-        {"window": name, **named, "distances": {c: round(d, 6) for c, d in found.items()}, "drifted": drifted},
+        {"window": page.stem, **named, "distances": {c: round(d, 6) for c, d in found.items()}, "drifted": columns},
     )
-    add_run(workspace, folder / INDEX, snapshot, name, settings.keep)
+    snapshot.set_name(page.stem)
+    write_run(workspace, number, snapshot, settings.keep)
     _forget(folder, settings.keep)
     return page
 
@@ -79,23 +85,22 @@ def evidently_snapshot(settings: Report, comparison: Comparison) -> Any:
     return compare(observed(held, comparison.labels), observed(now, comparison.labels), named)
 
 
-def add_run(workspace: Path, index: Path, snapshot: Any, name: str, keep: int) -> None:
-    """Put the snapshot into the project of the workspace, in place of an earlier one of that name.
+def write_run(workspace: Path, number: int, snapshot: Any, keep: int) -> None:
+    """Put the snapshot into the project of the workspace, as the run of the window ``number``.
 
-    ``index`` remembers which run has which name: to ask the workspace would mean to read every run.
+    The id is made of the number: written twice, it is one run. The project is the monitor's own, and what is no newest
+    window in it is removed. Evidently's ``Workspace`` would read every run to open, so its files are asked.
     """
     workspace.mkdir(parents=True, exist_ok=True)
-    opened = Workspace.create(str(workspace))
-    projects = opened.search_project(PROJECT)
-    project = projects[0] if projects else opened.create_project(PROJECT, description="Windows of the traffic")
-    runs: dict[str, str] = read_json(index) if index.exists() else {}
-    gone = [runs[name]] if name in runs else []
-    runs[name] = str(opened.add_run(project.id, snapshot, name=name).id)
-    gone += [runs.pop(old) for old in sorted(runs)[: max(0, len(runs) - keep)]]
-    for run in gone:
-        if UUID(run) in opened.list_runs(project.id):
-            opened.delete_run(project.id, run)
-    write_json(index, runs)
+    files = LocalState(str(workspace))
+    projects = [project for project in map(files.read_project, files.list_projects()) if project.name == PROJECT]
+    project = projects[0] if projects else files.write_project(ProjectModel(name=PROJECT, description="Windows of the traffic"))
+    files.write_snapshot(project.id, UUID(f"{RUN}{number:012x}"), snapshot.to_snapshot_model())
+    runs = sorted(map(str, files.list_snapshots(project.id)))
+    kept = [run for run in runs if run.startswith(RUN)][-keep:]
+    for run in runs:
+        if run not in kept:
+            files.delete_snapshot(project.id, run)
 
 
 def _forget(folder: Path, keep: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from tasks.monitor.health import Limits
+from tasks.monitor.policy import Decide
 from tasks.monitor.signals import Signals
 from tasks.monitor.windows import Windows
-from tasks.stage import Settings
+from tasks.stage import Settings, StageError, read_settings
 
 
 class Report(Settings):
@@ -27,3 +28,14 @@ class Monitor(Settings):
     signals: Signals
     limits: Limits
     report: Report
+
+
+def read_monitor(params: dict[str, Any]) -> tuple[Monitor, Decide]:
+    """The blocks ``monitor`` and ``decide``, each checked by itself and against the other. Raises StageError."""
+    settings, policy = read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params)
+    if policy.minimum > settings.windows.count:
+        raise StageError(
+            f"params.yaml: decide.minimum = {policy.minimum}: monitor.windows.count = {settings.windows.count}, so no window "
+            "would be large enough for a drift signal to be heard; lower the one or raise the other"
+        )
+    return settings, policy

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.monitor.reference import Reference, doubt
 from tasks.monitor.sample import Floats, Sample, merge
@@ -23,6 +23,10 @@ from tasks.monitor.statistics import hotelling, rank_test, two_sided, wilson
 from tasks.stage import Settings
 
 Kind = Literal["drift", "quality", "figure", "trust", "health"]
+DRIFT = (
+    "label_mix", "uncertain_share", "estimated_accuracy", "unseen_vocabulary", "descriptors", "features", "joint",
+)  # fmt: skip
+"""Names of the drift signals."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,17 @@ class Signal:
 
 
 class Signals(Settings):
-    scales: tuple[int, ...]
+    scales: tuple[Annotated[int, Field(ge=1)], ...]
     """Windows that are merged, 1 among them."""
     uncertain: float = Field(gt=0, lt=1)
     """An answer counts as uncertain where its likeliest label leaves the others more than this."""
+
+    @field_validator("scales")
+    @classmethod
+    def _with_the_window_itself(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in scales:  # there the next window confirms an alarm, and the labels of a promotion are counted
+            raise ValueError("1 is not among them")
+        return scales
 
 
 def drift_signals(reference: Reference, windows: Sequence[Sample], settings: Signals) -> list[Signal]:
@@ -123,13 +134,7 @@ def uncertain_share(reference: Reference, sample: Sample, scale: int, limit: flo
 
 
 def _share(
-    name: str,
-    here: npt.NDArray[np.bool_],
-    there: npt.NDArray[np.bool_],
-    p: float,
-    direction: str,
-    scale: int,
-    kind: Kind = "drift",
+    name: str, here: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_], p: float, direction: str, scale: int
 ) -> Signal:
     low, high = wilson(float(here.sum()), len(here))
     return Signal(name, "drift", float(here.mean()), low, high, float(there.mean()), p, direction, len(here), scale)

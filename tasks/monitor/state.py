@@ -20,7 +20,7 @@ from typing import Any
 from service.journal import segments, stem_of
 from tasks.monitor.policy import Attempt, Decision, Seen
 from tasks.monitor.signals import Signal
-from tasks.monitor.stored import SCHEMA, Intent, Window, read_decision, read_signals, read_window
+from tasks.monitor.stored import SCHEMA, Intent, Window, read_seen, read_window
 from tasks.monitor.windows import Plan, Windows, plan, unread
 from tasks.stage import StageError
 
@@ -42,9 +42,6 @@ class State:
             self._base.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise StageError(f"{path}: {error}; move it away to begin anew with all segments that are there") from error
-
-    def close(self) -> None:
-        self._base.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -113,8 +110,10 @@ class State:
 
     # Decisions
 
-    def judge(self, window: Window, signals: tuple[Signal, ...], decision: Decision, now: datetime) -> Intent | None:
-        """Write down what was seen, what was decided and, where it is due, the intent: all or nothing.
+    def judge(
+        self, window: Window, signals: tuple[Signal, ...], decision: Decision, now: datetime, **facts: Any
+    ) -> Intent | None:
+        """Write down what was seen, what was decided and, where it is due, the intent with its ``facts``: all or nothing.
 
         The intent is the open one of that kind where there is one: a second restill is merged into the first. A
         window that is judged already stays as it is.
@@ -124,7 +123,7 @@ class State:
             if known is not None:
                 return self.intent(known[0]) if known[0] is not None else None
             due = decision.action in INTENTS
-            intent = self._intend(decision.action, decision.id, window.number, now) if due else None
+            intent = self._intend(decision.action, decision.id, window.number, now, facts) if due else None
             base.execute(
                 "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -139,31 +138,22 @@ class State:
             )
         return self.intent(intent) if intent is not None else None
 
-    def judged(self, window: Window) -> tuple[tuple[Signal, ...], Decision, Intent | None] | None:
-        """Signals, decision and intent of a window; None where it is not judged yet."""
-        row = self._base.execute(
-            "SELECT signals, decision, intent FROM decisions WHERE window = ?", (window.number,)
-        ).fetchone()
-        if row is None:
-            return None
-        return read_signals(row[0]), read_decision(row[1]), self.intent(row[2]) if row[2] is not None else None
-
     def ask(self, why: str, now: datetime) -> Intent:
         """A restill that a person wants: the open one where there is one, else a new one; ``why`` stands for its decision."""
         with self._transaction() as base:
             number = int(base.execute("SELECT total(n) FROM (SELECT max(number) AS n FROM windows)").fetchone()[0])
-            intent = self._intend("restill", f"{now.isoformat()} by hand: {why}", number, now)
+            intent = self._intend("restill", f"{now.isoformat()} by hand: {why}", number, now, {})
         return self.intent(intent)
 
-    def _intend(self, kind: str, decision: str, number: int, now: datetime) -> int:
+    def _intend(self, kind: str, decision: str, number: int, now: datetime, facts: dict[str, Any]) -> int:
         """The open intent of this kind, else a new one as of window ``number``."""
         open_one = self._base.execute("SELECT id FROM intents WHERE outcome IS NULL AND kind = ?", (kind,)).fetchone()
         if open_one is not None:
             return int(open_one[0])
         labels = self._base.execute("SELECT total(labels) FROM windows WHERE number <= ?", (number,)).fetchone()[0]
         done = self._base.execute(
-            "INSERT INTO intents (kind, created, decision, window, step, facts, labels) VALUES (?, ?, ?, ?, 'open', '{}', ?)",
-            (kind, now.isoformat(), decision, number, int(labels)),
+            "INSERT INTO intents (kind, created, decision, window, step, facts, labels) VALUES (?, ?, ?, ?, 'open', ?, ?)",
+            (kind, now.isoformat(), decision, number, json.dumps(facts), int(labels)),
         )
         return int(done.lastrowid or 0)
 
@@ -174,10 +164,21 @@ class State:
             "WHERE number < ? ORDER BY number DESC LIMIT ?",
             (before, count),
         ).fetchall()
-        return tuple(
-            Seen(number, identity, release, size, read_signals(signals), read_decision(decision))
-            for number, identity, release, size, signals, decision in reversed(rows)
+        return tuple(map(read_seen, reversed(rows)))
+
+    def unshown(self, effect: str, count: int) -> tuple[Seen, ...]:
+        """Of the last ``count`` judged windows those that ``effect`` has not shown to people yet, oldest first."""
+        rows = self._base.execute(
+            "SELECT number, w.id, release, rows, signals, decision FROM windows w JOIN decisions d ON d.window = w.number "
+            "WHERE number IN (SELECT window FROM decisions ORDER BY window DESC LIMIT ?) "
+            "AND number NOT IN (SELECT window FROM shown WHERE effect = ?) ORDER BY number",
+            (count, effect),
         )
+        return tuple(map(read_seen, rows))
+
+    def show(self, effect: str, number: int) -> None:
+        """Write down that ``effect`` has shown the window; again is no harm."""
+        self._base.execute("INSERT OR IGNORE INTO shown VALUES (?, ?)", (number, effect))
 
     def labelled(self, number: int) -> int:
         """Feedback records of windows up to ``number`` that no snapshot holds yet: since the last restill that was tried."""

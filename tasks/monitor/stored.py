@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from tasks.monitor.policy import Decision
+from tasks.monitor.policy import Decision, Seen
 from tasks.monitor.signals import Signal
 from tasks.monitor.windows import Plan, Ranges
 
@@ -22,6 +22,8 @@ CREATE TABLE IF NOT EXISTS intents (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, created TEXT NOT NULL, decision TEXT NOT NULL UNIQUE,
     window INTEGER NOT NULL, step TEXT NOT NULL, facts TEXT NOT NULL, labels INTEGER NOT NULL,
     outcome TEXT, finished INTEGER);
+CREATE TABLE IF NOT EXISTS shown (
+    window INTEGER NOT NULL REFERENCES windows (number), effect TEXT NOT NULL, PRIMARY KEY (window, effect));
 """
 
 
@@ -54,11 +56,17 @@ class Intent:
 
 
 def read_window(row: tuple[int, str, str]) -> Window:
-    stored = json.loads(row[2])
+    known = {field.name for field in fields(Plan)}  # plans of an earlier version said more
+    stored = {name: value for name, value in json.loads(row[2]).items() if name in known}
     for name in ("journal", "feedback"):
         ranges: Ranges = {segment: (start, stop) for segment, (start, stop) in stored[name].items()}
         stored[name] = ranges
     return Window(row[0], row[1], Plan(**stored))
+
+
+def read_seen(row: tuple[int, str, str, int, str, str]) -> Seen:
+    number, identity, release, rows, signals, decision = row
+    return Seen(number, identity, release, rows, read_signals(signals), read_decision(decision))
 
 
 def read_signals(stored: str) -> tuple[Signal, ...]:

@@ -10,19 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from service.store import read_pointer, release_folder
+from service.store import Pointer, read_pointer
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide
 from tasks.monitor.evidence import kin
 from tasks.monitor.health import health_signals, of_records
 from tasks.monitor.quality import quality_signals
-from tasks.monitor.reference import load_reference
+from tasks.monitor.reference import Held, stored_reference
 from tasks.monitor.sample import of_feedback
 from tasks.monitor.settings import Monitor
 from tasks.monitor.signals import Signal, drift_signals
 from tasks.monitor.state import Intent, State, Window
 from tasks.monitor.windows import load
-from tasks.stage import Paths
+from tasks.stage import Paths, StageError
 
 __all__ = ["Judgement", "Monitor", "cut", "judge", "measure"]
 
@@ -45,13 +46,21 @@ def cut(settings: Monitor, state: State, paths: Paths, now: datetime | None = No
 def judge(
     settings: Monitor, policy: Decide, state: State, paths: Paths, window: Window, now: datetime | None = None
 ) -> Judgement:
-    """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement."""
+    """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
+
+    With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
+    """
     past = state.past(window.number, policy.memory)
-    signals = measure(settings, policy, state, paths, window, past)
-    seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals)
-    history = History(past, state.attempts(), state.labelled(window.number), previous_release(paths))
-    decision = decide(seen, history, policy)
-    intent = state.judge(window, signals, decision, now or datetime.now(UTC))
+    held, unknown = _reference(paths, window)
+    signals = measure(settings, policy, state, paths, window, past, held)
+    seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
+    pointer = read_pointer(paths.store)
+    previous = previous_release(pointer, window.plan.release)
+    decision = decide(seen, History(past, state.attempts(), state.labelled(window.number), previous), policy)
+    facts: dict[str, Any] = {}
+    if pointer is not None and decision.action == "rollback":
+        facts = {"champion": pointer.champion, "token": pointer.token}
+    intent = state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
     return Judgement(window, signals, decision, intent)
 
 
@@ -60,34 +69,38 @@ def page_of(paths: Paths, number: int) -> Path:
     return paths.monitor / "reports" / f"window-{number:06d}.html"
 
 
+def _reference(paths: Paths, window: Window) -> tuple[Held | None, str | None]:
+    """What the window is compared with, or why there is nothing."""
+    try:
+        return stored_reference(paths.store, window.plan.release), None
+    except StageError as error:  # one window that cannot be compared must not keep the next ones from being judged
+        return None, str(error)
+
+
 def measure(
-    settings: Monitor, policy: Decide, state: State, paths: Paths, window: Window, past: Sequence[Seen]
+    settings: Monitor, policy: Decide, state: State, paths: Paths, window: Window, past: Sequence[Seen], held: Held | None
 ) -> tuple[Signal, ...]:
     """All signals of ``window``; of drift and quality also those of the newest windows merged.
 
     Windows that were blocked, were too small or belong to another release are not merged, nor is what lies before a
-    window whose records are gone meanwhile.
+    window whose records are gone meanwhile. Without a reference (``held``) only health and trust are measured.
     """
-    held = load_reference(release_folder(paths.store, window.plan.release))
-    reference = held.prepare()
     most = max(settings.signals.scales) - 1
-    mates, recent = _mates(window, past, policy, most), [other.number for other in past[len(past) - min(most, len(past)) :]]
+    recent = [other.number for other in past[len(past) - min(most, len(past)) :]]
+    mates = _mates(window, past, policy, most) if held is not None else []
     earlier = {number: _Loaded(paths, state.window(number)) for number in {*mates, *recent}}
     own = _Loaded(paths, window)
-    first = max((position + 1 for position, number in enumerate(mates) if earlier[number].missing), default=0)
-    parts = [*(earlier[number] for number in mates[first:]), own]
+    first = max((position + 1 for position, number in enumerate(mates) if earlier[number].gone), default=0)
+    before = [earlier[number].traffic for number in recent]
+    if held is None:
+        return tuple(health_signals(None, own.traffic, None, before, settings.limits))
+    reference, parts = held.prepare(), [*(earlier[number] for number in mates[first:]), own]
     samples = [held.sample_of(part.journal) for part in parts]
     labelled = [of_feedback(part.feedback, window.plan.release, held.labels) for part in parts]
     return (
         *drift_signals(reference, samples, settings.signals),
         *quality_signals(reference, labelled, settings.signals),
-        *health_signals(
-            reference,
-            of_records(own.journal, max(window.plan.lost, own.missing)),
-            samples[-1],
-            [of_records(earlier[number].journal, 0) for number in recent],
-            settings.limits,
-        ),
+        *health_signals(reference, own.traffic, samples[-1], before, settings.limits),
     )
 
 
@@ -105,12 +118,17 @@ class _Loaded:
         self.journal = load(paths.journal, window.plan.journal)
         self.feedback = load(paths.feedback, window.plan.feedback)
         ranges = [*window.plan.journal.values(), *window.plan.feedback.values()]
-        self.missing = sum(stop - start for start, stop in ranges) - len(self.journal) - len(self.feedback)
+        missing = sum(stop - start for start, stop in ranges) - len(self.journal) - len(self.feedback)
+        self.traffic = of_records(self.journal, max(window.plan.lost, missing))
+        self.gone = missing > window.plan.lost
+        """Whether retention took records of it: more are missing than had been lost when it was cut."""
 
 
-def previous_release(paths: Paths) -> str | None:
-    """What a rollback would bring back; None where there is nothing, or where the champion itself came by a rollback."""
-    pointer = read_pointer(paths.store)
-    if pointer is None or pointer.entry.get("action") == "rollback":
+def previous_release(pointer: Pointer | None, judged: str) -> str | None:
+    """What a rollback would bring back on evidence about the release ``judged``; None where there is nothing.
+
+    Nothing is undone where another release serves by now, or where the champion itself came by a rollback.
+    """
+    if pointer is None or pointer.champion != judged or pointer.entry.get("action") == "rollback":
         return None
     return pointer.previous

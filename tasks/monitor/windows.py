@@ -1,8 +1,8 @@
 """Where one window of the traffic ends and the next begins: planned from records, without a clock or a database.
 
 A window is a range of record numbers of each segment. It closes at ``count`` answers; or ``seconds`` after its first
-one, where it holds at least ``minimum``; or where the release changes, because all answers of one window are of one
-release. Status records lie between the answers and go with them. Feedback goes to the first window that closes after
+answer or failure, where it holds at least ``minimum``; or where the release changes, because all answers of one window
+are of one release. Status records lie between the answers and go with them. Feedback goes to the first window that closes after
 it came: a label is late by nature, and what it says is about the release that had answered.
 """
 
@@ -29,7 +29,7 @@ class Windows(Settings):
     count: int = Field(ge=1)
     """Answers that make a window."""
     seconds: float = Field(gt=0)
-    """So long after its first answer a window closes, where it holds the minimum."""
+    """So long after its first answer or failure a window closes, where it holds the minimum."""
     minimum: int = Field(ge=1)
     """Requests below which time alone closes no window: it would only measure noise."""
 
@@ -41,11 +41,6 @@ class Plan:
     release: str
     rows: int
     """Answers."""
-    opened: str
-    closed: str
-    """Times of the first and the last record, ISO 8601."""
-    reason: str
-    """count, time or release: why it ended here."""
     journal: Ranges
     feedback: Ranges
     labels: int
@@ -62,16 +57,18 @@ class _Open:
     answers: int = 0
     failed: int = 0
     first: str = ""
+    """Time of its first answer or failure: a worker that only says that it lives opens no window."""
     last: str = ""
+    """Time of its last record."""
     ends: dict[str, int] = field(default_factory=dict)
     """Segment -> how many of its unread records are in."""
 
     def take(self, segment: str, record: Record) -> None:
-        if record["kind"] == "answer":
-            self.answers += 1
-        else:
-            self.failed += record["errors"] + record["empty"]
-        self.first = self.first or record["time"]
+        failed = 0 if record["kind"] == "answer" else record["errors"] + record["empty"]
+        self.failed += failed
+        self.answers += record["kind"] == "answer"
+        if record["kind"] == "answer" or failed:
+            self.first = self.first or record["time"]
         self.last = max(self.last, record["time"])
         self.ends[segment] = self.ends.get(segment, 0) + 1
 
@@ -97,20 +94,21 @@ def plan(
     labels = {stem: list(records) for stem, records in feedback.items() if records}
     starts = dict(cursors)
     while rest:
-        filled, reason = _fill(rest, settings, now)
+        filled = _fill(rest, settings, now)
         if filled is None:
             return
         ranges, lost = _advance(rest, filled.ends, starts)
         arrived = {stem: _until(records, filled.last) for stem, records in labels.items()}
         label_ranges, labels_lost = _advance(labels, arrived, starts)
         count = sum(arrived.values())
-        yield Plan(
-            filled.release, filled.answers, filled.first, filled.last, reason, ranges, label_ranges, count, lost + labels_lost
-        )
+        yield Plan(filled.release, filled.answers, ranges, label_ranges, count, lost + labels_lost)
 
 
-def _fill(rest: Mapping[str, list[Record]], settings: Windows, now: datetime) -> tuple[_Open | None, str]:
-    """Take records in the order of time, of the release of the earliest answer, until the window closes."""
+def _fill(rest: Mapping[str, list[Record]], settings: Windows, now: datetime) -> _Open | None:
+    """Take records in the order of time, of the release of the earliest answer, until the window closes.
+
+    None where it does not close yet.
+    """
     heads = [(records[0]["time"], stem, 0) for stem, records in rest.items()]
     heapq.heapify(heads)
     window = _Open(_release(rest))
@@ -123,14 +121,12 @@ def _fill(rest: Mapping[str, list[Record]], settings: Windows, now: datetime) ->
             continue
         window.take(stem, record)
         if window.answers == settings.count:
-            return window, "count"
+            return window
         if position + 1 < len(rest[stem]):
             heapq.heappush(heads, (rest[stem][position + 1]["time"], stem, position + 1))
-    if blocked:
-        return window, "release"
     enough = window.answers + window.failed >= settings.minimum
-    due = as_moment(window.first) + timedelta(seconds=settings.seconds) <= now
-    return (window, "time") if enough and due else (None, "")
+    due = enough and as_moment(window.first) + timedelta(seconds=settings.seconds) <= now
+    return window if blocked or due else None
 
 
 def _release(rest: Mapping[str, list[Record]]) -> str:

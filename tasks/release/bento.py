@@ -8,6 +8,7 @@ The tag names both: the release's id, and a hash of the code that serves it, so 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from pathlib import Path
@@ -40,9 +41,14 @@ def bento(paths: Paths) -> tuple[str, bool]:
         return str(built.tag), True
 
 
-def main(only_tag: bool) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.release.bento", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--tag", action="store_true", help="only say its tag")
+    given = parser.parse_args()
     try:
-        if only_tag:
+        if given.tag:
             print(tag_of(Paths(Path.cwd())))
             return
         tag, new = bento(Paths(Path.cwd()))
@@ -52,4 +58,4 @@ def main(only_tag: bool) -> None:
 
 
 if __name__ == "__main__":
-    main("--tag" in sys.argv[1:])
+    main()

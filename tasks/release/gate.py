@@ -22,7 +22,6 @@ from tasks.release import checks
 from tasks.release.case import Case
 from tasks.release.checks import Check
 from tasks.release.label_noise import Labels
-from tasks.release.table import markdown
 from tasks.stage import Settings, read_json, whole, write_json
 
 PAGE = Path(__file__).with_name("gate.html.j2")
@@ -120,12 +119,6 @@ class Report:
     @property
     def failed(self) -> list[Check]:
         return [check for check in self.checks if not check.passed]
-
-    def markdown(self) -> str:
-        """Title, verdict and table, for an artifact."""
-        verdict = "may be promoted" if self.passed else "was refused"
-        against = self.champion or ("nothing, it is the first" if self.bootstrap else "nothing")
-        return f"# Gate of {self.release}\n\nIt {verdict}; compared with {against}.\n\n{markdown(table(self))}\n"
 
 
 def gate(settings: Gate, challenger: Path, champion: Path | None, prepared: Path, *, bootstrap: bool) -> Report:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from service.store import Pointer, StoreError, read_pointer
@@ -46,7 +49,8 @@ def mirror(root: Path, pointer: Pointer) -> None:
 
 
 def set_aliases(pointer: Pointer | None, registered: str | None = None) -> list[str]:
-    """Champion and previous as the pointer says, challenger the version just ``registered``, else the newest that is neither.
+    """Champion and previous as the pointer says; challenger the version that was ``registered`` just now, else the one
+    that is it already, else the newest: of those that are neither.
 
     Returns the releases that no version of the registered model stands for: their alias is taken away, for it would
     point at another release.
@@ -58,10 +62,11 @@ def set_aliases(pointer: Pointer | None, registered: str | None = None) -> list[
     named = {} if pointer is None else {"champion": pointer.champion, "previous": pointer.previous}
     others = [found for release, found in versions.items() if release not in named.values()]
     wanted = {alias: versions[release].version for alias, release in named.items() if release in versions}
-    if others:
-        newest = max(others, key=lambda found: (str(found.version) == registered, int(found.version)))
-        wanted["challenger"] = newest.version
     has = client.get_registered_model(MODEL).aliases
+    if others:
+        by_merit = [registered, str(has.get("challenger"))]
+        last = max(others, key=lambda found: (*(str(found.version) == version for version in by_merit), int(found.version)))
+        wanted["challenger"] = last.version
     for alias in ALIASES:
         if alias in wanted and str(has.get(alias)) != str(wanted[alias]):
             client.set_registered_model_alias(MODEL, alias, wanted[alias])
@@ -93,12 +98,17 @@ def pipeline_of(experiment: str, folder: Path) -> str:
     """The run that tells of the release in ``folder``, or else the one that evaluated it."""
     release = read_json(folder / "manifest.json")["id"]
     found = mlflow.MlflowClient().search_runs([experiment], f"tags.`restill.release` = '{release}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    run = str(read_json(folder / "lineage.json")["mlflow"]["evaluate"]["pipeline"])
-    if not mlflow.MlflowClient().search_runs([experiment], f"attributes.run_id = '{run}'", max_results=1):
+    run = found[0] if found else evaluated_by(experiment, read_json(folder / "lineage.json"))
+    if run is None:
         raise MlflowException(f"it knows no run of the release {release}")
-    return run
+    return str(run.info.run_id)
+
+
+def evaluated_by(experiment: str, lineage: Mapping[str, Any]) -> Run | None:
+    """The pipeline's run that evaluated the release of this lineage; None where MLflow does not know it."""
+    run = lineage["mlflow"]["evaluate"]["pipeline"]
+    found = mlflow.MlflowClient().search_runs([experiment], f"attributes.run_id = '{run}'", max_results=1)
+    return found[0] if found else None
 
 
 def _line(error: Exception) -> str:

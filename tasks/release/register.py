@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from service.release import ReleaseError, verify
-from tasks.release.mirror import MODEL, alias_registered
+from tasks.release.mirror import MODEL, alias_registered, evaluated_by
 from tasks.release.table import evaluation_rows, markdown
 from tasks.stage import Paths, read_json
 from tasks.tracking import connect, find_or_make_parent, invocation
@@ -34,20 +35,19 @@ def registered_version(release: str) -> str | None:
 
 def pipeline_run(experiment: str, lineage: dict[str, Any], root: Path, key: str) -> str:
     """The run that tells of this release: the one that evaluated it, unless that tells of another, or is not here."""
-    client = mlflow.MlflowClient()
-    run = str(lineage["mlflow"]["evaluate"]["pipeline"])
-    known = client.search_runs([experiment], f"attributes.run_id = '{run}'", max_results=1)
-    if known and "restill.release" not in known[0].data.tags:
-        return run
+    known = evaluated_by(experiment, lineage)
+    if known is not None and "restill.release" not in known.data.tags:
+        return str(known.info.run_id)
     made = find_or_make_parent(experiment, key, root)
-    client.set_terminated(made)
+    mlflow.MlflowClient().set_terminated(made)
     return made
 
 
-def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
+def register(paths: Paths, key: str | None = None, store: Path | None = None) -> tuple[str, bool]:
     """(version, whether it is new) of the release in release/; it is the ``challenger`` where it is not in service.
 
-    ``key`` is the invocation, where the caller knows it. Raises ReleaseError where the release is not whole.
+    ``key`` is the invocation, where the caller knows it. ``store`` says what is in service: a worktree has none of its
+    own. Raises ReleaseError where the release is not whole.
     """
     release = verify(paths.release)
     experiment = connect(paths.root)
@@ -62,7 +62,7 @@ def register(paths: Paths, key: str | None = None) -> tuple[str, bool]:
         version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
         client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
-    alias_registered(paths.store, version)
+    alias_registered(store or paths.store, version)
     return version, new
 
 
@@ -96,9 +96,15 @@ def story(paths: Paths, release: str, version: str, lineage: dict[str, Any]) -> 
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    summary, _, rest = str(__doc__).partition("\n\n")
+    argparse.ArgumentParser(prog="python -m tasks.release.register", description=summary, epilog=rest).parse_args()
     try:
         version, new = register(Paths(Path.cwd()))
     except ReleaseError as error:
         sys.exit(f"register: {error}")
     print(f"{MODEL} version {version}" if new else f"{MODEL} version {version} is this release already")
+
+
+if __name__ == "__main__":
+    main()

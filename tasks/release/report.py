@@ -74,7 +74,8 @@ def evaluation_page(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     )
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as inline SVG, the same for the same figure; it is closed."""
     buffer = io.StringIO()
     figure.tight_layout()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -97,7 +98,7 @@ def _precision_recall(curves: pd.DataFrame, variants: list[str], splits: list[st
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("precision")
     axes[0].legend(fontsize=7, loc="lower left")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _reliability(variants: Mapping[str, Any], logits: Mapping[str, Any], parts: Mapping[str, pd.DataFrame]) -> str:
@@ -117,7 +118,7 @@ def _reliability(variants: Mapping[str, Any], logits: Mapping[str, Any], parts: 
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("share of right answers")
     axes[0].legend(fontsize=7, loc="lower right")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _size_against_quality(variants: Mapping[str, Any], splits: list[str]) -> str:
@@ -134,4 +135,4 @@ def _size_against_quality(variants: Mapping[str, Any], splits: list[str]) -> str
         axis.set(title=split, xlabel="bytes", xscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("PR-AUC")
-    return _svg(figure)
+    return svg(figure)

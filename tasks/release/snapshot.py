@@ -7,6 +7,7 @@ confirmed feedback are all that differs. Every step can be done twice.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from datetime import datetime
@@ -19,9 +20,11 @@ from dvc.utils.hydra import apply_overrides
 from tasks.data.feedback import collect, write_rows
 from tasks.lineage import sha256
 from tasks.stage import StageError, read_params
+from tasks.tracking import INVOCATION_VARIABLE
 
 SOURCES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "constraints.txt", "data/*.json", "service", "tasks", "flows")
 """What a retraining takes from the last commit: a change of it that is not committed would silently be left out."""
+QUARANTINE = "data/quarantine/feedback.csv"
 AUTHOR = ("-c", "user.name=restill", "-c", "user.email=restill@localhost")
 
 
@@ -31,7 +34,8 @@ class NotReady(StageError):
 
 def command(folder: Path, *words: str) -> str:
     """What a command says, run in ``folder``. Raises StageError with its last line where it fails."""
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    marked = {INVOCATION_VARIABLE: folder.name} | os.environ  # by it the next run knows it, where this one is killed
+    done = subprocess.run(words, cwd=folder, env=marked, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise StageError(f"{' '.join(words[:3])}: {said}")
@@ -47,10 +51,10 @@ def open_worktree(root: Path, home: Path, name: str) -> Path:
 
     Raises NotReady where ``root`` holds changes that a retraining would leave out, StageError where it is no git repository.
     """
-    changed = command(root, "git", "status", "--porcelain", "--", *SOURCES)
-    if changed:
-        first = changed.splitlines()[0].split()[-1]
-        raise NotReady(f"{first} is not as it was committed: a retraining starts from a commit, so commit the change first")
+    _demand_committed(root, *SOURCES)
+    source = Path(read_params(root)["ingest"]["path"])
+    if held_by_git(root, source):
+        _demand_committed(root, str(source))
     folder = home / "worktrees" / name
     close_worktree(root, home, name)
     command(root, "git", "worktree", "add", "--quiet", "-B", branch_of(name), str(folder), "HEAD")
@@ -62,6 +66,21 @@ def open_worktree(root: Path, home: Path, name: str) -> Path:
     if downloads.exists():
         (folder / "data/downloads").symlink_to(downloads.resolve())
     return folder
+
+
+def _demand_committed(root: Path, *sources: str) -> None:
+    changed = command(root, "git", "status", "--porcelain", "--", *sources)
+    if changed:
+        first = changed.splitlines()[0].split()[-1]
+        raise NotReady(f"{first} is not as it was committed: a retraining starts from a commit, so commit the change first")
+
+
+def held_by_git(root: Path, source: Path) -> bool:
+    """Whether git knows all of ``source``. A folder of which it knows a part, as its .gitkeep, is in no commit as it is."""
+    if source.is_absolute():
+        return False
+    known, unknown = (command(root, "git", "ls-files", kind, "--", str(source)) for kind in ("--cached", "--others"))
+    return bool(known) and not unknown
 
 
 def close_worktree(root: Path, home: Path, name: str) -> None:
@@ -86,7 +105,7 @@ def take_snapshot(root: Path, folder: Path, feedback: Path, until: datetime) -> 
     rows, quarantine = collect(feedback, until)
     target = folder / ingest["feedback"]
     write_rows(rows, target)
-    quarantine.to_csv(folder / "data/quarantine/feedback.csv", index=False)
+    quarantine.to_csv(folder / QUARANTINE, index=False)
     _hand_to_dvc(folder, Path(ingest["feedback"]))
     return {
         "until": until.isoformat(),
@@ -99,7 +118,7 @@ def take_snapshot(root: Path, folder: Path, feedback: Path, until: datetime) -> 
 
 def _take_source(root: Path, folder: Path, source: Path) -> str | None:
     """A source that git does not hold is taken as it lies in the checkout, and becomes a version of DVC's."""
-    if command(folder, "git", "ls-files", "--", str(source)):
+    if held_by_git(root, source):
         return None
     if not (root / source).exists():
         raise StageError(f"ingest.path = {source}: there is no such file or folder to take a snapshot of")
@@ -108,21 +127,31 @@ def _take_source(root: Path, folder: Path, source: Path) -> str | None:
     if target.is_dir():
         shutil.rmtree(target)
     (shutil.copytree if (root / source).is_dir() else shutil.copy2)(root / source, target)
-    command(folder, "dvc", "add", "--quiet", str(source))
+    _hand_to_dvc(folder, source)
     return str(source)
 
 
 def _hand_to_dvc(folder: Path, path: Path) -> None:
     if command(folder, "git", "ls-files", "--", str(path)):
-        command(folder, "git", "rm", "--quiet", "--cached", "--", str(path))
+        command(folder, "git", "rm", "-r", "--quiet", "--cached", "--", str(path))
     command(folder, "dvc", "add", "--quiet", str(path))
+
+
+def keep_quarantine(folder: Path, kept: Path) -> str | None:
+    """Copy what reviewers contradict each other in from the worktree to ``kept``; None where there is nothing."""
+    quarantine = folder / QUARANTINE
+    if len(quarantine.read_text(encoding="utf-8").splitlines()) < 2:  # the names of the columns alone
+        return None
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(quarantine, kept)
+    return str(kept)
 
 
 def commit_snapshot(folder: Path, message: str) -> str:
     """Commit the lock, the parameters and DVC's pointers on the worktree's branch; the commit's hash."""
-    pointers = [str(path.relative_to(folder)) for path in folder.glob("data/**/*.dvc")]
-    ignores = [str(path.relative_to(folder)) for path in folder.glob("**/.gitignore") if ".dvc" not in path.parts]
-    command(folder, "git", "add", "--", "dvc.lock", "params.yaml", *pointers, *ignores)
+    listed = command(folder, "git", "ls-files", "-zco", "--exclude-standard", "--", "*.dvc", ".gitignore", "*/.gitignore")
+    pointers = [name for name in listed.split("\0") if name and not name.startswith(".dvc/")]
+    command(folder, "git", "add", "--", "dvc.lock", "params.yaml", *pointers)
     if command(folder, "git", "diff", "--cached", "--name-only"):
         command(folder, "git", *AUTHOR, "commit", "--quiet", "--no-verify", "-m", message)
     return command(folder, "git", "rev-parse", "HEAD")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "restill"
+from tasks.release.report import svg
 
 PAGE = Path(__file__).with_name("replay.html.j2")
 COLOURS = {"frozen": "#8a8a8a", "restilled": "#c0392b"}
@@ -37,14 +33,6 @@ def _number(value: float | None) -> str:
 
 def _between(pair: Sequence[float] | None) -> str:
     return "" if pair is None else f"{pair[0]:+.3f} to {pair[1]:+.3f}"
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.tight_layout()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def draw_weeks(report: Mapping[str, Any]) -> str:
@@ -69,7 +57,7 @@ def draw_weeks(report: Mapping[str, Any]) -> str:
     axes[-1].set_xticks(places, [week["week"] for week in weeks], rotation=60, ha="right", fontsize=7)
     for axis in axes:
         axis.grid(alpha=0.25)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _promotions(axis: Axes, report: Mapping[str, Any]) -> None:
@@ -92,4 +80,4 @@ def draw_signals(windows: Sequence[Mapping[str, Any]]) -> str:
         if window["action"] not in ("none",):
             axis.text(place, -0.8, window["action"][0].upper(), ha="center", fontsize=7, color="#c0392b")
     figure.colorbar(image, ax=axis, label="-log10 p")
-    return _svg(figure)
+    return svg(figure)

@@ -32,7 +32,7 @@ def calm(pool: pd.DataFrame, messages: int, window: int, chance: np.random.Gener
 def scenarios(
     pool: pd.DataFrame, positive: str, messages: int, window: int, share: float, points: float, seed: int
 ) -> list[Scenario]:
-    """Calm traffic, twice as fast a flood of it, a campaign, a shift of the prior; each after one calm window.
+    """Calm traffic, the same in another order, a campaign, a shift of the prior up and down; each after one calm window.
 
     ``pool``: held-out messages (raw, label) of the world in which the release learned.
     """

@@ -25,6 +25,10 @@ class Client:
         self._last = time.monotonic()
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
+    def close(self) -> None:
+        """Let the connection go; the next request opens another."""
+        self._connection.close()
+
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
         """(status, JSON) of one request."""
         if time.monotonic() - self._last > IDLE_SECONDS:

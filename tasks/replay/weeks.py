@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import log10
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tasks.metrics import interval
+from tasks.monitor.policy import Seen
 
 MODELS = ("frozen", "restilled")
 
@@ -72,3 +74,30 @@ def total(rows: pd.DataFrame, positive: str, resamples: int, seed: int) -> dict[
 def _difference(entry: dict[str, Any], name: str) -> float | None:
     frozen, restilled = (entry[model][name] for model in MODELS)
     return None if frozen is None or restilled is None else round(restilled - frozen, 5)
+
+
+def figures(found: Mapping[str, Any], positive: str, resamples: int, seed: int) -> dict[str, Any]:
+    """Weeks, totals, windows and changes, as the report holds them, of what a replay ``found``."""
+    answers: pd.DataFrame = found["answers"]
+    weeks = weekly(answers, positive)
+    totals = {"The whole stream": total(answers, positive, resamples, seed)}
+    promoted = [change for change in found["changes"] if change["release"]]
+    later = answers[answers.received > promoted[0]["received"]] if promoted else answers.head(0)
+    if len(later):
+        totals["After the first promotion"] = total(later, positive, resamples, seed)
+    starts = [week["week"] for week in weeks]
+    changes = []
+    for change in found["changes"]:
+        place = sum(pd.Timestamp(start, tz="UTC") <= change["received"] for start in starts) - 1
+        changes.append({**change, "received": str(change["received"]), "place": place, "week": starts[place]})
+    return {"weeks": weeks, "totals": totals, "changes": changes, "windows": [_window(seen) for seen in found["windows"]]}
+
+
+def _window(seen: Seen) -> dict[str, Any]:
+    return {
+        "number": seen.number,
+        "release": seen.release,
+        "action": seen.decision.action if seen.decision else "",
+        "reasons": list(seen.decision.reasons) if seen.decision else [],
+        "surprise": {s.key: round(-log10(max(s.p, 1e-300)), 3) for s in seen.signals if s.p is not None},
+    }

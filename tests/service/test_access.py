@@ -85,6 +85,21 @@ def test_a_broken_file_closes_everything(tmp_path: Path, content: str) -> None:
         read_keys(path)
 
 
+def test_why_keys_cannot_be_read_is_logged_once_an_episode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    access = Access(path, dev=False, salt=b"")
+    for content, reason in ((entry(hash="MARKER"), f"{path}: key 1: the hash is no SHA-256"), (None, "Is a directory")):
+        path.write_text(content) if content else path.mkdir()
+        assert [refusal(access, bearer("x")) for _ in range(3)] == [503] * 3
+        (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert reason in line.getMessage()
+        path.unlink() if content else path.rmdir()
+        assert refusal(access, bearer("x")) == 401
+        assert caplog.records[-1].levelname == "WARNING"
+        assert "MARKER" not in caplog.text
+        caplog.clear()
+
+
 def test_a_folder_in_its_place_closes_everything(tmp_path: Path) -> None:
     (tmp_path / "keys.json").mkdir()
     assert refusal(Access(tmp_path / "keys.json", dev=False, salt=b""), bearer("x")) == 503
@@ -114,6 +129,8 @@ def test_dev_mode_is_for_callers_on_this_machine_alone(tmp_path: Path) -> None:
     for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "Origin"):
         assert refusal(dev, {header.lower(): "127.0.0.1"}, "127.0.0.1") == 401
     assert refusal(Access(tmp_path / "keys.json", dev=False, salt=b"salt"), {}, "127.0.0.1") == 401
+    add(tmp_path / "keys.json", "proxy", ["classify"])
+    assert refusal(dev, {}, "127.0.0.1") == 401, "whoever has made a key wants it asked for"
 
 
 def test_the_file_holds_hashes_for_its_owner_only(tmp_path: Path) -> None:

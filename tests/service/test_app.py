@@ -80,6 +80,19 @@ def test_bad_requests_get_a_sentence(
     assert says in answer.json()["error"]
 
 
+def test_a_path_or_a_method_that_is_not_there_gets_a_sentence_too(client: TestClient) -> None:
+    for method, path, status, says in (
+        ("GET", "/MARKER", 404, "no such route"),
+        ("POST", "/classify/MARKER", 404, "no such route"),
+        ("MARKER", "/classify", 405, "does not take this method"),
+    ):
+        answer = client.request(method, path, params={"text": "MARKER"})
+        assert answer.status_code == status
+        assert says in answer.json()["error"]
+        assert "MARKER" not in answer.text + str(answer.headers)
+    assert answer.headers["allow"] == "POST"
+
+
 def test_an_error_never_repeats_the_text(client: TestClient) -> None:
     for body in ({"text": ["MARKER"]}, {"MARKERKEY" * 3: 1, "text": 5}, {"texts": ["MARKER", 1]}):
         answer = client.post("/classify", json=body)

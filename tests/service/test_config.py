@@ -38,13 +38,28 @@ def test_a_wrong_value_is_named(name: str, value: str) -> None:
         read_config({name: value})
 
 
-def test_a_wrong_value_stops_the_start_with_one_line() -> None:
-    environment = os.environ | {"RESTILL_WORKERS": "many"}
+def test_a_misspelt_name_is_named_with_the_nearest_one() -> None:
+    for name, nearest in {"KEEP_DAY": "KEEP_DAYS", "WORKER": "WORKERS", "HOMES": "HOME", "XYZ": ""}.items():
+        with pytest.raises(ConfigError, match=f"RESTILL_{name}: there is no such variable; the nearest is RESTILL_{nearest}"):
+            read_config({f"RESTILL_{name}": "secret", "RESTILL_KEYS": "k"})
+    foreign = "PORT", "BENTO", "PROGRAM", "WEBHOOK", "INVOCATION", "METERS", "SERVICE_HOST", "PORT_3000_TCP_ADDR"
+    assert read_config({f"RESTILL_{name}": "x" for name in foreign}) == read_config({"RESTILL_TYPO": " ", "OTHER": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("RESTILL_WORKERS", "many", "RESTILL_WORKERS = 'many': expected a number from 1 to 256"),
+        ("RESTILL_KEEP_DAY", "7", "RESTILL_KEEP_DAY: there is no such variable; the nearest is RESTILL_KEEP_DAYS"),
+    ],
+)
+def test_what_is_wrong_stops_the_start_with_one_line(name: str, value: str, says: str) -> None:
+    environment = os.environ | {name: value}
     run = subprocess.run(
         [sys.executable, "-c", "import service.app"], capture_output=True, text=True, check=False, env=environment
     )
     assert run.returncode == 1
-    assert run.stderr == "restill: RESTILL_WORKERS = 'many': expected a number from 1 to 256\n"
+    assert run.stderr == f"restill: {says}\n"
 
 
 def test_places_are_full_paths_for_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,23 @@ import base64
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from anyio.to_thread import current_default_thread_limiter
 from starlette.testclient import TestClient
 
 from service.app import http
 from service.config import Config
+from service.feedback import Feedback
 from service.journal import read, segments
+from service.record import Judged
+from service.requests import Refused, Verdict
 from tests.service.conftest import LOOPBACK
 
 TEXT = "winner prize money"
@@ -62,6 +70,34 @@ def test_a_long_mail_matches_though_it_was_cut(client: TestClient) -> None:
     assert client.post("/feedback", json=verdict).status_code == 200
 
 
+@pytest.mark.parametrize(("is_recorded", "status"), [(True, 200), (False, 409)])
+def test_a_mail_matches_as_it_was_cut_then_whatever_the_limit_is_now(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, is_recorded: bool, status: int
+) -> None:
+    whole = Judged.record
+    if not is_recorded:  # as the journal of an earlier version holds it: the limit of now is all there is
+
+        def record(self: Judged, route: str, client: str) -> dict[str, Any]:
+            return {name: value for name, value in whole(self, route, client).items() if name != "characters"}
+
+        monkeypatch.setattr(Judged, "record", record)
+    raw = b"Subject: prize\n\n" + b"money free cash\n" * 1500
+    told = client.post("/classify_mail", content=raw, headers={"content-type": "message/rfc822"}).json()
+    verdict = {"id": told["id"], "label": "spam", "raw": base64.b64encode(raw).decode()}
+    limits = http.state.worker.serving.current.limits
+    monkeypatch.setitem(limits, "characters", limits["characters"] // 2)
+    assert client.post("/feedback", json=verdict).status_code == status
+    monkeypatch.undo()
+    assert client.post("/feedback", json=verdict).status_code == 200
+
+
+def test_a_longer_text_that_begins_alike_is_another_one(client: TestClient) -> None:
+    text = "prize " * 1666 + "cash"
+    assert len(text) == http.state.worker.serving.current.limits["characters"]
+    verdict = {"id": answered(client, text), "label": "spam", "text": text + " more"}
+    assert client.post("/feedback", json=verdict).status_code == 409
+
+
 def test_each_text_of_a_batch_has_an_id_of_its_own(client: TestClient) -> None:
     texts = ["winner prize", "kernel patch"]
     first, second = client.post("/classify_batch", json={"texts": texts}).json()
@@ -74,9 +110,17 @@ def test_the_same_verdict_twice_is_stored_once_and_another_one_says_so(client: T
     assert client.post("/feedback", json=verdict).json()["known"] is False
     again = client.post("/feedback", json=verdict)
     assert (again.status_code, again.json()["known"]) == (200, True)
-    other = client.post("/feedback", json=verdict | {"label": "spam"})
+    other = TestClient(http, client=("127.0.0.2", 1)).post("/feedback", json=verdict | {"label": "spam"})
     assert (other.status_code, other.json()["contradicts"]) == (202, ["ham"])
     assert [record["label"] for record in stored(config)] == ["ham", "spam"]
+
+
+def test_a_reviewer_corrects_himself_as_often_as_he_likes(client: TestClient, config: Config) -> None:
+    verdict = {"id": answered(client), "text": TEXT}
+    for label in ("ham", "spam", "ham"):
+        said = client.post("/feedback", json=verdict | {"label": label})
+        assert (said.status_code, said.json()["known"], said.json()["contradicts"]) == (200, False, [])
+    assert [record["label"] for record in stored(config)] == ["ham", "spam", "ham"]
 
 
 def test_what_another_worker_stored_is_known(config: Config) -> None:
@@ -85,7 +129,8 @@ def test_what_another_worker_stored_is_known(config: Config) -> None:
         assert client.post("/feedback", json=verdict).status_code == 200
     with TestClient(http, client=LOOPBACK) as client:  # a worker of its own, with the journal of the other
         assert client.post("/feedback", json=verdict).json()["known"] is True
-        assert client.post("/feedback", json=verdict | {"label": "spam"}).json()["contradicts"] == ["ham"]
+        other = TestClient(http, client=("127.0.0.2", 1))
+        assert other.post("/feedback", json=verdict | {"label": "spam"}).json()["contradicts"] == ["ham"]
     assert [record["label"] for record in stored(config)] == ["ham", "spam"]
 
 
@@ -127,6 +172,90 @@ def test_what_cannot_be_stored_is_not_confirmed(client: TestClient, config: Conf
     config.feedback.unlink()
     assert client.post("/feedback", json=other).json()["known"] is False
     assert [record["id"] for record in stored(config)] == [other["id"]]
+
+
+def put_a_file(config: Config) -> Path:
+    shutil.rmtree(config.feedback, ignore_errors=True)
+    config.feedback.write_text("a file in its place")
+    return config.feedback
+
+
+def put_a_folder(config: Config) -> Path:
+    place = config.feedback / "20260101T000000000000Z-abcd.log"
+    place.mkdir(parents=True)
+    return place
+
+
+def put_a_folder_into_the_journal(config: Config) -> Path:
+    (path,) = segments(config.journal)
+    path.rename(path.with_suffix(".away"))
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("put", [put_a_file, put_a_folder, put_a_folder_into_the_journal])
+def test_why_feedback_is_refused_is_logged_once_an_episode(
+    client: TestClient, config: Config, caplog: pytest.LogCaptureFixture, put: Callable[[Config], Path]
+) -> None:
+    verdict = {"id": answered(client), "label": "ham", "text": TEXT}
+    assert http.state.worker.journal.flush()
+    place = put(config)
+    refused = [client.post("/feedback", json=verdict) for _ in range(3)]
+    assert [entry.status_code for entry in refused] == [503] * 3
+    assert "send it again" in refused[0].json()["error"]
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR" and record.name == "restill.feedback"]
+    assert f"{place}: " in line.getMessage()
+    assert "Is a directory" in line.getMessage() or "File exists" in line.getMessage()
+    assert TEXT not in caplog.text
+    place.unlink() if place.is_file() else place.rmdir()
+    if place.with_suffix(".away").exists():
+        place.with_suffix(".away").rename(place)
+    assert client.post("/feedback", json=verdict).status_code == 200
+    assert "this is over" in caplog.text
+
+
+def test_a_disk_that_hangs_takes_no_thread_from_the_answers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    released, hanging = threading.Event(), threading.Semaphore(0)
+
+    def give(*_: object) -> tuple[str, dict[str, Any]]:
+        hanging.release()
+        assert released.wait(60)
+        return "stored", {}
+
+    monkeypatch.setattr(Feedback, "give", give)
+    assert client.portal is not None
+    limiter = client.portal.call(current_default_thread_limiter)
+    client.portal.call(setattr, limiter, "total_tokens", 2)
+    verdict = {"id": "x", "label": "ham", "text": TEXT}
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(client.post, "/feedback", json=verdict) for _ in range(6)]
+        try:
+            assert all(hanging.acquire(timeout=20) for _ in range(2))
+            mail = {"content": RAW, "headers": {"content-type": "message/rfc822"}}
+            assert pool.submit(client.post, "/classify_mail", **mail).result(20).status_code == 200
+        finally:
+            released.set()
+        assert [entry.result(20).status_code for entry in waiting] == [200] * 6
+
+
+def test_nobody_waits_long_for_an_id_however_seldom_records_are_flushed(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [0.0]
+
+    def sleep(more: float) -> None:
+        seconds[0] += more
+
+    monkeypatch.setattr("service.feedback.time", SimpleNamespace(monotonic=lambda: seconds[0], sleep=sleep))
+    config.journal.mkdir(parents=True)
+    feedback = Feedback(config.feedback, config.journal, b"", flush_seconds=60)
+    try:
+        verdict = Verdict(id="20260101T000000000000Z-abcd-0", label="ham", text=TEXT)
+        with pytest.raises(Refused, match="No answer"):
+            feedback.give(verdict, ["ham"], 1000, "team")
+    finally:
+        feedback.close()
+    assert 5 <= seconds[0] < 10
 
 
 def test_a_full_disk_is_not_confirmed(client: TestClient, config: Config, tmp_path: Path) -> None:

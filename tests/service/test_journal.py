@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.housekeeping import keep_house, prune, recover
 from service.journal import Journal, Limits, find, read, segments, stem_of
-from service.segments import Segment, encode, prune, recover
+from service.segments import Segment, encode
 
 QUICK = Limits(flush_seconds=0.005, retry_seconds=0.02)
 
@@ -294,6 +295,33 @@ def test_old_segments_go_and_young_ones_stay(tmp_path: Path) -> None:
         os.utime(path, (moment, moment))
     assert prune(tmp_path, 30) == 1
     assert [stem_of(path)[-4:] for path in segments(tmp_path)] == ["bbbb"]
+
+
+def test_one_odd_file_does_not_keep_the_others_from_being_looked_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".20260101T000000000000Z-aaaa.new").symlink_to("nowhere")  # as one that is renamed just now
+    (tmp_path / "20260101T000000000001Z-aaaa.open").mkdir()  # refuses to be opened, as one of another user
+    (tmp_path / "20260101T000000000002Z-aaaa.log").mkdir()
+    left, old = tmp_path / "20260101T000000000003Z-aaaa.open", tmp_path / "20260101T000000000004Z-aaaa.log"
+    for path in (left, old):
+        path.write_bytes(encode(answer(0) | {"n": 0}))
+    for path in (old, tmp_path / "20260101T000000000002Z-aaaa.log"):
+        os.utime(path, (0, 0))
+    keep_house(tmp_path, 30)
+    assert left.with_suffix(".log").exists()
+    assert not old.exists()
+    assert [record.levelname for record in caplog.records if "Is a directory" in record.getMessage()] == ["WARNING"] * 2
+
+    def denied(folder: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    old.write_bytes(encode(answer(0) | {"n": 0}))
+    os.utime(old, (0, 0))
+    monkeypatch.setattr("service.housekeeping.recover", denied)
+    keep_house(tmp_path, 30)
+    assert not old.exists()
+    assert "Permission denied" in caplog.text
 
 
 def test_a_new_journal_closes_what_a_dead_one_left(tmp_path: Path) -> None:

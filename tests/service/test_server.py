@@ -33,6 +33,11 @@ class Server:
     key: str
     bento_home: Path
 
+    def counts(self) -> set[Path]:
+        """Where the workers keep their counts, as their environment says."""
+        variables = [line for pid in self.pids() for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+        return {Path(line.decode().partition("=")[2]) for line in variables if line.startswith(b"RESTILL_METERS=")}
+
     def pids(self) -> set[int]:
         """The workers, as their status records name them."""
         found = [record for path in segments(self.home / "journal") for record in read(path)]
@@ -76,7 +81,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path]
 
 
 def everything_written(server: Server) -> dict[str, bytes]:
-    files = [path for place in (server.home, server.bento_home) for path in place.rglob("*") if path.is_file()]
+    places = (server.home, server.bento_home, *server.counts())
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
     return {str(path): path.read_bytes() for path in [*files, server.log]}
 
 
@@ -126,6 +132,14 @@ def test_a_planted_word_is_in_the_feedback_and_nowhere_else(server: Server) -> N
     assert not [name for name, content in written.items() if server.key.encode() in content]
     assert "restill_requests_total" in answers[-3].text
     assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no memory that can be written as files here")
+def test_counts_lie_in_memory_since_a_full_disk_kills_who_maps_its_files(server: Server) -> None:
+    (counts,) = server.counts()
+    assert counts.parent == Path("/dev/shm")
+    assert len(list(counts.glob("counter_*.db"))) >= 2
+    assert not list(server.bento_home.rglob("*.db"))
 
 
 def test_an_id_of_one_worker_is_known_to_the_other(server: Server) -> None:

@@ -25,6 +25,13 @@ def test_html_becomes_its_visible_text() -> None:
     assert ALL("if a < b and b > c: print") == "if a < b and b > c: print"
 
 
+@pytest.mark.parametrize("unseen", ["<style>{}</style>", "<SCRIPT type=x>{}</script >", "<!--{}-->"])
+def test_what_nobody_sees_does_not_push_the_words_out_of_sight(unseen: str) -> None:
+    assert ALL("<html>" + unseen.format("p {color: red}\n" * 9000) + "<p>Buy now</p>").split() == ["Buy", "now"]
+    assert ALL("Buy now <p>" + unseen.split("{}")[0] + "x" * 40_000).split() == ["Buy", "now"], "it never ends"
+    assert len(ALL("<style " * 300_000)) <= 4000
+
+
 def test_leaks_are_gone() -> None:
     text = document(
         "Re: [ILUG] kernel question",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.monitor.decide import Attempt, Decide, Decision, History, Seen, decide
+from tasks.monitor.settings import read_monitor
 from tasks.monitor.signals import Signal
+from tasks.stage import StageError
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["decide"]
+PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 POLICY = Decide.model_validate(
-    PARAMS
+    PARAMS["decide"]
     | {
         "false_alarm": 0.004,
         "confirm": 0.01,
@@ -180,6 +183,59 @@ def test_a_release_that_fails_and_answers_nothing_is_rolled_back() -> None:
         decision = decide(window, History(tuple(past), (), 0, "one"), POLICY)
         past.append(replace(window, decision=decision))
     assert [seen.decision.action for seen in past if seen.decision] == ["none", "block", "rollback"]
+
+
+FLOOD = limit("copies", 0.9, 0.3, "trust")
+
+
+def test_labels_that_came_in_a_window_not_to_be_trusted_hide_no_bad_promotion() -> None:
+    before: list[tuple[Signal, ...]] = [(error(1, 30),)] * 2 + [(error(30, 30), FLOOD)] * 2
+    steps = [*before, (error(12, 30),), (error(12, 30),)]
+    assert actions(steps, releases=["one"] * 4 + ["two"] * 2, previous="one")[-1] == "rollback"
+
+
+def test_labels_that_came_in_a_window_not_to_be_trusted_undo_no_promotion() -> None:
+    after: list[tuple[Signal, ...]] = [(error(30, 30), FLOOD), (error(1, 30),), (error(1, 30),)]
+    decided = actions([*[(error(1, 30),)] * 4, *after], releases=["one"] * 4 + ["two"] * 3, previous="one")
+    assert decided[4:] == ["block", "none", "none"]
+
+
+def test_a_window_without_a_reference_is_for_people_once_an_episode() -> None:
+    why, past = "release two is not in the store", []
+    steps = [(limit("errors", 1.0, 0.02),), (limit("errors", 0.0, 0.02),), (FLOOD,)]
+    for number, signals in enumerate(steps, start=1):
+        window = Seen(number, f"id{number}", "two", 125, signals, unknown=why)
+        past.append(replace(window, decision=decide(window, History(tuple(past), (), 1000, "one"), POLICY)))
+    found = [seen.decision for seen in past if seen.decision is not None]
+    assert [decision.action for decision in found] == ["investigate", "none", "block"]
+    assert found[0].reasons == (why, "errors 1 is over its limit 0.02")
+    assert [decision.news for decision in found] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("decide.minimum", 126, "decide.minimum = 126: monitor.windows.count = 125, so no window"),
+        ("decide.weights", {"label_mx": 60}, "decide.weights.*label_mx is no signal that is tested; there are label_mix"),
+        ("decide.weights", {"latency_p50": 2}, "latency_p50 is no signal that is tested"),
+        ("decide.weights", {"joint": -1}, "decide.weights.joint = -1: .*greater than or equal to 0"),
+        ("monitor.signals.scales", [], "monitor.signals.scales.*1 is not among them"),
+        ("monitor.signals.scales", [2, 4], "monitor.signals.scales.*1 is not among them"),
+        ("monitor.signals.scales", [1, 0], "monitor.signals.scales.1 = 0: .*greater than or equal to 1"),
+        ("monitor.windows.cuont", 1, "monitor.windows.cuont = 1: Extra inputs"),
+        ("decide", None, "decide = None"),
+    ],
+)
+def test_a_bad_parameter_is_one_line_that_names_it(place: str, value: Any, said: str) -> None:
+    params = deepcopy(PARAMS)
+    *above, name = place.split(".")
+    block = params
+    for step in above:
+        block = block[step]
+    block[name] = value
+    with pytest.raises(StageError, match=said) as raised:
+        read_monitor(params)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_window_decided_before_keeps_its_decision() -> None:

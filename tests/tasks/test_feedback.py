@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def test_labels_that_agree_are_one_row_and_those_that_do_not_are_quarantined_wit
 
 
 def test_only_what_was_said_before_a_time_counts_and_the_file_is_the_same_every_time(tmp_path: Path) -> None:
-    folder = journalled(tmp_path / "a", *(said(f"m{n}", "ham", minute=n) for n in range(5)), said("m0", "spam", minute=9))
+    often = [said(f"m{n}", "ham", minute=n) for n in range(5)]
+    folder = journalled(tmp_path / "a", *often, said("m0", "spam", "bob", minute=9))
     rows, quarantine = collect(folder, datetime(2020, 3, 1, 0, 3, tzinfo=UTC))
     assert list(rows.id) == ["m0", "m1", "m2"]
     assert quarantine.empty
@@ -96,9 +98,27 @@ def test_a_table_becomes_feedback_once_however_often_it_is_imported(tmp_path: Pa
     assert "2 rows were left out" in main(command, Paths(tmp_path))
     assert "1 messages" in main(["export", str(tmp_path / "out.jsonl"), "--before", "2999-01-01"], Paths(tmp_path))
     exported = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert exported == [
-        {"id": "import:new#0", "label": "spam", "received": None, "subject": "", "text": "win a prize"}
-    ]  # fmt: skip
+    name = "import:" + hashlib.sha256(b"win a prize").hexdigest()[:16]
+    assert exported == [{"id": name, "label": "spam", "received": None, "subject": "", "text": "win a prize"}]
+
+
+def test_next_week_s_table_of_the_same_name_is_other_messages(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    for week, label in (("first", "spam"), ("second", "ham")):
+        (tmp_path / week).mkdir()
+        (tmp_path / week / "labels.csv").write_text(f"label,text\n{label},what came in the {week} week\n")
+        main(["import", str(tmp_path / week / "labels.csv"), "--label", "label", "--text", "text"], Paths(tmp_path))
+    rows, quarantine = collect(Paths(tmp_path).feedback, None)
+    assert sorted(rows.label) == ["ham", "spam"]
+    assert quarantine.empty
+
+
+def test_a_reviewer_who_corrects_himself_is_believed_in_what_he_said_last(tmp_path: Path) -> None:
+    corrected = [said("a", "ham", minute=1), said("a", "spam", minute=2)]
+    folder = journalled(tmp_path, *corrected, said("b", "ham"), said("b", "spam", "bob"))
+    rows, quarantine = collect(folder, None)
+    assert dict(zip(rows.id, rows.label, strict=True)) == {"a": "spam"}
+    assert list(quarantine.id) == ["b"]
 
 
 @pytest.mark.parametrize(

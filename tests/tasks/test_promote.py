@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import stat
@@ -20,9 +21,10 @@ import pytest
 from service.release import verify
 from service.store import POINTER, Pointer, read_pointer, release_folder
 from tasks.lineage import sha256
-from tasks.release.mirror import MODEL, mirror
+from tasks.release.mirror import MODEL, alias_registered, mirror
 from tasks.release.package import seal
 from tasks.release.promote import Fenced, add, history, main, promote, rollback
+from tasks.release.register import register
 from tasks.release.store import HISTORY
 from tasks.stage import Paths, StageError, write_json
 from tests.imports import ROOT
@@ -440,3 +442,42 @@ def test_an_alias_is_taken_from_a_release_that_is_not_in_service_any_more(projec
     mirror(project.root, promote(store, first, expected=0, gate=None, **WHO))
     mirror(project.root, promote(store, second, expected=1, gate=None, **WHO))
     assert aliases(project) == {"previous": first}, "the champion is not registered: no other may carry its name"
+
+
+def test_a_worktree_s_release_is_registered_as_the_real_store_stands(
+    project: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Paths(project.root).store
+    first, second = add(store, project.champion), add(store, project.challenger)
+    registered(project, first, second)
+    mirror(project.root, promote(store, first, expected=0, gate=None, **WHO))
+    worktree = tmp_path / "worktree"
+    shutil.copytree(project.challenger, worktree / "release")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/mlflow.db")
+    assert register(Paths(worktree), "intent-1", store) == ("2", False)
+    assert aliases(project) == {"champion": first, "challenger": second}
+
+
+def test_the_challenger_is_what_was_registered_last_whatever_moves_then(project: Trial) -> None:
+    store = Paths(project.root).store
+    first, second = add(store, project.champion), add(store, project.challenger)
+    registered(project, first, second, "0123456789ab", "ba9876543210")
+    mirror(project.root, promote(store, first, expected=0, gate=None, **WHO))
+    assert aliases(project)["challenger"] == "ba9876543210"
+    alias_registered(store, "3")
+    mirror(project.root, promote(store, second, expected=1, gate=None, **WHO))
+    assert aliases(project) == {"champion": second, "previous": first, "challenger": "0123456789ab"}
+    alias_registered(store, "2")
+    assert aliases(project)["challenger"] == "0123456789ab", "what is in service is no challenger"
+
+
+@pytest.mark.parametrize("module", ["bento", "register"])
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--tags", 2)])
+def test_an_effect_that_is_asked_for_help_does_nothing_else(tmp_path: Path, module: str, word: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"tasks.release.{module}", word], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert f"tasks.release.{module}" in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from flows import replay
+from tasks.replay import server
 from tasks.replay.page import replay_page
 from tasks.replay.scenarios import scenarios
 from tasks.replay.stream import chosen
-from tasks.replay.weeks import total, weekly
+from tasks.replay.weeks import figures, total, weekly
 from tasks.replay.world import merged
-from tasks.stage import StageError
+from tasks.stage import StageError, read_params, read_settings
+from tests.imports import ROOT
 
 
 def answers(frozen: str, restilled: str, truth: str) -> pd.DataFrame:
@@ -106,3 +113,50 @@ def test_the_page_escapes_what_came_from_outside() -> None:
     assert "<svg" in page
     assert "<b>spam" not in page
     assert "<i>" not in page
+
+
+def test_a_promotion_by_the_last_message_has_nothing_after_it() -> None:
+    rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
+    change = {"received": rows.received.iloc[-1], "release": "abc", "outcome": "promoted", "why": "", "labels": 1, "number": 6}
+    found = figures({"answers": rows, "changes": [change], "windows": []}, "spam", 100, 1)
+    assert list(found["totals"]) == ["The whole stream"]
+    assert found["changes"][0]["place"] == 0
+
+
+def settings(**changes: Any) -> replay.Replay:
+    params = read_params(ROOT)
+    return read_settings(replay.Replay, "replay", {"replay": params["replay"] | changes})
+
+
+def test_what_is_wrong_with_the_parameters_is_said_before_anything_is_trained() -> None:
+    with pytest.raises(StageError, match=r"replay\.since = 'last summer'"):
+        settings(since="last summer")
+    rows = answers(frozen="sshh", restilled="sshh", truth="sshh")
+    replay.demand_label(settings(), rows, rows)
+    with pytest.raises(StageError, match=r"replay\.positive = spma: what came before 2002-08-01 is ham, spam"):
+        replay.demand_label(settings(positive="spma"), rows, rows)
+    with pytest.raises(StageError, match="what came after 2002-08-01 is ham"):
+        replay.demand_label(settings(), rows, rows[rows.label == "ham"])
+
+
+def test_a_restill_that_never_counts_its_failures_is_not_run_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copy2(ROOT / "params.yaml", tmp_path)
+    told: list[str] = []
+
+    def waits(*_: Any) -> None:
+        raise StageError("it waits")
+
+    monkeypatch.setattr(replay, "run_in", waits)
+    state: Any = SimpleNamespace(intent=lambda identity: SimpleNamespace(outcome=None))
+    progress = SimpleNamespace(set_postfix=lambda **_: None, write=told.append)
+    client: Any = None
+    with pytest.raises(StageError, match="intent 3 does not end"):
+        replay.restill_now(tmp_path, {}, tmp_path / "log", state, 3, client, progress)
+    assert told == ["it waits"] * 4
+
+
+def test_a_service_that_dies_at_its_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server, "sys", SimpleNamespace(executable=shutil.which("false")))
+    log = tmp_path / "service.log"
+    with pytest.raises(StageError, match="a server did not start"), server.service(tmp_path, {}, tmp_path, None, log):
+        pytest.fail("it cannot be there")

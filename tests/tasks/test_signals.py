@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from tasks.monitor.health import Limits, Traffic, health_signals, of_records
-from tasks.monitor.quality import quality_signals
+from tasks.monitor.quality import QUALITY, quality_signals
 from tasks.monitor.reference import Reference
 from tasks.monitor.sample import Labelled, Sample, of_answers, of_feedback
-from tasks.monitor.signals import Signal, Signals, drift_signals
+from tasks.monitor.signals import DRIFT, Signal, Signals, drift_signals
 from tasks.monitor.statistics import hotelling, midranks, more, rank_test, two_sided, wilson
 from tests.tasks.traffic import LABELS, RELEASE, answers, feedback, settings, world
 
@@ -98,9 +98,7 @@ def test_calm_p_values_keep_their_level() -> None:
         for signal in drift_signals(reference(2 * seed, 300), [window(2 * seed + 1)], RULES):
             if signal.p is not None:
                 found.setdefault(signal.name, []).append(signal.p)
-    assert set(found) == {
-        "label_mix", "uncertain_share", "estimated_accuracy", "unseen_vocabulary", "descriptors", "features", "joint",
-    }  # fmt: skip
+    assert set(found) == set(DRIFT)
     for name, p in found.items():
         low = int((np.array(p) < 0.05).sum())
         assert low <= 14, f"{name}: {low} of 120"  # more than 14 of 120 at 5 % are seen once in a thousand times
@@ -187,6 +185,7 @@ def test_more_errors_than_the_reference_has_are_seen() -> None:
     assert (calm["realised_error@1"].p or 0) > 0.05 > 1e-6 > (worse["realised_error@1"].p or 1)
     assert (worse["realised_recall@1"].value, worse["realised_recall@1"].trend) == (0.0, "realised_recall down")
     assert (worse["realised_precision@1"].value, worse["realised_precision@1"].n) == (None, 0)
+    assert {signal.name for signal in calm.values()} == set(QUALITY)
 
 
 def test_only_labels_of_answers_of_this_release_count() -> None:
@@ -277,3 +276,18 @@ def test_clients_that_change_their_names_and_a_lone_client_are_no_burst() -> Non
 def test_a_loss_that_a_worker_reports_counts() -> None:
     found = measured([*calm_records(), status(lost=75)])
     assert found["journal_loss"].value == pytest.approx(75 / 201)
+
+
+def test_a_record_that_took_its_number_is_lost_once() -> None:
+    """What was dropped on a full buffer is a gap in the numbers, and the worker counts it too."""
+    assert measured([*calm_records(), status(lost=75)], lost=75)["journal_loss"].value == pytest.approx(75 / 201)
+    assert measured([*calm_records(), status(lost=5)], lost=75)["journal_loss"].value == pytest.approx(75 / 201)
+
+
+def test_health_and_trust_need_no_reference_but_for_near_copies() -> None:
+    records = [*calm_records(), status(errors=20)]
+    found = {signal.name: signal for signal in health_signals(None, of_records(records, 0), None, [], limits())}
+    assert set(found) == {
+        "latency_p50", "latency_p99", "errors", "memory_growth", "journal_loss", "copies", "empty", "truncated",
+    }  # fmt: skip
+    assert over(found) == {"errors"}

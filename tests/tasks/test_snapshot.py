@@ -10,7 +10,15 @@ import pytest
 import yaml
 
 from tasks.data.feedback import import_table
-from tasks.release.snapshot import close_worktree, commit_snapshot, open_worktree, push_data, take_snapshot
+from tasks.release.snapshot import (
+    NotReady,
+    close_worktree,
+    commit_snapshot,
+    keep_quarantine,
+    open_worktree,
+    push_data,
+    take_snapshot,
+)
 from tasks.stage import Paths, StageError
 from tests.conftest import made_table
 from tests.project import Project
@@ -95,3 +103,51 @@ def test_a_source_that_is_gone_is_one_clear_line(project: Project) -> None:
     folder = open_worktree(project.root, project.root / "var", "intent-1")
     with pytest.raises(StageError, match=r"ingest\.path = data/own\.parquet: there is no such file"):
         take_snapshot(project.root, folder, project.root / "var/feedback", UNTIL)
+
+
+def take(project: Project, name: str = "intent-1") -> Path:
+    paths = Paths(project.root)
+    folder = open_worktree(project.root, paths.home, name)
+    take_snapshot(project.root, folder, paths.feedback, UNTIL)
+    return folder
+
+
+def test_a_source_that_git_holds_is_taken_as_it_was_committed_or_not_at_all(project: Project) -> None:
+    table = project.root / "data/own.parquet"
+    project.run("git add -f data/own.parquet && git commit -qm source")
+    assert (take(project) / "data/own.parquet").read_bytes() == table.read_bytes()
+    made_table(["ham", "spam"], 61).to_parquet(table)
+    with pytest.raises(NotReady, match=r"data/own\.parquet is not as it was committed"):
+        take(project)
+
+
+def test_a_folder_of_which_git_knows_a_part_is_taken_whole_wherever_it_lies(project: Project) -> None:
+    (project.root / "mail/spam").mkdir(parents=True)
+    (project.root / "mail/.gitkeep").touch()
+    (project.root / "mail/.gitignore").write_text("*.eml\n")
+    project.set(ingest={"source": "folder", "path": "mail/"})
+    project.run("git add -f mail && git commit -qam folder")
+    (project.root / "mail/spam/1.eml").write_text("Subject: one\n\ntext\n")
+    folder = take(project)
+    assert (folder / "mail/spam/1.eml").exists()
+    (folder / "dvc.lock").touch()
+    commit_snapshot(folder, "a snapshot")
+    held = git(folder, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
+    assert "mail.dvc" in held
+    assert not [name for name in held if name.startswith("mail/")], "messages do not go into git"
+    assert "/mail" in git(folder, "show", "HEAD:.gitignore")
+
+
+def test_what_reviewers_contradict_each_other_in_outlives_the_worktree(project: Project) -> None:
+    paths = give_feedback(project, 3)
+    kept = paths.monitor / "quarantine/intent-1.csv"
+    assert keep_quarantine(take(project), kept) is None
+    table = project.root / "labels.csv"
+    other = {"ham": "spam", "spam": "ham"}
+    made_table(["ham", "spam"], 3, seed=5).assign(label=lambda rows: rows.label.map(other)).to_csv(table)
+    columns = {"id": "id", "received": "received", "label": "label", "subject": "subject", "text": "text", "source": None}
+    import_table(table, columns, "bela", paths)
+    table.unlink()
+    assert keep_quarantine(take(project), kept) == str(kept)
+    close_worktree(project.root, paths.home, "intent-1")
+    assert kept.read_text().count("anna, bela") == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -196,9 +197,36 @@ def judged(tmp_path: Path) -> State:
 
 def test_a_second_restill_is_merged_into_the_open_one(judged: State) -> None:
     assert len(judged.attempts()) == 1
-    found = judged.judged(judged.window(3))
-    assert found is not None
-    assert found[2] == judged.open_intent("restill")
+    last = judged.window(3)
+    assert judged.judge(last, (SIGNAL,), decision(last, "restill"), NOW) == judged.open_intent("restill")
+
+
+def test_an_intent_holds_what_was_seen_when_it_was_decided(tmp_path: Path) -> None:
+    write(tmp_path / "journal", records(20))
+    state = State(tmp_path / "state.db")
+    first, second = cut(state, tmp_path)
+    intent = state.judge(first, (), decision(first, "rollback"), NOW, champion=RELEASE, token=7)
+    assert intent is not None
+    assert intent.facts == {"champion": RELEASE, "token": 7}
+    assert state.judge(second, (), decision(second, "rollback"), NOW, token=8) == intent, "merged into the first"
+
+
+def test_what_was_shown_is_not_shown_again_and_only_the_newest_are(judged: State) -> None:
+    assert [seen.number for seen in judged.unshown("report", 2)] == [2, 3]
+    assert judged.unshown("report", 3) == judged.past(4, 10)
+    for _ in range(2):
+        judged.show("report", 3)
+    assert [seen.number for seen in judged.unshown("report", 3)] == [1, 2]
+    assert [seen.number for seen in judged.unshown("report", 1)] == []
+    assert [seen.number for seen in judged.unshown("publish", 3)] == [1, 2, 3]
+
+
+def test_a_plan_of_an_earlier_version_is_read(judged: State, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "state.db") as base:
+        (stored,) = base.execute("SELECT plan FROM windows WHERE number = 1").fetchone()
+        earlier = json.loads(stored) | {"opened": "", "closed": "", "reason": "count"}
+        base.execute("UPDATE windows SET plan = ? WHERE number = 1", (json.dumps(earlier),))
+    assert judged.window(1).plan.rows == 10
 
 
 def test_what_was_seen_and_decided_comes_back_as_it_was(judged: State) -> None:

@@ -38,8 +38,7 @@ def test_a_window_closes_at_its_count_in_the_order_of_time() -> None:
     odd = [answer(n, 2 * n + 1) for n in range(5)]
     windows = planned({"even": even, "odd": odd})
     assert [w.journal for w in windows] == [{"even": (0, 2), "odd": (0, 2)}, {"even": (2, 4), "odd": (2, 4)}]
-    assert {w.reason for w in windows} == {"count"}
-    assert (windows[0].opened, windows[0].closed) == (at(0), at(3))
+    assert [w.rows for w in windows] == [4, 4]
 
 
 def test_time_closes_a_window_that_holds_the_minimum() -> None:
@@ -47,7 +46,15 @@ def test_time_closes_a_window_that_holds_the_minimum() -> None:
     records = [answer(0, 0), answer(1, 1)]
     assert planned({"a": records}, BEGIN + timedelta(seconds=59)) == []
     (window,) = planned({"a": records}, BEGIN + timedelta(seconds=60))
-    assert (window.rows, window.reason) == (2, "time")
+    assert window.rows == 2
+
+
+def test_a_service_that_only_lives_does_not_age_a_window() -> None:
+    records = [status(0, 0), answer(1, 100), answer(2, 101)]
+    assert planned({"a": records[:1]}, LATER) == []
+    assert planned({"a": records}, BEGIN + timedelta(seconds=159)) == []
+    (window,) = planned({"a": records}, BEGIN + timedelta(seconds=160))
+    assert (window.rows, window.journal) == (2, {"a": (0, 3)})
 
 
 def test_a_service_that_only_fails_closes_windows_too() -> None:
@@ -59,7 +66,7 @@ def test_no_window_holds_two_releases() -> None:
     first = [answer(0, 0), answer(1, 2), answer(2, 6, "two"), answer(3, 8, "two")]
     second = [answer(0, 1), *(answer(n, 2 + n, "two") for n in range(1, 4))]
     windows = planned({"a": first, "b": second}, LATER)
-    assert [(w.release, w.rows, w.reason) for w in windows] == [("one", 3, "release"), ("two", 4, "count")]
+    assert [(w.release, w.rows) for w in windows] == [("one", 3), ("two", 4)]
     assert windows[1].journal == {"a": (2, 3), "b": (1, 4)}
 
 
