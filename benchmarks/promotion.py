@@ -76,8 +76,9 @@ def copies(folder: Path, count: int) -> Iterator[Path]:
 
 
 def texts(count: int) -> list[bytes]:
-    """Bodies of random words of the release's vocabulary."""
-    words = (ROOT / "release/model/vocabulary.txt").read_text(encoding="utf-8").split("\n")
+    """Bodies of random words of the release's probe texts."""
+    probes = json.loads((ROOT / "release/probes.json").read_text())["probes"]
+    words = " ".join(probe["text"] for probe in probes).split(" ")
     chance = np.random.default_rng(0)
     return [json.dumps({"text": " ".join(chance.choice(words, size=400))[:CHARACTERS]}).encode() for _ in range(count)]
 

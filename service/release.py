@@ -83,7 +83,8 @@ class Release:
         self.temperature = float(settings["temperature"])
         self._normaliser = Normaliser.from_settings(settings["normaliser"])
         self.student = Student(folder / "model", threads)
-        self._check_probes(json.loads((folder / "probes.json").read_text()))
+        self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text())
+        self._check_probes(self._probes)
 
     def normalise(self, text: str) -> str:
         """The text that the model sees of a raw text; empty where there is nothing to read."""
@@ -121,8 +122,8 @@ class Release:
 
     def warm_up(self) -> None:
         """Answer short and long texts, so that no request pays for what is done only once."""
-        words = self.student.tokenizer.words
-        for count in (1, 100, 1000):
+        words = " ".join(probe["text"] for probe in self._probes["probes"]).split(" ")
+        for count in (1, 100, len(words)):
             self.answer([" ".join(words[:count])])
 
     def _check_probes(self, probes: dict[str, Any]) -> None:

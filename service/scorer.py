@@ -27,12 +27,13 @@ def session(model: Path, threads: int) -> ort.InferenceSession:
 
 
 class Student:
-    """A student as a folder holds it: ``model.onnx``, ``vocabulary.txt`` (a word a line) and ``variant.json``."""
+    """A student as a folder holds it: ``model.onnx``, ``words.npz`` (the words that it knows) and ``variant.json``."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         settings = json.loads((folder / "variant.json").read_text())
-        words = (folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
-        self.tokenizer = Tokenizer(words, settings["buckets"], settings["gram"], settings["gram_buckets"])
+        with np.load(folder / "words.npz") as words:
+            known = np.unpackbits(words["known"], count=settings["known_words"]).astype(np.bool_)
+        self.tokenizer = Tokenizer(settings["grams"], settings["bits"], known)
         self.parameters = int(settings["parameters"])
         self._session = session(folder / "model.onnx", threads)
         self._has_features = any(output.name == "features" for output in self._session.get_outputs())

@@ -1,87 +1,139 @@
-"""The student's tokenizer: words of its own vocabulary, hashed pairs of neighbours, hashed runs of characters.
+"""The student's tokenizer: words, pairs of neighbouring words, and runs of characters, each known by its hash.
 
-A text is lowered and cut into words and single symbols. A word of the vocabulary has a row of its own; any other
-word shares one of ``buckets`` rows by its CRC-32, and each pair of neighbouring words shares one by a
-multiplicative hash (Knuth, volume 3, 6.4) of the two ids. Runs of ``gram`` characters, across words, share
-``gram_buckets`` rows by a polynomial hash: they see through the misspellings and new words that a vocabulary
-cannot know. The student looks at a text as the *set* of its rows.
+A text is lowered and its blanks are folded. Its words (runs of letters, digits and underscores; every character beyond
+ASCII counts as a letter) and single symbols, the pairs of those that are neighbours, and the runs of ``grams``
+characters across words are its *features*. A feature's row is the top ``bits`` bits of its hash, so no vocabulary needs
+to be kept. The hashes are polynomials modulo 2**64 (Karp and Rabin 1987) and their mixture (Knuth, volume 3, 6.4): all
+of a text are made at once, by array arithmetic, without a loop over its words. The student looks at a text as the *set*
+of its rows.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
+from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+Hashes = npt.NDArray[np.uint64]
+
 PADDING = 0
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+_WORD = re.compile("[0-9A-Za-z_\u0080-\U0010ffff]+|[^ ]")
+_MIX = 0x9E3779B97F4A7C15
+_BASE = np.uint64(_MIX)
+_HALF = np.uint64(32)
+_SYMBOL, _LETTER, _BLANK = 0, 1, 2
+_ASCII = np.array(
+    [_BLANK if chr(code) == " " else _LETTER if re.match(r"\w", chr(code)) else _SYMBOL for code in range(128)], dtype=np.uint8
+)
+_BEYOND = np.uint32(127)
+
+
+def fold(text: str) -> str:
+    """The text as its features see it: lowered, blanks folded to one and standing at both ends."""
+    return f" {' '.join(text.lower().split())} "
 
 
 def words_of(text: str) -> list[str]:
     """The words and symbols of a text, lowered, in order."""
-    return _TOKEN.findall(text.lower())
+    return _WORD.findall(fold(text))
+
+
+@lru_cache(maxsize=4)
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    """The base's powers from 0 up, and those of its inverse modulo 2**64."""
+    inverse = np.uint64(pow(_MIX, -1, 2**64))
+    one = np.ones(1, dtype=np.uint64)
+    up, down = (np.concatenate([one, np.cumprod(np.full(count, base, dtype=np.uint64))]) for base in (_BASE, inverse))
+    return up, down
+
+
+def _characters(text: str) -> npt.NDArray[np.uint32]:
+    return np.frombuffer(fold(text).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _mixed(hashed: Hashes) -> Hashes:
+    """The low half knows nothing of a sum's high bits: it is told."""
+    mixed: Hashes = (hashed ^ (hashed >> _HALF)) * _BASE
+    return mixed
+
+
+def hash_words(characters: npt.NDArray[np.uint32]) -> Hashes:
+    """A hash of each word and symbol of folded characters, in their order."""
+    kinds = _ASCII[np.minimum(characters, _BEYOND)]
+    kinds[characters > _BEYOND] = _LETTER
+    letter, symbol = kinds == _LETTER, kinds == _SYMBOL
+    # Both ends are blanks, so every run of letters has a neighbour on either side.
+    begins = np.flatnonzero((letter[1:] & ~letter[:-1]) | symbol[1:]) + 1
+    ends = np.flatnonzero((letter[:-1] & ~letter[1:]) | symbol[:-1]) + 1
+    up, down = _powers(1 << len(characters).bit_length())
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(characters.astype(np.uint64) * up[: len(characters)])])
+    return _mixed((sums[ends] - sums[begins]) * down[begins] + _BASE)
+
+
+def hash_grams(characters: npt.NDArray[np.uint32], length: int) -> Hashes:
+    """A hash of each run of ``length`` folded characters, in order; runs of different lengths are different features."""
+    wide = characters.astype(np.uint64)
+    count = max(0, len(wide) - length + 1)
+    hashed = np.full(count, length, dtype=np.uint64)
+    for offset in range(length):
+        hashed = hashed * _BASE + wide[offset : offset + count]
+    return _mixed(hashed)
 
 
 class Tokenizer:
-    """Text to sorted, unique row numbers. Row 0 is padding; then the vocabulary, the buckets, the gram buckets.
+    """Text to sorted, unique row numbers, ``int64[n]``; row 0 is padding, the others are the features' by their hash.
 
-    The same arguments give the same rows on every machine and in every process. ``gram`` 0 means no grams.
+    The same arguments give the same rows on every machine and in every process. ``known`` says which words training
+    saw, one bit a word hash, so that the share of new ones can be told; it may be empty.
     """
 
-    def __init__(self, words: Sequence[str], buckets: int, gram: int, gram_buckets: int) -> None:
-        if len(set(words)) != len(words):
-            raise ValueError("a vocabulary must not hold a word twice")
-        if buckets < 1 or (gram and gram_buckets < 1):
-            raise ValueError(f"buckets = {buckets}, gram_buckets = {gram_buckets}: at least one of each that is used")
-        self.words = list(words)
-        self.buckets, self.gram, self.gram_buckets = buckets, gram, gram_buckets
-        self._row = {word: row for row, word in enumerate(words, start=1)}
-        self._first_bucket = 1 + len(words)
-        self._first_gram = self._first_bucket + buckets
+    def __init__(self, grams: Sequence[int], bits: int, known: npt.NDArray[np.bool_]) -> None:
+        if not 4 <= bits <= 24 or any(length < 1 for length in grams):
+            raise ValueError(f"bits = {bits}, grams = {list(grams)}: 4 to 24 bits, and lengths from 1")
+        if len(known) & (len(known) - 1):
+            raise ValueError(f"{len(known)} known words: not a power of two")
+        self.grams, self.bits, self.known = tuple(grams), bits, known
+        self._shift = np.uint64(64 - bits)
+        self._known_shift = np.uint64(65 - len(known).bit_length())
 
     @property
     def rows(self) -> int:
         """How many rows an embedding table for this tokenizer needs."""
-        return self._first_gram + (self.gram_buckets if self.gram else 0)
+        return 1 + (1 << self.bits)
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
-        """The rows of one text, ``int64[n]``, sorted and unique; empty for a text without words."""
-        lower = text.lower()
-        row, first, buckets = self._row, self._first_bucket, self.buckets
-        ids = np.array(
-            [row.get(word) or first + zlib.crc32(word.encode("utf-8", "replace")) % buckets for word in _TOKEN.findall(lower)],
-            dtype=np.int64,
-        )
-        if not len(ids):
-            return ids
-        mixed = (ids[:-1].astype(np.uint64) * _MIX + ids[1:].astype(np.uint64)) * _MIX
-        pairs = first + _bucket(mixed, buckets)
-        words = np.unique(np.concatenate([ids, pairs]))
-        return np.concatenate([words, self._grams(lower)]) if self.gram else words
-
-    def _grams(self, lower: str) -> npt.NDArray[np.int64]:
-        """Rows of the runs of ``gram`` characters, blanks folded to one and standing at both ends."""
-        folded = f" {' '.join(lower.split())} "
-        characters = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
-        count = max(0, len(characters) - self.gram + 1)
-        hashed = np.zeros(count, dtype=np.uint64)
-        for offset in range(self.gram):
-            hashed = hashed * _MIX + characters[offset : offset + count]
-        return self._first_gram + np.unique(_bucket(hashed * _MIX, self.gram_buckets))
+        """The rows of one text; empty for a text without words."""
+        characters = _characters(text)
+        words = hash_words(characters)
+        if not len(words):
+            return np.zeros(0, dtype=np.int64)
+        pairs = _mixed(words[:-1] * _BASE + words[1:])
+        hashed = np.concatenate([words, pairs, *(hash_grams(characters, length) for length in self.grams)])
+        seen = np.zeros(self.rows, dtype=np.bool_)  # a set by marks: sorting would cost more than all else
+        seen[(hashed >> self._shift).astype(np.int64) + 1] = True
+        return np.flatnonzero(seen)
 
     def unknown_share(self, text: str) -> float:
-        """Share of a text's words that are not in the vocabulary; 0 for a text without words."""
-        found = words_of(text)
-        return sum(word not in self._row for word in found) / len(found) if found else 0.0
+        """Share of a text's words that training did not see; 0 for a text without words."""
+        words = hash_words(_characters(text))
+        if not len(words) or not len(self.known):
+            return 0.0
+        return 1.0 - float(self.known[words >> self._known_shift].mean())
 
 
-def _bucket(hashed: npt.NDArray[np.uint64], buckets: int) -> npt.NDArray[np.int64]:
-    """The high half of each hash, where its bits are mixed best, as a number below ``buckets``."""
-    return ((hashed >> np.uint64(32)) % np.uint64(buckets)).astype(np.int64)
+def known_words(texts: Sequence[str], min_documents: int, bits: int) -> npt.NDArray[np.bool_]:
+    """Which of ``2**bits`` word hashes stand in ``min_documents`` of the texts."""
+    shift = np.uint64(64 - bits)
+    documents: Counter[int] = Counter()
+    for text in texts:
+        documents.update(set((hash_words(_characters(text)) >> shift).tolist()))
+    known = np.zeros(1 << bits, dtype=np.bool_)
+    known[[number for number, count in documents.items() if count >= min_documents]] = True
+    return known
 
 
 def pad(rows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Stage distill: a small student learns what the teacher says.
 
 The loss is that of Hinton, Vinyals and Dean (2015): cross-entropy with the label, and Kullback-Leibler divergence
-from the teacher's probabilities at a temperature, weighed by its square. The student's vocabulary is its own.
+from the teacher's probabilities at a temperature, weighed by its square. The student reads a text by its own features.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.scorer import Student
-from service.tokenizer import Tokenizer, pad
+from service.tokenizer import Tokenizer, known_words, pad
 from tasks.compress.parity import Limits, compare, enforce
-from tasks.compress.student import Network, choose_vocabulary, save_student
+from tasks.compress.student import Network, save_student
 from tasks.metrics import mean_one, ranking
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
 from tasks.tracking import Tracker, track
 
 
 class Distill(Settings):
-    vocabulary: int = Field(ge=1)
-    """Words with a row of their own, at most."""
+    bits: int = Field(ge=4, le=24)
+    """Width of a feature's hash: the table has two to this many rows, which words, pairs and runs of characters share."""
+    grams: list[int]
+    """Lengths of the runs of characters that are features; words and pairs of neighbours always are."""
+    known_bits: int = Field(ge=4, le=24)
+    """Width of the word hashes by which a word that training saw is told from a new one."""
     min_documents: int = Field(ge=1)
-    """Training texts that a word must stand in to be in the vocabulary."""
-    buckets: int = Field(ge=1)
-    """Rows shared by all other words and by pairs of neighbours, by hash."""
-    gram: int = Field(ge=0)
-    """Length of the runs of characters that have rows too; 0: none."""
-    gram_buckets: int = Field(ge=0)
+    """Training texts that a word must stand in to be known."""
     dimensions: int = Field(ge=1)
-    hidden: int = Field(ge=1)
+    hidden: int = Field(ge=0)
+    """Width of the hidden layer; 0: none, the student is linear in its rows."""
     row_dropout: float = Field(ge=0, lt=1)
     temperature: float = Field(gt=0)
     teacher_share: float = Field(ge=0, le=1)
@@ -151,8 +151,8 @@ def distill(settings: Distill, paths: Paths) -> None:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(settings.threads)
     parts = {split: rows[rows.split == split] for split in ("train", "valid")}
-    words = choose_vocabulary(list(parts["train"].text), settings.vocabulary, settings.min_documents)
-    tokenizer = Tokenizer(words, settings.buckets, settings.gram, settings.gram_buckets)
+    words = known_words(list(parts["train"].text), settings.min_documents, settings.known_bits)
+    tokenizer = Tokenizer(settings.grams, settings.bits, words)
     lessons = {
         split: Lesson(
             [tokenizer.encode(text) for text in part.text],
@@ -174,7 +174,7 @@ def distill(settings: Distill, paths: Paths) -> None:
             figures = {
                 "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
                 "parity": enforce(compare(lessons["valid"].teacher, exported), settings.parity, "distill.parity"),
-                "vocabulary": len(words),
+                "known_words": int(words.sum()),
                 "rows": tokenizer.rows,
             }
         with whole(paths.report("distill.csv")) as temporary:
@@ -183,7 +183,7 @@ def distill(settings: Distill, paths: Paths) -> None:
         tracker.file(paths.report("distill.csv"))
         tracker.file(paths.report("distill.json"))
         tracker.headline({"student_valid_pr_auc": history[-1]["valid_pr_auc"]})
-    print(f"{len(words)} words, PR-AUC on valid {history[-1]['valid_pr_auc']:.4f}, flips {figures['parity']['flips']:.2%}")  # type: ignore[index]
+    print(f"{words.sum()} words, PR-AUC on valid {history[-1]['valid_pr_auc']:.4f}, flips {figures['parity']['flips']:.2%}")  # type: ignore[index]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Quantize(Settings):
 
 def quantize_student(parent: Path, folder: Path, operators: list[str], per_channel: bool) -> None:
     """Write the quantized twin of the student in ``parent`` into the empty ``folder``."""
-    for name in ("vocabulary.txt", "variant.json"):
+    for name in ("words.npz", "variant.json"):
         shutil.copyfile(parent / name, folder / name)
     root = logging.getLogger()
     level = root.level

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from service.tokenizer import PADDING, Tokenizer, words_of
+from service.tokenizer import PADDING, Tokenizer
 from tasks.compress.onnx_file import write_onnx
 from tasks.stage import write_json
 
 
 class Network(nn.Module):
-    """A bag of rows: the sum of their vectors by the root of their number, one hidden layer.
+    """A bag of rows: the sum of their vectors by the root of their number, and a hidden layer, if ``hidden`` is not 0.
 
     ``int64[batch, rows]`` -> ``float[batch, labels]``. The root is the length of the text as a binary vector, so this
     is what a linear model sees of normalised n-grams, with a few dimensions to be more than linear in.
@@ -26,11 +25,12 @@ class Network(nn.Module):
     def __init__(self, rows: int, dimensions: int, hidden: int, labels: int, row_dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(rows, dimensions, padding_idx=PADDING)
-        nn.init.normal_(self.embedding.weight, std=0.1)
+        # Small: most rows of a hashed table are learned from few messages or from none, and what they began with stays.
+        nn.init.normal_(self.embedding.weight, std=0.02)
         with torch.no_grad():
             self.embedding.weight[PADDING] = 0
-        self.hidden = nn.Linear(dimensions, hidden)
-        self.head = nn.Linear(hidden, labels)
+        self.hidden = nn.Linear(dimensions, hidden) if hidden else None
+        self.head = nn.Linear(hidden or dimensions, labels)
         self.row_dropout = row_dropout
 
     def pool(self, rows: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Network(nn.Module):
 
     def judge(self, pooled: Tensor) -> Tensor:
         """Logits of pooled features."""
-        logits: Tensor = self.head(torch.relu(self.hidden(pooled)))
+        logits: Tensor = self.head(pooled if self.hidden is None else torch.relu(self.hidden(pooled)))
         return logits
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -63,19 +63,12 @@ class Served(nn.Module):
         return self.network.judge(pooled), pooled
 
 
-def choose_vocabulary(texts: Sequence[str], size: int, min_documents: int) -> list[str]:
-    """The ``size`` words that stand in the most texts, and in ``min_documents`` at least; ties in word order."""
-    documents = Counter(word for text in texts for word in set(words_of(text)))
-    frequent = [(word, count) for word, count in documents.items() if count >= min_documents]
-    return [word for word, _ in sorted(frequent, key=lambda pair: (-pair[1], pair[0]))[:size]]
-
-
 def save_student(network: Network, tokenizer: Tokenizer, folder: Path, opset: int) -> None:
-    """Write ``model.onnx``, ``vocabulary.txt`` and ``variant.json`` into an empty folder."""
-    (folder / "vocabulary.txt").write_text("\n".join(tokenizer.words), encoding="utf-8")
+    """Write ``model.onnx``, ``words.npz`` and ``variant.json`` into an empty folder."""
+    np.savez_compressed(folder / "words.npz", known=np.packbits(tokenizer.known))
     shapes = {"rows": {0: torch.export.Dim("texts"), 1: torch.export.Dim("length")}}
     example = {"rows": torch.ones((2, 3), dtype=torch.long)}
     write_onnx(Served(network), example, ("logits", "features"), shapes, folder / "model.onnx", opset)
     count = sum(parameter.numel() for parameter in network.parameters())
-    shape = {"buckets": tokenizer.buckets, "gram": tokenizer.gram, "gram_buckets": tokenizer.gram_buckets}
+    shape = {"grams": list(tokenizer.grams), "bits": tokenizer.bits, "known_words": len(tokenizer.known)}
     write_json(folder / "variant.json", {"kind": "student", "parameters": count, **shape})

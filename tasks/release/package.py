@@ -1,13 +1,14 @@
 """Stage package: the chosen variant and all it needs, as one immutable release with its lineage.
 
-No message of the data goes into a release: probe texts are made of vocabulary words, and the drift reference is
-numbers.
+No message of the data goes into a release: probe texts are made of single words that many messages hold, and the drift
+reference is numbers.
 """
 
 from __future__ import annotations
 
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +23,12 @@ from service.descriptors import NAMES, describe
 from service.release import MANIFEST, Release, hash_files, release_id
 from service.scorer import Student
 from service.text import Normaliser
+from service.tokenizer import words_of
 from tasks import lineage
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
+
+PROBE_DOCUMENTS = 10
+"""Messages that a word of a probe text stands in, at least: a name or a number that only a few hold is in none."""
 
 
 class ServingLimits(Settings):
@@ -47,8 +52,14 @@ class Package(Settings):
     seed: int
 
 
-def probe_texts(words: Sequence[str], count: int, length: int, seed: int) -> list[str]:
-    """Texts of random vocabulary words: they exercise the model and quote nobody."""
+def probe_texts(texts: Sequence[str], count: int, length: int, seed: int) -> list[str]:
+    """Texts of random words, each of which stands in many of ``texts``: they exercise the model and quote nobody."""
+    documents = Counter(word for text in texts for word in set(words_of(text)))
+    words = sorted(word for word, number in documents.items() if number >= PROBE_DOCUMENTS)
+    if not words:
+        raise StageError(
+            f"no word stands in {PROBE_DOCUMENTS} of {len(texts)} messages: there is nothing to make probe texts of"
+        )
     chance = np.random.default_rng(seed)
     return [" ".join(chance.choice(np.array(words, dtype=object), size=length)) for _ in range(count)]
 
@@ -136,16 +147,16 @@ def package(settings: Package, paths: Paths) -> None:
         held_out = rows[rows.split.isin(settings.reference_splits)]
         reference = drift_reference(student, held_out, chosen["temperature"])
         np.savez_compressed(temporary / "reference.npz", **reference)
-        write_json(temporary / "probes.json", probes(settings, schema, student, chosen["temperature"]))
+        texts = probe_texts(list(rows.text), settings.probes, settings.probe_words, settings.seed)
+        write_json(temporary / "probes.json", probes(settings, texts, schema, student, chosen["temperature"]))
         seal(temporary)
         release = Release(temporary)
     print(f"release {release.id}: {settings.variant}, {folder_bytes(paths.release):,} bytes")
 
 
-def probes(settings: Package, schema: dict[str, Any], student: Student, warmth: float) -> dict[str, Any]:
+def probes(settings: Package, texts: list[str], schema: dict[str, Any], student: Student, warmth: float) -> dict[str, Any]:
     """Probe texts with the probabilities that this host gives them; a serving host must give the same."""
     normaliser = Normaliser.from_settings(schema["normaliser"])
-    texts = probe_texts(student.tokenizer.words, settings.probes, settings.probe_words, settings.seed)
     answers = softmax(student.logits([normaliser(text) for text in texts]), warmth)
     entries = [{"text": text, "probabilities": row.tolist()} for text, row in zip(texts, answers, strict=True)]
     return {"tolerance": settings.probe_tolerance, "probes": entries}

@@ -29,7 +29,7 @@ def test_a_batch_answers_as_its_texts_do_alone(release: Path) -> None:
     assert together == pytest.approx([loaded.answer([text])[0].score for text in texts], abs=2e-2)
 
 
-@pytest.mark.parametrize("name", ["model/model.onnx", "model/vocabulary.txt", "settings.json", "probes.json", "card.json"])
+@pytest.mark.parametrize("name", ["model/model.onnx", "model/words.npz", "settings.json", "probes.json", "card.json"])
 def test_a_flipped_bit_is_refused_by_the_file_s_name(release: Path, name: str) -> None:
     data = bytearray((release / name).read_bytes())
     data[len(data) // 2] ^= 1

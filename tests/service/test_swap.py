@@ -83,7 +83,7 @@ def other_scores(folder: Path) -> None:
 
 BAD = [
     (flip, "model/model.onnx was changed"),
-    (lambda folder: (folder / "model/vocabulary.txt").unlink(), "model/vocabulary.txt is missing"),
+    (lambda folder: (folder / "model/words.npz").unlink(), "model/words.npz is missing"),
     (lambda folder: (folder / "extra").write_text("x"), "extra is not listed"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read"),
     (shutil.rmtree, "cannot be read"),

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.tokenizer import PADDING, Tokenizer, pad, words_of
+from service.tokenizer import PADDING, Tokenizer, fold, known_words, pad, words_of
 
-WORDS = Tokenizer(["the", "free", "!", "größe"], 32, 0, 0)
-GRAMS = Tokenizer(["the", "free"], 32, 4, 64)
+NONE = np.zeros(0, dtype=np.bool_)
+WORDS = Tokenizer([], 20, NONE)
+GRAMS = Tokenizer([4], 20, NONE)
+SMALL = Tokenizer([3, 5], 6, NONE)
+MIX = 0x9E3779B97F4A7C15
 
 
 @given(st.text())
 def test_rows_are_sorted_unique_and_in_range(text: str) -> None:
-    for tokenizer in (WORDS, GRAMS):
+    for tokenizer in (WORDS, GRAMS, SMALL):
         rows = tokenizer.encode(text)
         assert rows.dtype == np.int64
         assert list(rows) == sorted(set(rows.tolist()))
@@ -27,26 +31,63 @@ def test_rows_are_sorted_unique_and_in_range(text: str) -> None:
 
 
 @given(st.text())
+@example("\ud800 lone surrogates \udfff")
 def test_case_and_spacing_do_not_matter(text: str) -> None:
     for tokenizer in (WORDS, GRAMS):
         assert (tokenizer.encode(text.lower()) == tokenizer.encode(text)).all()
         assert (tokenizer.encode(f"  {text}\n") == tokenizer.encode(text)).all()
 
 
-def test_a_known_word_has_its_own_row_and_order_makes_other_pairs() -> None:
-    assert WORDS.encode("free").tolist() == [2]
-    assert WORDS.encode("GRÖSSE").tolist() != [4]
-    assert WORDS.encode("Größe").tolist() == [4]
+def polynomial(characters: str) -> int:
+    """The sum of characters by powers of the base, in plain integers of 64 bits."""
+    return sum(ord(character) * pow(MIX, place, 2**64) for place, character in enumerate(characters)) % 2**64
+
+
+def mixed(hashed: int) -> int:
+    hashed %= 2**64
+    return (hashed ^ hashed >> 32) * MIX % 2**64
+
+
+def gram(run: str) -> int:
+    hashed = len(run)
+    for character in run:
+        hashed = (hashed * MIX + ord(character)) % 2**64
+    return mixed(hashed)
+
+
+@given(st.text(max_size=80) | st.text(alphabet="ab_1.! é\n中", max_size=80))
+@example("x" * 5000 + " a b " * 2000)
+def test_rows_are_those_of_words_pairs_and_runs_one_by_one(text: str) -> None:
+    words = [mixed(polynomial(word) + MIX) for word in words_of(text)]
+    pairs = [mixed(first * MIX + second) for first, second in itertools.pairwise(words)]
+    folded = fold(text)
+    runs = [gram(folded[start : start + 4]) for start in range(len(folded) - 3)] if words else []
+    assert set(WORDS.encode(text).tolist()) == {(hashed >> 44) + 1 for hashed in words + pairs}
+    assert set(GRAMS.encode(text).tolist()) == {(hashed >> 44) + 1 for hashed in words + pairs + runs}
+
+
+def test_order_makes_other_pairs_and_letters_beyond_ascii_are_letters() -> None:
+    assert len(WORDS.encode("free")) == 1
     assert set(WORDS.encode("the free").tolist()) != set(WORDS.encode("free the").tolist())
+    assert words_of("Größe: 中文, e-mail_2 ½") == ["größe", ":", "中文", ",", "e", "-", "mail_2", "½"]
 
 
 def test_another_process_gives_the_same_rows() -> None:
     text = "The unseen zebra — free! größe 中文"
-    code = f"from service.tokenizer import Tokenizer; print(Tokenizer({GRAMS.words!r}, 32, 4, 64).encode({text!r}).tolist())"
+    made = "Tokenizer([4], 20, numpy.zeros(0, bool))"
+    code = f"import numpy; from service.tokenizer import Tokenizer; print({made}.encode({text!r}).tolist())"
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
     )
     assert other.stdout.strip() == str(GRAMS.encode(text).tolist())
+
+
+def test_hashes_spread_evenly_over_the_rows() -> None:
+
+    single = np.array([WORDS.encode(f"word{number}")[0] - 1 >> 14 for number in range(6400)])
+
+    spread = np.bincount(single, minlength=64)
+    assert ((spread - 100) ** 2 / 100).sum() < 110, "chi-squared with 63 degrees of freedom, 0.9998"
 
 
 def test_padding_keeps_rows_apart_and_an_empty_text_has_a_column() -> None:
@@ -57,32 +98,18 @@ def test_padding_keeps_rows_apart_and_an_empty_text_has_a_column() -> None:
 
 
 def test_unknown_share() -> None:
-    assert WORDS.unknown_share("the free lunch today") == 0.5
-    assert WORDS.unknown_share("") == 0.0
+    known = known_words(["the free", "the Free !", "the rare"], 2, 16)
+    assert known.sum() == 2
+    tokenizer = Tokenizer([], 8, known)
+    assert tokenizer.unknown_share("the FREE lunch today") == 0.5
+    assert tokenizer.unknown_share("") == 0.0
+    assert WORDS.unknown_share("nothing is known of any word") == 0.0
 
 
-def test_bad_vocabularies_are_refused() -> None:
-    with pytest.raises(ValueError, match="twice"):
-        Tokenizer(["a", "a"], 4, 0, 0)
-    with pytest.raises(ValueError, match="buckets = 0"):
-        Tokenizer(["a"], 0, 0, 0)
-
-
-@given(st.text(alphabet="abcd ", min_size=1, max_size=60))
-def test_grams_are_those_of_the_folded_text_one_by_one(text: str) -> None:
-    folded = f" {' '.join(text.split())} "
-    runs = {folded[start : start + 4] for start in range(len(folded) - 3)}
-    rows = GRAMS.encode(text)
-    grams = {int(row) for row in rows if row >= GRAMS.rows - 64}
-    if not words_of(text):
-        assert len(rows) == 0
-    else:
-        assert grams == {GRAMS.rows - 64 + bucket_of(run, 64) for run in runs}
-
-
-def bucket_of(run: str, buckets: int) -> int:
-    """The polynomial hash in plain integers of 64 bits."""
-    mix, hashed = 0x9E3779B97F4A7C15, 0
-    for character in run:
-        hashed = (hashed * mix + ord(character)) % 2**64
-    return (hashed * mix % 2**64 >> 32) % buckets
+def test_bad_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="bits = 3"):
+        Tokenizer([4], 3, NONE)
+    with pytest.raises(ValueError, match=r"grams = \[0\]"):
+        Tokenizer([0], 8, NONE)
+    with pytest.raises(ValueError, match="3 known words"):
+        Tokenizer([], 8, np.zeros(3, dtype=np.bool_))

@@ -18,7 +18,6 @@ from tasks.compress import quantize as quantizing
 from tasks.compress.distill import Distill, distill, distillation_loss
 from tasks.compress.parity import Limits, Parity, compare, enforce
 from tasks.compress.quantize import Quantize, quantize
-from tasks.compress.student import choose_vocabulary
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
 from tests.conftest import fitted_network, made_prepared
@@ -77,13 +76,6 @@ def test_a_message_of_weight_three_counts_as_three_messages(share: float) -> Non
     assert weighted.item() == pytest.approx(repeated.item(), rel=1e-5)
 
 
-def test_the_vocabulary_is_the_words_of_most_texts_ties_in_word_order() -> None:
-    texts = ["b a a a", "b a", "b c", "d d d d"]
-    assert choose_vocabulary(texts, 10, 1) == ["b", "a", "c", "d"]
-    assert choose_vocabulary(texts, 10, 2) == ["b", "a"]
-    assert choose_vocabulary(texts, 1, 1) == ["b"]
-
-
 def test_int8_is_smaller_agrees_and_loads_without_torch(students: tuple[Path, Path]) -> None:
     full, small = students
     texts = list(made_prepared(["ham", "spam"], 100, seed=9).text)
@@ -140,12 +132,11 @@ def test_the_student_knows_unseen_texts_and_small_changes_keep_the_label(student
         assert (changed == expected).mean() > 0.97
 
 
-def test_a_wrong_vocabulary_shifts_every_row_and_parity_sees_it(students: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_tokenizer_that_reads_other_features_is_seen_by_parity(students: tuple[Path, Path], tmp_path: Path) -> None:
     from shutil import copytree
 
     broken = copytree(students[0], tmp_path / "broken")
-    words = (broken / "vocabulary.txt").read_text().split("\n")
-    (broken / "vocabulary.txt").write_text("\n".join(words[7:]))
+    write_json(broken / "variant.json", read_json(broken / "variant.json") | {"bits": 10})
     texts = list(made_prepared(["ham", "spam"], 100, seed=9).text)
     with pytest.raises(StageError, match="does not agree with its parent"):
         enforce(compare(Student(students[0]).logits(texts), Student(broken).logits(texts)), LIMITS, "quantize.parity")
@@ -168,11 +159,10 @@ def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
     with paths.logits.open("wb") as file:
         np.savez(file, ids=seen.id.to_numpy(dtype=str), logits=logits)
     small = {
-        "vocabulary": 200,
+        "bits": 11,
+        "grams": [4],
+        "known_bits": 12,
         "min_documents": 1,
-        "buckets": 64,
-        "gram": 4,
-        "gram_buckets": 256,
         "dimensions": 8,
         "hidden": 16,
         "epochs": 60,

@@ -157,11 +157,13 @@ def test_a_release_says_where_it_came_from_and_holds_no_message(paths: Paths) ->
     assert len(reference["probabilities"]) == len(reference["label_ids"]) == held_out
 
 
-def test_probes_are_vocabulary_words_and_the_same_for_the_same_seed() -> None:
-    words = ["alpha", "beta", "gamma"]
-    texts = probe_texts(words, 5, 10, seed=1)
-    assert texts == probe_texts(words, 5, 10, seed=1) != probe_texts(words, 5, 10, seed=2)
-    assert {word for text in texts for word in text.split()} <= set(words)
+def test_probes_are_words_that_many_messages_hold_and_the_same_for_the_same_seed() -> None:
+    messages = [f"alpha beta gamma name{number}" for number in range(10)]
+    texts = probe_texts(messages, 5, 10, seed=1)
+    assert texts == probe_texts(messages, 5, 10, seed=1) != probe_texts(messages, 5, 10, seed=2)
+    assert {word for text in texts for word in text.split()} <= {"alpha", "beta", "gamma"}
+    with pytest.raises(StageError, match="no word stands in 10 of 9 messages"):
+        probe_texts(messages[:9], 5, 10, seed=1)
 
 
 @pytest.mark.parametrize(("variant", "says"), [("teacher-xxl", "evaluate knows baseline"), ("baseline", "runs students only")])
