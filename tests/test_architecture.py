@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.replay.world import merged
 from tasks.stage import Paths, Settings, read_settings
 from tests.imports import FLOORS, ROOT, closure, local_imports
 
@@ -53,6 +54,11 @@ def settings_of(stage: str) -> type[Settings]:
 
 def names(entries: list[Any]) -> list[str]:
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+def filled(dep: str) -> str:
+    """A dependency with its parameters put in, as DVC does it."""
+    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda found: str(PARAMS[found[1]][found[2]]), dep)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
@@ -97,11 +103,29 @@ def test_every_file_a_stage_reads_is_made_by_one_before_it() -> None:
     for stage in STAGES.values():
         for dep in names(stage["deps"]):
             if dep.startswith(MADE):
-                dep = dep.replace("${package.variant}", PARAMS["package"]["variant"])
+                dep = filled(dep)
                 assert dep in made, f"{dep} is read before it is made"
         made |= set(names(stage.get("outs", []) + stage.get("metrics", []) + stage.get("plots", [])))
     for entry in DVC["plots"]:
         assert set(entry) <= made
+
+
+def test_package_depends_on_every_variant_that_it_may_choose() -> None:
+    models = {dep for dep in names(STAGES["package"]["deps"]) if dep.startswith("models/")}
+    assert models == {f"models/{name}" for name in PARAMS["package"]["among"]}
+    assert set(PARAMS["package"]["among"]) <= set(PARAMS["evaluate"]["variants"])
+
+
+def test_the_world_of_a_replay_has_valid_params_and_evaluates_what_it_may_serve() -> None:
+    params = merged(PARAMS, PARAMS["replay"]["params"])
+    for stage in (*STAGES, *EFFECTS):
+        read_settings(settings_of(stage), stage, params)
+    assert {params["evaluate"]["teacher"], *params["package"]["among"]} <= set(params["evaluate"]["variants"])
+
+
+def test_evaluate_depends_on_every_variant_that_it_may_judge() -> None:
+    models = {dep for dep in names(STAGES["evaluate"]["deps"]) if dep.startswith("models/")}
+    assert models == {f"models/{name}" for name in PARAMS["evaluate"]["variants"]}
 
 
 def test_every_output_survives_a_stage_that_fails() -> None:

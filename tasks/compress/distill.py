@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from service.scorer import Student
 from service.tokenizer import Tokenizer, known_words, pad
-from tasks.compress.parity import Limits, compare, enforce
+from tasks.compress.parity import Asked, Limits, ScoreLimits, compare, enforce
 from tasks.compress.student import Network, save_student
 from tasks.metrics import mean_one, ranking
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
@@ -51,7 +51,7 @@ class Distill(Settings):
     seed: int
     opset: int
     """Version of the ONNX operator set."""
-    export_parity: Limits
+    export_parity: ScoreLimits
     """The exported model against the network that was trained."""
     parity: Limits
     """The student against the teacher."""
@@ -146,7 +146,7 @@ def teacher_logits(paths: Paths, ids: Sequence[str]) -> npt.NDArray[np.float32]:
 def distill(settings: Distill, paths: Paths) -> None:
     """Train the student on the teacher's logits, export it to ONNX, and check it against both of its parents."""
     rows = pd.read_parquet(paths.prepared)
-    labels = read_json(paths.schema)["labels"]
+    schema = read_json(paths.schema)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(settings.threads)
@@ -162,7 +162,8 @@ def distill(settings: Distill, paths: Paths) -> None:
         )
         for split, part in parts.items()
     }
-    network = Network(tokenizer.rows, settings.dimensions, settings.hidden, len(labels), settings.row_dropout)
+    asked = Asked.of(parts["valid"], schema, settings.parity.slice_messages)
+    network = Network(tokenizer.rows, settings.dimensions, settings.hidden, len(schema["labels"]), settings.row_dropout)
     with track("distill", settings, paths) as tracker:
         tracker.data(paths.prepared, parts["train"], "distillation")
         history = fit(network, lessons["train"], lessons["valid"], settings, tracker)
@@ -173,7 +174,7 @@ def distill(settings: Distill, paths: Paths) -> None:
             exported = Student(temporary).logits(list(parts["valid"].text))
             figures = {
                 "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
-                "parity": enforce(compare(lessons["valid"].teacher, exported), settings.parity, "distill.parity"),
+                "parity": enforce(compare(lessons["valid"].teacher, exported, asked), settings.parity, "distill.parity"),
                 "known_words": int(words.sum()),
                 "rows": tokenizer.rows,
             }

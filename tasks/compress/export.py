@@ -1,30 +1,44 @@
-"""Stage export: the teacher in ONNX, so that it can answer without torch.
+"""Stage export: the teacher in ONNX, so that it can answer without torch, and its int8 twin.
 
-The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it.
+The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The int8 twin is
+no step of it but what the student is measured against: quantizing the teacher itself is the plain way to a smaller model.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
+from tasks.compress.int8 import Operator, write_int8
 from tasks.compress.onnx_file import write_onnx
-from tasks.compress.parity import Limits, compare, enforce
+from tasks.compress.parity import Asked, Limits, Parity, ScoreLimits, broken, compare, enforce
 from tasks.model.teacher import load_teacher, predict, tokenize
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, Settings, folder_bytes, run, whole, write_json
+from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
+
+
+class Int8(Settings):
+    operators: list[Operator]
+    per_channel: bool
+    """A scale for each output of a layer, in place of one for all."""
+    parity: Limits
+    """The int8 teacher against the exported one. It is reported, and fails nothing: int8 may be more than a teacher bears."""
 
 
 class Export(Settings):
     opset: int
     """Version of the ONNX operator set."""
     parity_messages: int
-    """How many messages of valid both models are asked."""
-    parity: Limits
+    """How many messages of valid torch and ONNX Runtime are both asked."""
+    parity: ScoreLimits
+    int8: Int8
 
 
 def export_teacher(teacher: Path, folder: Path, opset: int) -> None:
@@ -43,23 +57,50 @@ def export_teacher(teacher: Path, folder: Path, opset: int) -> None:
     write_json(folder / "variant.json", settings)
 
 
-def export(settings: Export, paths: Paths) -> None:
-    """Export the teacher to ONNX and check it against torch, in float32, on messages of valid."""
-    rows = pd.read_parquet(paths.prepared, columns=["split", "text"])
-    texts = list(rows.text[rows.split == "valid"][: settings.parity_messages])
-    model, tokenizer, shape = load_teacher(paths.model("teacher"))
+def quantize_teacher(exported: Path, folder: Path, operators: Sequence[Operator], per_channel: bool) -> None:
+    """Write the quantized twin of the exported teacher into the empty ``folder``."""
+    for name in ("tokenizer.json", "variant.json"):
+        shutil.copyfile(exported / name, folder / name)
+    write_int8(exported / "model.onnx", folder / "model.onnx", operators, per_channel)
+
+
+def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
+    """The exported teacher against torch, both in float32, on ``texts``."""
+    model, tokenizer, shape = load_teacher(teacher)
     tokens = tokenize(tokenizer, texts, shape)
     expected = predict(model, tokens, tokenizer.pad_token_id or 0, torch.device("cpu"), bfloat16=False)
+    return compare(expected, load_variant(exported, torch.get_num_threads()).logits(texts))
+
+
+def int8_parity(exported: Path, int8: Path, valid: pd.DataFrame, asked: Asked) -> Parity:
+    """The int8 teacher against the exported one, which was just shown to be the teacher, on all of ``valid``."""
+    before, after = (load_variant(folder, torch.get_num_threads()).logits(list(valid.text)) for folder in (exported, int8))
+    return compare(before, after, asked)
+
+
+def export(settings: Export, paths: Paths) -> None:
+    """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and say what that cost."""
+    rows = pd.read_parquet(paths.prepared, columns=["split", "source", "text", "label_id", "weight"])
+    valid = rows[rows.split == "valid"]
+    asked = Asked.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
     with track("export", settings, paths) as tracker:
         with whole(paths.model("teacher-onnx")) as temporary:
             temporary.mkdir()
             export_teacher(paths.model("teacher"), temporary, settings.opset)
-            threads = torch.get_num_threads()
-            parity = compare(expected, load_variant(temporary, threads).logits(texts))
-            figures = {"parity": enforce(parity, settings.parity, "export.parity"), "bytes": folder_bytes(temporary)}
+            parity = torch_parity(paths.model("teacher"), temporary, list(valid.text[: settings.parity_messages]))
+            figures: dict[str, Any] = {"parity": enforce(parity, settings.parity, "export.parity")}
+        with whole(paths.model("teacher-int8")) as temporary:
+            temporary.mkdir()
+            quantize_teacher(paths.model("teacher-onnx"), temporary, settings.int8.operators, settings.int8.per_channel)
+            measured = int8_parity(paths.model("teacher-onnx"), temporary, valid, asked)
+        figures["bytes"] = folder_bytes(paths.model("teacher-onnx"))
+        over = broken(measured, settings.int8.parity, "export.int8.parity")
+        figures["int8"] = {"parity": measured.figures(), "over": over, "bytes": folder_bytes(paths.model("teacher-int8"))}
         write_json(paths.report("export.json"), figures)
-        tracker.metrics(figures["parity"])  # type: ignore[arg-type]
-    print(f"largest difference {parity.largest:.2g}, {figures['bytes']:,} bytes")
+        tracker.metrics(figures["parity"] | {f"int8_{name}": value for name, value in measured.figures().items()})
+    print(f"largest difference {parity.largest:.2g}, {figures['bytes']:,} bytes; int8 {figures['int8']['bytes']:,} bytes")
+    for line in over:
+        print(f"int8 is not the teacher: {line}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,29 @@
-"""Does a compressed model still say what its parent says? Every step on the compression path must show it."""
+"""Does a compressed model still say what its parent says? Every step on the compression path must show it.
+
+The scores are compared, and where the messages are known (``Asked``) the answers too: scores may be close in the mean
+while the answers near the threshold, or those of one source, are not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
 
-from service.decision import softmax
+from service.decision import decide, softmax
+from tasks.metrics import best_threshold
 from tasks.stage import Settings, StageError
 
+Logits = npt.NDArray[np.float32]
 
-class Limits(Settings):
-    """How far a model may be from its parent on the valid split; scores are probabilities."""
+
+class ScoreLimits(Settings):
+    """How far a model's scores may be from its parent's on the valid split; scores are probabilities."""
 
     largest: float
     """Largest difference of any score."""
@@ -22,17 +33,54 @@ class Limits(Settings):
     """Share of messages whose likeliest label differs."""
 
 
+class Limits(ScoreLimits):
+    """How far scores and answers may be from the parent's on the valid split."""
+
+    threshold_flips: float
+    """Share of messages whose answer differs when both decide at the parent's best threshold."""
+    worst_slice: float
+    """Largest loss of accuracy at that threshold over the sources; a share of the source's messages."""
+    slice_messages: int = Field(ge=1)
+    """A source with fewer messages is not looked at on its own."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The messages that both models are asked, each array ``[n]``, and what their answers are judged by."""
+
+    labels: npt.NDArray[np.int64]
+    sources: npt.NDArray[np.str_]
+    weights: npt.NDArray[np.float64]
+    positive: int | None
+    slice_messages: int
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, schema: dict[str, Any], slice_messages: int) -> Asked:
+        """The prepared messages ``rows``, under ``schema`` as the stage prepare writes it."""
+        positive = None if schema["positive"] is None else schema["labels"].index(schema["positive"])
+        labels, weights = rows.label_id.to_numpy(dtype=np.int64), rows.weight.to_numpy(dtype=np.float64)
+        return cls(labels, rows.source.to_numpy(dtype=str), weights, positive, slice_messages)
+
+
 @dataclass(frozen=True)
 class Parity:
-    """How far a model is from its parent; figures as in ``Limits``."""
+    """How far a model is from its parent; figures as in ``Limits``, None where only scores were compared."""
 
     largest: float
     mean: float
     flips: float
+    order: tuple[int, ...]
+    """For each label of the parent the child's column that agrees best with it: 0, 1, ... unless labels were mixed up."""
+    threshold_flips: float | None = None
+    worst_slice: float | None = None
+
+    def figures(self) -> dict[str, float]:
+        """The figures that were measured, by their names in ``Limits``."""
+        return {name: value for name, value in asdict(self).items() if name != "order" and value is not None}
 
 
-def compare(parent: npt.NDArray[np.float32], child: npt.NDArray[np.float32]) -> Parity:
-    """Parity of two sets of logits ``[n, labels]`` over the same messages.
+def compare(parent: Logits, child: Logits, asked: Asked | None = None) -> Parity:
+    """Parity of two sets of logits ``[n, labels]`` over the same messages; of their answers too, where ``asked`` is known.
 
     Raises StageError where the shapes differ or a logit is not a number: that is no small disagreement.
     """
@@ -40,18 +88,59 @@ def compare(parent: npt.NDArray[np.float32], child: npt.NDArray[np.float32]) -> 
         raise StageError(f"logits of {parent.shape} and {child.shape} cannot be compared")
     if not (np.isfinite(parent).all() and np.isfinite(child).all()):
         raise StageError("a logit is not a finite number")
-    gap = np.abs(softmax(parent) - softmax(child))
+    mine, theirs = softmax(child), softmax(parent)
+    gap = np.abs(theirs - mine)
     flips = float((parent.argmax(axis=1) != child.argmax(axis=1)).mean())
-    return Parity(float(gap.max()), float(gap.mean()), flips)
+    answers = (None, None) if asked is None else _answers(theirs, mine, asked)
+    return Parity(float(gap.max()), float(gap.mean()), flips, _order(theirs, mine), *answers)
 
 
-def enforce(parity: Parity, limits: Limits, where: str) -> dict[str, float]:
-    """The figures, where all are within ``limits``. Raises StageError that names each that is not."""
+def _order(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64]) -> tuple[int, ...]:
+    """The order of the child's columns in which they correlate best with the parent's; its own, where none does better.
+
+    Correlation, and not distance: a model that is unsure, or leans to one label, is still no model of other labels.
+    """
+    before, after = (scores - scores.mean(axis=0) for scores in (parent, child))
+    lengths = np.outer(np.linalg.norm(before, axis=0), np.linalg.norm(after, axis=0))
+    agreement = before.T @ after / np.maximum(lengths, 1e-12)  # a column that is the same for all agrees with none
+    labels, columns = linear_sum_assignment(agreement, maximize=True)
+    better = agreement[labels, columns].sum() > agreement.trace() + 1e-9
+    return tuple(int(column) for column in (columns if better else labels))
+
+
+def _answers(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64], asked: Asked) -> tuple[float, float]:
+    """(threshold_flips, worst_slice) of two sets of probabilities; a loss of 0 where no source has messages enough."""
+    threshold = 0.0
+    if asked.positive is not None:
+        threshold = best_threshold(parent[:, asked.positive], asked.labels == asked.positive, asked.weights)
+    before, after = (decide(scores, asked.positive, threshold) for scores in (parent, child))
+    lost = (before == asked.labels).astype(np.int64) - (after == asked.labels)
+    names, source, counts = np.unique(asked.sources, return_inverse=True, return_counts=True)
+    losses = (np.bincount(source, lost, len(names)) / counts)[counts >= asked.slice_messages]
+    return float((before != after).mean()), float(losses.max()) if len(losses) else 0.0
+
+
+def broken(parity: Parity, limits: ScoreLimits, where: str) -> list[str]:
+    """What is not within ``limits``, each with its value, its bound and its parameter below ``where``; none is well.
+
+    A figure that is bounded and was not measured, or is not a number, is over its bound.
+    """
+    found = parity.figures()
+    bounds: dict[str, float] = limits.model_dump(exclude={"slice_messages"})
     over = [
-        f"{name} = {value:.4g}, at most {getattr(limits, name):g} (params.yaml: {where}.{name})"
-        for name, value in asdict(parity).items()
-        if not value <= getattr(limits, name)
+        f"{name} = {found.get(name, np.nan):.4g}, at most {bound:g} (params.yaml: {where}.{name})"
+        for name, bound in bounds.items()
+        if not found.get(name, np.nan) <= bound
     ]
-    if over:
+    if parity.order != tuple(range(len(parity.order))):  # no bound: there is no amount of it that is well
+        over.append(
+            f"label order = {list(parity.order)}: its labels agree better with the parent's in this order than their own"
+        )
+    return over
+
+
+def enforce(parity: Parity, limits: ScoreLimits, where: str) -> dict[str, float]:
+    """The figures, where all are within ``limits``. Raises StageError that names each that is not."""
+    if over := broken(parity, limits, where):
         raise StageError(f"the model does not agree with its parent: {'; '.join(over)}")
-    return asdict(parity)
+    return parity.figures()

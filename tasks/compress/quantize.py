@@ -1,62 +1,59 @@
 """Stage quantize: the student's weights as 8-bit integers, embedding rows included.
 
-Dynamic quantization of ONNX Runtime: weights are stored as int8 with one scale, activations are scaled while the
-model runs. In a model this small it is for size; the student must still agree with the one it was made from.
+In a model this small it is for size; the student must still agree with the one it was made from.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from service.scorer import Student
-from tasks.compress.parity import Limits, compare, enforce
-from tasks.stage import Paths, Settings, folder_bytes, run, whole, write_json
+from tasks.compress.int8 import Operator, write_int8
+from tasks.compress.parity import Asked, Limits, compare, enforce
+from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
 
 
 class Quantize(Settings):
-    operators: list[Literal["Gather", "Gemm", "MatMul"]]
-    """What is quantized: Gather is the embedding table, Gemm and MatMul the layers."""
+    parent: str
+    """The folder below models/ that is quantized: a student, as the step before left it."""
+    operators: list[Operator]
     per_channel: bool
     """A scale for each output of a layer, in place of one for all."""
     parity: Limits
 
 
-def quantize_student(parent: Path, folder: Path, operators: list[str], per_channel: bool) -> None:
+def quantize_student(parent: Path, folder: Path, operators: Sequence[Operator], per_channel: bool) -> None:
     """Write the quantized twin of the student in ``parent`` into the empty ``folder``."""
     for name in ("words.npz", "variant.json"):
         shutil.copyfile(parent / name, folder / name)
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it warns of a pre-processing that a graph of ten nodes does not need
-    try:
-        quantize_dynamic(
-            parent / "model.onnx",
-            folder / "model.onnx",
-            op_types_to_quantize=operators,
-            per_channel=per_channel,
-            weight_type=QuantType.QInt8,
-        )
-    finally:
-        root.setLevel(level)
+    write_int8(parent / "model.onnx", folder / "model.onnx", operators, per_channel)
+
+
+def student_folder(name: str, paths: Paths) -> Path:
+    """The folder of the parent. Raises StageError where it is none, or holds no student."""
+    folder = paths.model(name)
+    if not (folder / "variant.json").exists() or read_json(folder / "variant.json")["kind"] != "student":
+        raise StageError(f"quantize.parent = {name!r}: models/{name} holds no student")
+    return folder
 
 
 def quantize(settings: Quantize, paths: Paths) -> None:
-    """Quantize the student to int8 and check it against its parent on valid."""
-    rows = pd.read_parquet(paths.prepared, columns=["split", "text"])
-    texts = list(rows.text[rows.split == "valid"])
-    parent = paths.model("student")
+    """Quantize the parent to int8 and check that it still answers as the parent does on valid."""
+    parent = student_folder(settings.parent, paths)
+    rows = pd.read_parquet(paths.prepared, columns=["split", "source", "text", "label_id", "weight"])
+    rows = rows[rows.split == "valid"]
+    asked = Asked.of(rows, read_json(paths.schema), settings.parity.slice_messages)
     with track("quantize", settings, paths) as tracker:
         with whole(paths.model("student-int8")) as temporary:
             temporary.mkdir()
-            quantize_student(parent, temporary, list(settings.operators), settings.per_channel)
-            parity = compare(Student(parent).logits(texts), Student(temporary).logits(texts))
+            quantize_student(parent, temporary, settings.operators, settings.per_channel)
+            before, after = (Student(folder).logits(list(rows.text)) for folder in (parent, temporary))
+            parity = compare(before, after, asked)
             agreed = enforce(parity, settings.parity, "quantize.parity")
             sizes = {"before": folder_bytes(parent), "after": folder_bytes(temporary)}
         write_json(paths.report("quantize.json"), {"parity": agreed, "bytes": sizes})

@@ -23,6 +23,7 @@ from service.decision import decide, softmax
 from service.text import Normaliser
 from tasks import metrics
 from tasks.model.variants import Variant, load_variant
+from tasks.release.against import compare_with_teacher, fastest_teacher
 from tasks.release.report import draw, evaluation_page
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import Tracker, track
@@ -45,6 +46,8 @@ class Evaluate(Settings):
     """Folders below models/, in the order of the report."""
     teacher: str
     """The variant whose size is the measure, and whose quality is to be kept."""
+    margin: float = Field(ge=0)
+    """How far the PR-AUC of a form of the teacher may be below the teacher's own, on any split, for its time to count."""
     slices: dict[str, Slice]
     """Parts of the held-out splits that are looked at on their own."""
     recall: float = Field(gt=0, le=1)
@@ -112,28 +115,6 @@ def micros_per_message(
     return {name: round(float(np.median(taken, axis=0).mean() * 1e6), 1) for name, taken in times.items()}
 
 
-def share(figure: float | None, whole_figure: float | None) -> float | None:
-    """How much of a figure is kept; None where either is missing."""
-    return round(figure / whole_figure, 5) if figure is not None and whole_figure else None
-
-
-def compare_with_teacher(variants: dict[str, Any], teacher: str) -> dict[str, Any]:
-    """Each variant against the teacher: times smaller, times faster than its fastest form, share of PR-AUC and F1 kept."""
-    reference = variants[teacher]
-    fastest = min(entry["micros_per_message"] for name, entry in variants.items() if name.startswith(teacher))
-    return {
-        name: {
-            "times_smaller": round(reference["bytes"] / entry["bytes"], 2),
-            "times_faster": round(fastest / entry["micros_per_message"], 2),
-            "kept": {
-                split: {metric: share(mine[metric], reference["metrics"][split][metric]) for metric in ("pr_auc", "f1")}
-                for split, mine in entry["metrics"].items()
-            },
-        }
-        for name, entry in variants.items()
-    }
-
-
 def judge(
     variant: Variant, logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate
 ) -> dict[str, Any]:
@@ -170,11 +151,13 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
         normaliser = Normaliser.from_settings(schema["normaliser"])
         for name, micros in micros_per_message(single, normaliser, list(raw), settings.timing_rounds).items():
             variants[name]["micros_per_message"] = micros
+        fastest = fastest_teacher(variants, settings.teacher, settings.margin)
         report = {
             "teacher": settings.teacher,
+            "fastest_teacher": fastest,
             "splits": {name: part.label.value_counts().to_dict() for name, part in parts.items()},
             "variants": variants,
-            "against_teacher": compare_with_teacher(variants, settings.teacher),
+            "against_teacher": compare_with_teacher(variants, settings.teacher, fastest),
         }
         publish(report, logits, parts, positive, paths, tracker)
 

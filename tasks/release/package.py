@@ -1,4 +1,4 @@
-"""Stage package: the chosen variant and all it needs, as one immutable release with its lineage.
+"""Stage package: a variant, chosen by a rule, and all it needs, as one immutable release with its lineage.
 
 No message of the data goes into a release: probe texts are made of single words that many messages hold, and the drift
 reference is numbers.
@@ -25,10 +25,14 @@ from service.scorer import Student
 from service.text import Normaliser
 from service.tokenizer import words_of
 from tasks import lineage
+from tasks.release.against import below
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
 
 PROBE_DOCUMENTS = 10
 """Messages that a word of a probe text stands in, at least: a name or a number that only a few hold is in none."""
+
+MEASURES = {"smallest": "bytes", "fastest": "micros_per_message"}
+"""What the rule of choice asks of the evaluation; the least is the best."""
 
 
 class ServingLimits(Settings):
@@ -40,8 +44,12 @@ class ServingLimits(Settings):
 
 
 class Package(Settings):
-    variant: str
-    """The folder below models/ that is served: a student."""
+    choose: Literal["smallest", "fastest"]
+    """Which is served of those in ``among`` that are good enough."""
+    among: list[str] = Field(min_length=1)
+    """The folders below models/ that may be served: students, in the order of the path."""
+    margin: float = Field(ge=0)
+    """How far the PR-AUC of a release on valid may be below the teacher's."""
     reference_splits: list[Literal["valid", "test", "golden"]] = Field(min_length=1)
     """The splits whose descriptors, scores and features are the reference for drift: what training did not learn from."""
     probes: int = Field(ge=1)
@@ -81,21 +89,45 @@ def drift_reference(student: Student, rows: pd.DataFrame, warmth: float) -> dict
     }
 
 
-def card(settings: Package, schema: dict[str, Any], evaluation: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The model card (Mitchell et al. 2019): what it is, what it is for, how good it is and beside what."""
-    variants = evaluation["variants"]
-    shown = dict.fromkeys([settings.variant, evaluation["teacher"], "baseline"])
+def ranked(settings: Package, evaluation: dict[str, Any]) -> list[str]:
+    """Those of ``among`` that are good enough on valid, what is to be served first: by the measure, then by their order.
+
+    Raises StageError where evaluate knows one of them not, and where none is good enough.
+    """
+    variants, teacher = evaluation["variants"], evaluation["teacher"]
+    for name in settings.among:
+        if name not in variants:
+            raise StageError(f"package.among: {name!r}: evaluate knows {', '.join(variants)}")
+    losses = {name: below(variants[name], variants[teacher], "valid") for name in settings.among}
+    good = [name for name, loss in losses.items() if loss is not None and loss <= settings.margin]
+    if not good:
+        figures = ", ".join(f"{name} {variants[name]['metrics']['valid']['pr_auc']}" for name in [*settings.among, teacher])
+        raise StageError(f"package.margin = {settings.margin}: none is so near to {teacher}; PR-AUC on valid: {figures}")
+    return sorted(good, key=lambda name: float(variants[name][MEASURES[settings.choose]]))
+
+
+def card(
+    settings: Package, order: list[str], schema: dict[str, Any], evaluation: dict[str, Any], params: dict[str, Any]
+) -> dict[str, Any]:
+    """The model card (Mitchell et al. 2019): what it is, what it is for, how good it is and beside what.
+
+    ``order`` is of the variants that are good enough: the first is served, the second is what to fall back to.
+    """
+    variants, chosen = evaluation["variants"], order[0]
+    shown = dict.fromkeys([*order[:2], evaluation["teacher"], "baseline"])
     return {
         "name": "restill",
-        "variant": settings.variant,
+        "variant": chosen,
+        "fallback": order[1] if len(order) > 1 else None,
+        "chosen_by": {"choose": settings.choose, "among": settings.among, "margin": settings.margin},
         "task": f"text classification into {', '.join(schema['labels'])}",
         "labels": schema["labels"],
         "positive": schema["positive"],
-        "threshold": variants[settings.variant]["threshold"],
+        "threshold": variants[chosen]["threshold"],
         "trained_on": {"source": params["ingest"]["path"], "received_before": params["ingest"]["until"]},
         "evaluated_on": evaluation["splits"],
         "figures": {name: variants[name] for name in shown if name in variants},
-        "against_teacher": evaluation["against_teacher"][settings.variant],
+        "against_teacher": evaluation["against_teacher"][chosen],
         "limits": [
             "It knows the messages of its source and time; on others it may be wrong and sure of it.",
             f"It reads the first {schema['normaliser']['characters']} characters of a normalised text.",
@@ -119,16 +151,20 @@ def trace(paths: Paths, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_kinds(names: Sequence[str], paths: Paths) -> None:
+    """Raises StageError where one of these variants is no student: a fallback that cannot be served is none."""
+    for name in names:
+        if read_json(paths.model(name) / "variant.json")["kind"] != "student":
+            raise StageError(f"package.among: {name!r}: the service runs students only")
+
+
 def package(settings: Package, paths: Paths) -> None:
     """Build release/ from the chosen variant, and load it once as the service will."""
     params = read_params(paths.root)
     schema, evaluation = read_json(paths.schema), read_json(paths.report("evaluation.json"))
-    chosen = evaluation["variants"].get(settings.variant)
-    if chosen is None:
-        raise StageError(f"package.variant = {settings.variant!r}: evaluate knows {', '.join(evaluation['variants'])}")
-    model = paths.model(settings.variant)
-    if read_json(model / "variant.json")["kind"] != "student":
-        raise StageError(f"package.variant = {settings.variant!r}: the service runs students only")
+    order = ranked(settings, evaluation)
+    check_kinds(order, paths)
+    chosen, model = evaluation["variants"][order[0]], paths.model(order[0])
     rows = pd.read_parquet(paths.prepared)
     student = Student(model)
     with whole(paths.release) as temporary:
@@ -142,7 +178,7 @@ def package(settings: Package, paths: Paths) -> None:
                 "limits": settings.limits.model_dump(),
             },
         )
-        write_json(temporary / "card.json", card(settings, schema, evaluation, params))
+        write_json(temporary / "card.json", card(settings, order, schema, evaluation, params))
         write_json(temporary / "lineage.json", trace(paths, params))
         held_out = rows[rows.split.isin(settings.reference_splits)]
         reference = drift_reference(student, held_out, chosen["temperature"])
@@ -151,7 +187,7 @@ def package(settings: Package, paths: Paths) -> None:
         write_json(temporary / "probes.json", probes(settings, texts, schema, student, chosen["temperature"]))
         seal(temporary)
         release = Release(temporary)
-    print(f"release {release.id}: {settings.variant}, {folder_bytes(paths.release):,} bytes")
+    print(f"release {release.id}: {order[0]}, {settings.choose} of {', '.join(order)}; {folder_bytes(paths.release):,} bytes")
 
 
 def probes(settings: Package, texts: list[str], schema: dict[str, Any], student: Student, warmth: float) -> dict[str, Any]:

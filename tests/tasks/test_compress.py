@@ -16,42 +16,14 @@ from service.scorer import Student
 from service.tokenizer import pad
 from tasks.compress import quantize as quantizing
 from tasks.compress.distill import Distill, distill, distillation_loss
-from tasks.compress.parity import Limits, Parity, compare, enforce
+from tasks.compress.parity import ScoreLimits, compare, enforce
 from tasks.compress.quantize import Quantize, quantize
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
 from tests.conftest import fitted_network, made_prepared
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-LIMITS = Limits(largest=0.1, mean=0.01, flips=0.01)
-
-
-def test_parity_of_equal_models_is_zero_and_temperature_of_difference_is_in_scores() -> None:
-    logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    assert compare(logits, logits) == Parity(0.0, 0.0, 0.0)
-    assert compare(logits, logits + 5).largest < 1e-6, "logits are equal up to a constant a row"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (lambda logits: logits[:, ::-1], "flips"),
-        (lambda logits: logits * 0.2, "largest"),
-        (lambda logits: logits + np.eye(2, dtype=np.float32)[0] * 2, "mean"),
-        (lambda logits: np.where(np.arange(len(logits))[:, None] == 3, np.nan, logits), "not a finite number"),
-        (lambda logits: logits[:-1], "cannot be compared"),
-        (lambda logits: logits[:, :1], "cannot be compared"),
-    ],
-)
-def test_the_gate_names_the_figure_that_is_over(spoil: Any, says: str) -> None:
-    logits = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32) * 2
-    with pytest.raises(StageError, match=says):
-        enforce(compare(logits, spoil(logits)), LIMITS, "quantize.parity")
-
-
-def test_a_figure_that_is_not_a_number_fails() -> None:
-    with pytest.raises(StageError, match="mean = nan"):
-        enforce(Parity(0.0, float("nan"), 0.0), LIMITS, "quantize.parity")
+LIMITS = ScoreLimits(largest=0.1, mean=0.01, flips=0.01)
 
 
 def test_the_loss_is_hinton_s() -> None:
@@ -153,7 +125,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
     frame = made_prepared(labels, 350)
     frame.to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": sorted(labels)})
+    write_json(paths.schema, {"labels": sorted(labels), "positive": "spam" if len(labels) == 2 else None})
     seen = frame[frame.split.isin(["train", "valid"])]
     logits = np.eye(len(labels), dtype=np.float32)[seen.label_id] * 4
     with paths.logits.open("wb") as file:
@@ -185,6 +157,22 @@ def test_the_stages_distill_and_quantize(paths: Paths, labels: list[str]) -> Non
         "after": folder_bytes(paths.model("student-int8")),
     }
     assert read_json(paths.report("distill.json"))["export"]["flips"] == 0
+    for stage in ("distill", "quantize"):
+        limits = PARAMS[stage]["parity"]
+        found = read_json(paths.report(f"{stage}.json"))["parity"]
+        assert set(found) == set(limits) - {"slice_messages"}
+        assert all(value <= limits[name] for name, value in found.items())
+
+
+def test_quantize_stands_behind_the_step_that_its_parameter_names(paths: Paths) -> None:
+    distilled(paths, ["ham", "spam"])
+    paths.model("student").rename(paths.model("student-pruned"))
+    quantize(Quantize.model_validate(PARAMS["quantize"] | {"parent": "student-pruned"}), paths)
+    assert read_json(paths.report("quantize.json"))["bytes"]["before"] == folder_bytes(paths.model("student-pruned"))
+    write_json(paths.model("teacher") / "variant.json", {"kind": "transformer"})
+    for parent in ("student", "teacher"):
+        with pytest.raises(StageError, match=f"quantize.parent = '{parent}': models/{parent} holds no student"):
+            quantize(Quantize.model_validate(PARAMS["quantize"] | {"parent": parent}), paths)
 
 
 def test_distilling_twice_gives_the_same_files(paths: Paths) -> None:
@@ -196,7 +184,9 @@ def test_distilling_twice_gives_the_same_files(paths: Paths) -> None:
 
 def test_a_student_that_does_not_follow_its_teacher_fails_and_leaves_none(paths: Paths) -> None:
     with pytest.raises(StageError, match=r"flips = .* at most 0 \(params.yaml: distill.parity.flips\)"):
-        distilled(paths, ["ham", "spam"], epochs=1, learning_rate=1e-6, parity={"largest": 1, "mean": 1, "flips": 0})
+        distilled(
+            paths, ["ham", "spam"], epochs=1, learning_rate=1e-6, parity=PARAMS["distill"]["parity"] | {"mean": 1, "flips": 0}
+        )
     assert not paths.model("student").exists()
 
 

@@ -103,6 +103,9 @@ def test_the_page_needs_no_network_and_shows_every_variant(paths: Paths) -> None
     page = paths.report("evaluation.html").read_text()
     assert page.count("<svg") == 3
     assert "student-int8" in page
+    fastest = read_json(paths.report("evaluation.json"))["fastest_teacher"]
+    assert fastest in ("student", "student-int8"), "the teacher here is the student"
+    assert f"times faster than {fastest}<" in page
     for fetched in ("<script", "<link", "<img", "@import", "url(http"):
         assert fetched not in page
     curves = pd.read_csv(paths.report("precision_recall.csv"))
@@ -169,8 +172,27 @@ def test_probes_are_words_that_many_messages_hold_and_the_same_for_the_same_seed
 @pytest.mark.parametrize(("variant", "says"), [("teacher-xxl", "evaluate knows baseline"), ("baseline", "runs students only")])
 def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: str, says: str) -> None:
     with pytest.raises(StageError, match=says):
-        packaged(paths, variant=variant)
+        packaged(paths, among=["student", variant], margin=1)
     assert not paths.release.exists()
+
+
+def test_a_release_is_chosen_by_a_rule_that_its_card_tells(paths: Paths) -> None:
+    packaged(paths)
+    card = read_json(paths.release / "card.json")
+    assert (card["variant"], card["fallback"]) == ("student-int8", "student")
+    assert card["chosen_by"] == {name: PARAMS["package"][name] for name in ("choose", "among", "margin")}
+    assert set(card["figures"]) == {"student-int8", "student", "baseline"}
+    packaged(paths, among=["student"])
+    card = read_json(paths.release / "card.json")
+    assert (card["variant"], card["fallback"]) == ("student", None)
+    assert (paths.release / "model/model.onnx").read_bytes() == (paths.model("student") / "model.onnx").read_bytes()
+    earlier = read_json(paths.release / "manifest.json")["id"]
+    frame = pd.read_parquet(paths.prepared)
+    frame.loc[frame.split == "valid", "label_id"] = 0  # no PR-AUC, so nothing is known to be good enough
+    frame.to_parquet(paths.prepared)
+    with pytest.raises(StageError, match="none is so near to student; PR-AUC on valid: student-int8 None, student None"):
+        packaged(paths)
+    assert read_json(paths.release / "manifest.json")["id"] == earlier
 
 
 def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: Paths) -> None:

@@ -1,0 +1,104 @@
+"""Resident memory of a fresh process that loads one model alone and answers one text, from the raw text.
+
+Only what the model needs is imported: so the probe does not go through ``tasks.model.variants``, which imports what any
+of them needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).parents[1]
+Answer = Callable[[str], Any]
+
+
+def _linear(folder: Path) -> Answer:
+    import joblib
+
+    model = joblib.load(folder / "model.joblib")
+    return lambda text: model.decision_function([text])
+
+
+def _transformer(folder: Path) -> Answer:
+    import torch
+
+    from tasks.model import teacher
+
+    model, tokenizer, shape = teacher.load_teacher(folder)
+    device = torch.device("cpu")
+    return lambda text: teacher.predict(
+        model, teacher.tokenize(tokenizer, [text], shape), 0, device, teacher.has_fast_bfloat16(device)
+    )
+
+
+def _onnx_transformer(folder: Path) -> Answer:
+    from tokenizers import Tokenizer
+
+    from service.scorer import session
+
+    shape = json.loads((folder / "variant.json").read_text())["windows"]
+    tokenizer, model = Tokenizer.from_file(str(folder / "tokenizer.json")), session(folder / "model.onnx", 1)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(shape["tokens"])
+
+    def answer(text: str) -> Any:
+        first = tokenizer.encode(text)
+        for window in [first, *first.overflowing][: shape["count"]]:
+            ids = np.array([window.ids], dtype=np.int64)
+            model.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+
+    return answer
+
+
+def _student(folder: Path) -> Answer:
+    from service.scorer import Student
+
+    model = Student(folder)
+    return lambda text: model.logits([text])
+
+
+def _rival(folder: Path) -> Answer:
+    from benchmarks.rivals import KINDS
+
+    model = KINDS[json.loads((folder / "variant.json").read_text())["kind"]](folder)
+    return lambda text: model.logits([text])
+
+
+LOADERS: dict[str, Callable[[Path], Answer]] = {
+    "linear": _linear,
+    "transformer": _transformer,
+    "onnx-transformer": _onnx_transformer,
+    "student": _student,
+}
+
+
+def probe() -> None:
+    """In the fresh process: what is asked for comes as JSON on standard input, the bytes go to standard output."""
+    asked = json.load(sys.stdin)
+    if asked["folder"] is not None:
+        from service.text import Normaliser
+
+        folder = Path(asked["folder"])
+        kind = json.loads((folder / "variant.json").read_text())["kind"]
+        LOADERS.get(kind, _rival)(folder)(Normaliser.from_settings(asked["normaliser"])(asked["text"]))
+    print(psutil.Process().memory_info().rss)
+
+
+def resident(folder: Path | None, normaliser: dict[str, Any], text: str) -> int:
+    """Bytes of a process that loaded the model in ``folder`` and answered ``text``; of NumPy alone where it is None."""
+    asked = {"folder": None if folder is None else str(folder.absolute()), "normaliser": normaliser, "text": text}
+    done = subprocess.run(
+        [sys.executable, "-c", "from benchmarks.memory import probe; probe()"],
+        input=json.dumps(asked), capture_output=True, text=True, check=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return int(done.stdout.split()[-1])
