@@ -99,9 +99,9 @@ def test_a_planted_word_is_in_the_feedback_and_nowhere_else(server: Server) -> N
     good = [
         post("/feedback", json=verdict),
         post("/feedback", json={"id": third.json()["id"], "label": "ham", "raw": base64.b64encode(raw).decode()}),
-        post("/feedback", json=verdict | {"label": "ham"}),
+        post("/feedback", json=verdict | {"label": "ham"}),  # he corrects himself
     ]
-    assert [entry.status_code for entry in good] == [200, 200, 202]
+    assert [entry.status_code for entry in good] == [200, 200, 200]
     bad = [
         post(path, **what)
         for path in ("/classify", "/classify_batch", "/classify_mail", "/feedback", f"/{MARKER}")
