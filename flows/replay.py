@@ -34,7 +34,7 @@ from tasks.replay.page import draw_weeks, replay_page
 from tasks.replay.scenarios import Scenario, scenarios
 from tasks.replay.server import prefect, service
 from tasks.replay.stream import Client, Reviewer, ask
-from tasks.replay.weeks import MODELS, figures
+from tasks.replay.weeks import MODELS, figures, undone
 from tasks.replay.world import make_world, run_in
 from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings, whole, write_json
 
@@ -112,10 +112,12 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
             progress.set_postfix(day=str(row["received"].date()), release=said["release"], labels=reviewer.given)
             if len(answers) % window == 0:
                 time.sleep(1)  # the journal's last group commit, and a status record
-                windows += judge_traffic(world, environment, log, state)
+                judged = judge_traffic(world, environment, log, state)
+                windows += judged
+                here = {"number": number, "received": row["received"], "labels": reviewer.given}
+                changes += [undone(seen) | here for seen in judged if seen.decision and seen.decision.action == "rollback"]
                 if (intent := state.open_intent("restill")) is not None:
-                    changes.append(restill_now(world, environment, log, state, intent.id, client, progress) | {
-                        "number": number, "received": row["received"], "labels": reviewer.given})  # fmt: skip
+                    changes.append(restill_now(world, environment, log, state, intent.id, client, progress) | here)
     names = ["id", "received", "label", "frozen", "restilled", "release"]
     return {"answers": pd.DataFrame(answers, columns=names), "windows": windows, "changes": changes}
 

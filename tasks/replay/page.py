@@ -15,6 +15,7 @@ from tasks.release.report import svg
 
 PAGE = Path(__file__).with_name("replay.html.j2")
 COLOURS = {"frozen": "#8a8a8a", "restilled": "#c0392b"}
+LINES = {"promoted": ("#27ae60", "--"), "rolled back": ("#c0392b", "-.")}
 SHOWN = {"f1": "F1", "false_positive_rate": "false-positive rate", "miss_rate": "share let through"}
 
 
@@ -36,8 +37,8 @@ def _between(pair: Sequence[float] | None) -> str:
 
 
 def draw_weeks(report: Mapping[str, Any]) -> str:
-    """Each figure of the two models over the weeks; a dashed line where a release was promoted, a dotted
-    one where one was refused, bars for the messages."""
+    """Each figure of the two models over the weeks, bars for the messages; a dashed line where a release was promoted, a
+    dash-dotted one where one was rolled back, a dotted one where one was refused."""
     weeks = report["weeks"]
     places = np.arange(len(weeks))
     figure, axes = pyplot.subplots(len(SHOWN) + 1, 1, figsize=(9, 8.5), sharex=True, height_ratios=[3, 3, 3, 1.5])
@@ -47,7 +48,7 @@ def draw_weeks(report: Mapping[str, Any]) -> str:
             axis.plot(places, values, marker="o", markersize=3, linewidth=1.5, color=colour, label=model)
         axis.set_ylabel(title)
         axis.set_ylim(bottom=0)
-        _promotions(axis, report)
+        _changes(axis, report)
     axes[0].legend(fontsize=8, loc="lower left")
     negative = [week["messages"] - week["positive"] for week in weeks]
     axes[-1].bar(places, negative, color="#d5d8dc", label="other")
@@ -60,12 +61,10 @@ def draw_weeks(report: Mapping[str, Any]) -> str:
     return svg(figure)
 
 
-def _promotions(axis: Axes, report: Mapping[str, Any]) -> None:
+def _changes(axis: Axes, report: Mapping[str, Any]) -> None:
     for change in report["changes"]:
-        promoted = change["release"] is not None
-        axis.axvline(
-            change["place"], color="#27ae60" if promoted else "#8a8a8a", linestyle="--" if promoted else ":", linewidth=1
-        )
+        colour, line = LINES.get(change["outcome"], ("#8a8a8a", ":"))
+        axis.axvline(change["place"], color=colour, linestyle=line, linewidth=1)
 
 
 def draw_signals(windows: Sequence[Mapping[str, Any]]) -> str:

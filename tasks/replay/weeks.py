@@ -76,6 +76,12 @@ def _difference(entry: dict[str, Any], name: str) -> float | None:
     return None if frozen is None or restilled is None else round(restilled - frozen, 5)
 
 
+def undone(seen: Seen) -> dict[str, Any]:
+    """A rollback that the monitor carried out after this window, as a change."""
+    assert seen.decision is not None
+    return {"outcome": "rolled back", "release": None, "why": "; ".join(seen.decision.reasons)}
+
+
 def figures(found: Mapping[str, Any], positive: str, resamples: int, seed: int) -> dict[str, Any]:
     """Weeks, totals, windows and changes, as the report holds them, of what a replay ``found``."""
     answers: pd.DataFrame = found["answers"]

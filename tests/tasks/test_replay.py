@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 
 from flows import replay
+from tasks.monitor.policy import Decision, Seen
 from tasks.replay import server
-from tasks.replay.page import replay_page
+from tasks.replay.page import draw_weeks, replay_page
 from tasks.replay.scenarios import scenarios
 from tasks.replay.stream import chosen
-from tasks.replay.weeks import figures, total, weekly
+from tasks.replay.weeks import figures, total, undone, weekly
 from tasks.replay.world import merged
 from tasks.stage import StageError, read_params, read_settings
 from tests.imports import ROOT
@@ -113,6 +114,17 @@ def test_the_page_escapes_what_came_from_outside() -> None:
     assert "<svg" in page
     assert "<b>spam" not in page
     assert "<i>" not in page
+
+
+def test_a_rollback_is_a_change_that_is_drawn_and_promotes_nothing() -> None:
+    rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
+    decision = Decision("d", "rollback", ("13 of 60 answers were wrong",), (), (), (), True)
+    change = undone(Seen(1, "w", "abc", 125, (), decision)) | {"received": rows.received.iloc[2], "labels": 1, "number": 3}
+    found = figures({"answers": rows, "changes": [change], "windows": []}, "spam", 100, 1)
+    assert found["changes"][0]["outcome"] == "rolled back"
+    assert list(found["totals"]) == ["The whole stream"]
+    drawn = [draw_weeks({**found, "positive": "spam", "changes": changes}) for changes in ([], found["changes"])]
+    assert drawn[0].count("stroke: #c0392b") < drawn[1].count("stroke: #c0392b")
 
 
 def test_a_promotion_by_the_last_message_has_nothing_after_it() -> None:
