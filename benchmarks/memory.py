@@ -31,19 +31,18 @@ def _linear(folder: Path) -> Answer:
 def _transformer(folder: Path) -> Answer:
     import torch
 
+    from service.windows import tokenize
     from tasks.model import teacher
 
     model, tokenizer, shape = teacher.load_teacher(folder)
     device = torch.device("cpu")
-    return lambda text: teacher.predict(
-        model, teacher.tokenize(tokenizer, [text], shape), 0, device, teacher.has_fast_bfloat16(device)
-    )
+    return lambda text: teacher.predict(model, tokenize(tokenizer, [text], shape), 0, device, teacher.has_fast_bfloat16(device))
 
 
 def _onnx_transformer(folder: Path) -> Answer:
     from tokenizers import Tokenizer
 
-    from service.scorer import session
+    from service.session import session
 
     shape = json.loads((folder / "variant.json").read_text())["windows"]
     tokenizer, model = Tokenizer.from_file(str(folder / "tokenizer.json")), session(folder / "model.onnx", 1)

@@ -175,7 +175,7 @@ def replay(settings: Replay, root: Path, folder: Path, injected: bool) -> dict[s
     params = read_params(root)
     since = as_time(datetime.fromisoformat(settings.since))
     source = read_settings(Ingest, "ingest", params)
-    corpus, _ = collect(read_source(source, Paths(root)), since, source.feedback_weight, source.label_mix_prior)
+    corpus, _, _ = collect(read_source(source, Paths(root)), since, source.feedback_weight, source.label_mix_prior)
     known, stream = corpus[corpus.known], corpus[~corpus.known].reset_index(drop=True)
     if stream.empty or known.empty:
         raise StageError(f"replay.since = {settings.since}: {len(known)} messages before it, {len(stream)} after it")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.decision import decide, softmax
-from service.scorer import Student
+from service.scorer import load_student
 from service.text import Normaliser
 
 MANIFEST = "manifest.json"
@@ -82,7 +82,7 @@ class Release:
         self._threshold = float(settings["threshold"])
         self.temperature = float(settings["temperature"])
         self._normaliser = Normaliser.from_settings(settings["normaliser"])
-        self.student = Student(folder / "model", threads)
+        self.student = load_student(folder / "model", threads)
         self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text())
         self._check_probes(self._probes)
 

@@ -8,22 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
+from service.session import session
 from service.tokenizer import Tokenizer, pad
+from service.transformer import WindowedStudent
 
 BATCH = 32
 """Texts in one call of the model: more only makes padding longer."""
-
-
-def session(model: Path, threads: int) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU that does not spin: idle threads must not slow their neighbours."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 class Student:
@@ -31,9 +22,11 @@ class Student:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         settings = json.loads((folder / "variant.json").read_text())
-        with np.load(folder / "words.npz") as words:
-            known = np.unpackbits(words["known"], count=settings["known_words"]).astype(np.bool_)
-        self.tokenizer = Tokenizer(settings["grams"], settings["bits"], known)
+        with np.load(folder / "words.npz") as file:
+            known = np.unpackbits(file["known"], count=settings["known_words"]).astype(np.bool_)
+        # A release that was made before these two were settings has none of them.
+        salt, words = int(settings.get("salt", 1)), int(settings.get("words", 0))
+        self.tokenizer = Tokenizer(settings["grams"], settings["bits"], known, salt, words)
         self.parameters = int(settings["parameters"])
         self._session = session(folder / "model.onnx", threads)
         self._has_features = any(output.name == "features" for output in self._session.get_outputs())
@@ -55,3 +48,15 @@ class Student:
             rows = pad([self.tokenizer.encode(text) for text in texts[start : start + BATCH]])
             parts.append(self._session.run(wanted, {"rows": rows}))
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def load_student(folder: Path, threads: int = 1) -> Student | WindowedStudent:
+    """The student in ``folder``, of whatever kind its ``variant.json`` names. Raises ValueError for one that is not served."""
+    kind = json.loads((folder / "variant.json").read_text())["kind"]
+    if kind not in STUDENTS:
+        raise ValueError(f"{folder}: kind {kind!r} is none of {', '.join(STUDENTS)}")
+    return STUDENTS[kind](folder, threads)
+
+
+STUDENTS: dict[str, type[Student] | type[WindowedStudent]] = {"student": Student, "onnx-transformer": WindowedStudent}
+"""What can be served, by kind."""

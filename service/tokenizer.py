@@ -4,13 +4,14 @@ A text is lowered and its blanks are folded. Its words (runs of letters, digits 
 ASCII counts as a letter) and single symbols, the pairs of those that are neighbours, and the runs of ``grams``
 characters across words are its *features*. A feature's row is the top ``bits`` bits of its hash, so no vocabulary needs
 to be kept. The hashes are polynomials modulo 2**64 (Karp and Rabin 1987) and their mixture (Knuth, volume 3, 6.4): all
-of a text are made at once, by array arithmetic, without a loop over its words. The student looks at a text as the *set*
-of its rows.
+of a text are made at once, by array arithmetic, without a loop over its words. Most students look at a text as the
+*set* of its rows; one that reads words in their order asks for that, and is given words alone.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -85,18 +86,24 @@ def hash_grams(characters: npt.NDArray[np.uint32], length: int) -> Hashes:
 
 
 class Tokenizer:
-    """Text to sorted, unique row numbers, ``int64[n]``; row 0 is padding, the others are the features' by their hash.
+    """Text to row numbers, ``int64[n]``; row 0 is padding, the others are the features' by their hash.
 
     The same arguments give the same rows on every machine and in every process. ``known`` says which words training
-    saw, one bit a word hash, so that the share of new ones can be told; it may be empty.
+    saw, one bit a word hash, so that the share of new ones can be told; it may be empty. ``salt``, an odd number below
+    2**64, draws which features share a row (multiply-shift, Dietzfelbinger et al. 1997). Rows are unique;
+    with ``words`` above 0 they are those of the first so many words and symbols, in their order, and of nothing else.
     """
 
-    def __init__(self, grams: Sequence[int], bits: int, known: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, grams: Sequence[int], bits: int, known: npt.NDArray[np.bool_], salt: int = 1, words: int = 0) -> None:
         if not 4 <= bits <= 24 or any(length < 1 for length in grams):
             raise ValueError(f"bits = {bits}, grams = {list(grams)}: 4 to 24 bits, and lengths from 1")
+        if not (0 < salt < 2**64 and salt % 2) or words < 0:
+            raise ValueError(f"salt = {salt}, words = {words}: an odd salt of 64 bits, and no less than no words")
         if len(known) & (len(known) - 1):
             raise ValueError(f"{len(known)} known words: not a power of two")
-        self.grams, self.bits, self.known = tuple(grams), bits, known
+        self.grams, self.bits, self.known, self.salt, self.words = tuple(grams), bits, known, salt, words
+        self._salt = np.uint64(salt)
+        self._seen = threading.local()
         self._shift = np.uint64(64 - bits)
         self._known_shift = np.uint64(65 - len(known).bit_length())
 
@@ -111,11 +118,23 @@ class Tokenizer:
         words = hash_words(characters)
         if not len(words):
             return np.zeros(0, dtype=np.int64)
+        if self.words:
+            return self._rows(words[: self.words])
         pairs = _mixed(words[:-1] * _BASE + words[1:])
         hashed = np.concatenate([words, pairs, *(hash_grams(characters, length) for length in self.grams)])
-        seen = np.zeros(self.rows, dtype=np.bool_)  # a set by marks: sorting would cost more than all else
-        seen[(hashed >> self._shift).astype(np.int64) + 1] = True
-        return np.flatnonzero(seen)
+        return self._unique(self._rows(hashed))
+
+    def _unique(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Each row once, where it stands last: sorting, or a look at the whole table, would cost more than all else."""
+        if not hasattr(self._seen, "last"):
+            self._seen.last = np.zeros(self.rows, dtype=np.int32)  # what earlier texts left there is overwritten first
+        places = np.arange(len(rows), dtype=np.int32)
+        self._seen.last[rows] = places
+        once: npt.NDArray[np.int64] = rows[self._seen.last[rows] == places]
+        return once
+
+    def _rows(self, hashed: Hashes) -> npt.NDArray[np.int64]:
+        return ((hashed * self._salt) >> self._shift).astype(np.int64) + 1
 
     def unknown_share(self, text: str) -> float:
         """Share of a text's words that training did not see; 0 for a text without words."""

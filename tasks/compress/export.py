@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from service.windows import tokenize
 from tasks.compress.int8 import Operator, write_int8
-from tasks.compress.onnx_file import write_onnx
 from tasks.compress.parity import Asked, Limits, Parity, ScoreLimits, broken, compare, enforce
-from tasks.model.teacher import load_teacher, predict, tokenize
+from tasks.compress.transformer import write_transformer
+from tasks.model.teacher import load_teacher, predict
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
@@ -43,18 +43,7 @@ class Export(Settings):
 
 def export_teacher(teacher: Path, folder: Path, opset: int) -> None:
     """Write the teacher as ``model.onnx`` and its ``tokenizer.json`` into the empty ``folder``."""
-    model, tokenizer, shape = load_teacher(teacher)
-    example = {name: torch.ones((2, 8), dtype=torch.long) for name in ("input_ids", "attention_mask")}
-    free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=shape.tokens)}
-    write_onnx(model, example, ["logits"], (free, free), folder / "model.onnx", opset)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "kind": "onnx-transformer",
-        "windows": asdict(shape),
-        "padding": tokenizer.pad_token_id or 0,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
-    write_json(folder / "variant.json", settings)
+    write_transformer(*load_teacher(teacher), folder, opset)
 
 
 def quantize_teacher(exported: Path, folder: Path, operators: Sequence[Operator], per_channel: bool) -> None:

@@ -1,7 +1,8 @@
 """Stage ingest: a source of labelled messages becomes one Parquet file, and nothing is lost on the way.
 
-Every message of the source ends in one of two files: the corpus, or the quarantine with a reason. The corpus
-holds the messages received after ``until`` too, marked as not ``known``: they are the future that a model
+Every message of the source ends in one of three files: the corpus, what has no label, or the quarantine with a reason.
+What has no label, and was received before ``until``, may still teach a student, to whom the teacher says what it is. The
+corpus holds the messages received after ``until`` too, marked as not ``known``: they are the future that a model
 trained on the snapshot will meet, and no stage but evaluate looks at them. What reviewers said of answered messages is
 always known.
 """
@@ -93,32 +94,29 @@ def label_weights(source: pd.Series, feedback: pd.Series, prior: float) -> dict[
 
 def collect(
     rows: Iterable[Row | Rejected], until: datetime | None, feedback_weight: float, label_mix_prior: float | None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(corpus, quarantine): one row a message; what the source knew, then feedback, then the future, each by time and id.
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(corpus, quarantine, unlabelled): one row a message; what the source knew, then feedback, then the future, each by
+    time and id.
 
     Corpus columns: id, received (UTC, may be missing), source, label, subject, text, warnings (joined by a comma),
     known (feedback, or received before ``until``, or with no time to tell), weight. Quarantine: id, source, reason.
+    Unlabelled: id, received, source, subject, text.
     """
     kept: list[Row] = []
+    unlabelled: list[Row] = []
     rejected: list[Rejected] = []
     for row in rows:
         if isinstance(row, Rejected):
             rejected.append(row)
-        elif row.label is None:
+        elif row.label is not None:
+            kept.append(row)
+        elif row.source == FEEDBACK or (until and row.received and row.received >= until):
             rejected.append(Rejected(row.id, row.source, "no_label"))
         else:
-            kept.append(row)
-    corpus = pd.DataFrame(
-        {
-            "id": [row.id for row in kept],
-            "received": pd.to_datetime(pd.Series([row.received for row in kept], dtype=object), utc=True).dt.as_unit("us"),
-            "source": [row.source for row in kept],
-            "label": [row.label for row in kept],
-            "subject": [_storable(row.subject) for row in kept],
-            "text": [_storable(row.text) for row in kept],
-            "warnings": [",".join(row.warnings) for row in kept],
-        }
-    )
+            unlabelled.append(row)
+    corpus = _table(kept)
+    corpus.insert(3, "label", [row.label for row in kept])
+    corpus["warnings"] = [",".join(row.warnings) for row in kept]
     fed_back = corpus.source == FEEDBACK
     corpus["known"] = fed_back | ~(corpus.received >= until) if until else True
     corpus["weight"] = np.where(fed_back, feedback_weight, 1.0)
@@ -131,7 +129,20 @@ def collect(
     corpus = corpus.loc[order.sort_values(["future", "fed_back", "received", "id"], na_position="first").index]
     corpus = corpus.reset_index(drop=True)
     quarantine = pd.DataFrame([vars(row) for row in rejected], columns=["id", "source", "reason"])
-    return corpus, quarantine
+    return corpus, quarantine, _table(unlabelled).sort_values(["received", "id"], na_position="first", ignore_index=True)
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    """What each message is, but for its label."""
+    return pd.DataFrame(
+        {
+            "id": [row.id for row in rows],
+            "received": pd.to_datetime(pd.Series([row.received for row in rows], dtype=object), utc=True).dt.as_unit("us"),
+            "source": [row.source for row in rows],
+            "subject": [_storable(row.subject) for row in rows],
+            "text": [_storable(row.text) for row in rows],
+        }
+    )
 
 
 def _storable(text: str) -> str:
@@ -139,14 +150,15 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
 
 
-def account(corpus: pd.DataFrame, quarantine: pd.DataFrame) -> dict[str, object]:
+def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, object]:
     """Where every message went; the figures add up."""
     warnings = Counter(chain.from_iterable(filter(None, cell.split(",")) for cell in corpus.warnings))
     return {
-        "messages": len(corpus) + len(quarantine),
+        "messages": len(corpus) + len(quarantine) + len(unlabelled),
         "corpus": len(corpus),
         "known": int(corpus.known.sum()),
         "future": int((~corpus.known).sum()),
+        "unlabelled": len(unlabelled),
         "quarantined": quarantine.reason.value_counts().sort_index().to_dict(),
         "labels": corpus.label.value_counts().sort_index().to_dict(),
         "sources": corpus.source.value_counts().sort_index().to_dict(),
@@ -158,16 +170,19 @@ def ingest(settings: Ingest, paths: Paths) -> None:
     """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
     rows = chain(read_source(settings, paths), read_feedback(Path(settings.feedback)))
     shown = tqdm(rows, desc="ingest", unit=" messages", mininterval=1)
-    corpus, quarantine = collect(shown, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior)
+    corpus, quarantine, unlabelled = collect(shown, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior)
     if corpus.empty:
-        raise StageError(f"ingest.path = {settings.path}: none of {len(quarantine)} messages could be read")
+        seen = len(quarantine) + len(unlabelled)
+        raise StageError(f"ingest.path = {settings.path}: none of {seen} messages could be read and has a label")
     if not corpus.known.any():
         raise StageError(f"ingest.until = {settings.until}: nothing was received before it")
     with whole(paths.corpus) as temporary:
         corpus.to_parquet(temporary, index=False)
+    with whole(paths.corpus.with_name("unlabelled.parquet")) as temporary:
+        unlabelled.to_parquet(temporary, index=False)
     with whole(paths.quarantine / "ingest.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
-    write_json(paths.report("ingest.json"), account(corpus, quarantine))
+    write_json(paths.report("ingest.json"), account(corpus, quarantine, unlabelled))
 
 
 if __name__ == "__main__":

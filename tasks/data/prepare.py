@@ -2,7 +2,8 @@
 
 The text is made by ``service.text``, the very code that the service runs. Splits go by near-duplicate group (see
 ``tasks.data.grouping``): golden, test, valid and train by a stable hash, so golden is the same tenth in every
-snapshot. What was received after ``ingest.until`` is ``future``, unless it is a copy of something known.
+snapshot. What was received after ``ingest.until`` is ``future``, unless it is a copy of something known. What has no
+label is ``unlabelled``, unless it resembles what a model will be measured on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from service.text import RAW_CHARACTERS_PER_KEPT, Normaliser, document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.data.sources import FEEDBACK
 from tasks.stage import Paths, Settings, StageError, run, whole, write_json
+
+MEASURED = ("valid", "test", "golden", "future")
+"""Splits that no student may learn from, under whatever label or none."""
 
 
 class NearDuplicates(Settings):
@@ -85,10 +89,11 @@ def drop_copies(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd
     not the other way.
     """
     reason = pd.Series(index=rows.index, dtype=object)
+    labelled = rows.label.notna()
     for judges in (rows.known & (rows.source != FEEDBACK), rows.known):
         labels = rows.label.where(judges & reason.isna()).groupby(rows.text)
         first_label, differing = labels.transform("first").fillna(rows.label), labels.transform("nunique")
-        reason[reason.isna() & ((differing > 1) | (rows.label != first_label))] = "same_text_other_label"
+        reason[reason.isna() & labelled & ((differing > 1) | (rows.label != first_label))] = "same_text_other_label"
     if settings.duplicates == "drop":
         reason[reason.isna() & rows.duplicated("text")] = "duplicate"
     gone = reason.dropna()
@@ -96,18 +101,25 @@ def drop_copies(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd
 
 
 def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
-    """``rows`` (oldest first) with ``group`` and ``split``: train, valid, test, golden, future, seen or bridge."""
+    """``rows`` (oldest first, those without a label last) with ``group`` and ``split``: train, valid, test, golden, future,
+    seen, bridge, unlabelled, or measured: without a label, and like something that a model is measured on.
+    """
     shares = settings.splits.model_dump()
     groups = group_of_each(list(rows.id), rows.text, shares=shares, **settings.near_duplicates.model_dump())
     known_groups = {group for group, known in zip(groups, rows.known, strict=True) if known}
-    splits = []
-    for group, known in zip(groups, rows.known, strict=True):
+    splits: list[str] = []
+    measured: set[str | None] = set()
+    for group, known, label in zip(groups, rows.known, rows.label, strict=True):
         if group is None:
             splits.append("bridge")
+        elif pd.isna(label):
+            splits.append("measured" if group in measured else "unlabelled")
         elif known:
             splits.append(split_of(group, shares))
         else:
             splits.append("seen" if group in known_groups else "future")
+        if splits[-1] in MEASURED:
+            measured.add(group)
     return rows.assign(group=[group or "" for group in groups], split=splits)
 
 
@@ -130,7 +142,10 @@ def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
 
 def prepare(settings: Prepare, paths: Paths) -> None:
     """Normalise, deduplicate, group and split the validated messages; the report counts what each step did."""
+    unlabelled = pd.read_parquet(paths.corpus.with_name("unlabelled.parquet"))
     rows = pd.read_parquet(paths.validated)
+    if len(unlabelled):
+        rows = pd.concat([rows, unlabelled.assign(label=None, known=False, weight=1.0)], ignore_index=True)
     try:
         rows, quarantine, counts = prepare_texts(rows, settings)
     except ValueError as error:
@@ -138,17 +153,19 @@ def prepare(settings: Prepare, paths: Paths) -> None:
     rows, copies = drop_copies(assign_splits(rows, settings), settings)
     described = schema(rows, settings)
     # A label that training never saw cannot be answered; it must not sit in a split as if it could.
-    unknown = ~rows.label.isin(described["labels"])  # type: ignore[arg-type]
+    unknown = rows.label.notna() & ~rows.label.isin(described["labels"])  # type: ignore[arg-type]
     quarantine = pd.concat([quarantine, copies, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
-    rows = rows[~unknown]
+    held_out = rows.split == "measured"
+    quarantine = pd.concat([quarantine, rows.loc[held_out, ["id", "source"]].assign(reason="unlabelled_like_held_out")])
+    rows = rows[~unknown & ~held_out]
     label_id = rows.label.map({label: number for number, label in enumerate(described["labels"])})  # type: ignore[arg-type,var-annotated]
     columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text", "weight"]
     with whole(paths.prepared) as temporary:
-        rows.assign(label_id=label_id.astype(np.int64))[columns].to_parquet(temporary, index=False)
+        rows.assign(label_id=label_id.fillna(-1).astype(np.int64))[columns].to_parquet(temporary, index=False)
     with whole(paths.quarantine / "prepare.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     write_json(paths.schema, described)
-    table = rows.groupby(["split", "label"]).size()
+    table = rows.assign(label=rows.label.fillna("(none)")).groupby(["split", "label"]).size()
     sizes = rows.groupby("group").size()
     write_json(
         paths.report("prepare.json"),

@@ -19,11 +19,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from service.windows import Windows, collate, tokenize
 from tasks.lineage import sha256
 from tasks.metrics import mean_one, ranking
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint, Progress
-from tasks.model.teacher import Teacher, Windows, collate, has_fast_bfloat16, load_encoder, predict, save_teacher, tokenize
+from tasks.model.teacher import Teacher, has_fast_bfloat16, load_encoder, predict, save_teacher
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole
 from tasks.tracking import Tracker, track
 

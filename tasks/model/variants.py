@@ -12,11 +12,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer
 
-from service.scorer import Student, session
+from service.scorer import Student
+from service.transformer import WindowedStudent
+from service.windows import tokenize
 from tasks.model import baseline
-from tasks.model.teacher import Windows, collate, flatten, has_fast_bfloat16, load_teacher, merge, predict, tokenize
+from tasks.model.teacher import has_fast_bfloat16, load_teacher, predict
 from tasks.stage import StageError, read_json
 
 
@@ -52,30 +53,10 @@ class Transformer:
         return predict(self._model, tokens, self._tokenizer.pad_token_id or 0, torch.device("cpu"), self._bfloat16)
 
 
-class OnnxTransformer:
-    """The teacher in ONNX Runtime, with the Rust tokenizer alone: no torch, no transformers."""
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        settings = read_json(folder / "variant.json")
-        self.parameters = int(settings["parameters"])
-        self._shape = Windows(**settings["windows"])
-        self._padding = settings["padding"]
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._session = session(folder / "model.onnx", threads)
-
-    def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        flat = flatten(tokenize(self._tokenizer, texts, self._shape))
-        parts = []
-        for start in range(0, len(flat), 32):
-            ids, mask = collate([window for _, window in flat[start : start + 32]], self._padding)
-            parts.append(self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0])
-        return merge(flat, np.concatenate(parts), len(texts))
-
-
 KINDS: dict[str, Callable[[Path, int], Variant]] = {
     "linear": Linear,
     "transformer": Transformer,
-    "onnx-transformer": OnnxTransformer,
+    "onnx-transformer": WindowedStudent,
     "student": Student,
 }
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 from pathlib import Path
 
 import bentoml
 
 from service.release import ReleaseError, verify
-from tasks.stage import Paths
+from tasks.stage import Paths, read_json
 
 NAME = "restill"
 
@@ -29,9 +30,17 @@ def tag_of(paths: Paths) -> str:
     return f"{NAME}:{verify(paths.release)}-{code.hexdigest()[:6]}"
 
 
+def check_packages(paths: Paths) -> None:
+    """Raises ReleaseError where the release needs a package that the Bento would not have."""
+    kind, packed = read_json(paths.release / "model/variant.json")["kind"], (paths.root / "bentofile.yaml").read_text()
+    if kind == "onnx-transformer" and not re.search(r"^\s*- tokenizers==", packed, re.M):
+        raise ReleaseError(f"the release is of the kind {kind!r}: add tokenizers to python.packages of bentofile.yaml")
+
+
 def bento(paths: Paths) -> tuple[str, bool]:
-    """(tag, whether it is new) of the Bento. Raises ReleaseError where the release is not whole."""
+    """(tag, whether it is new) of the Bento. Raises ReleaseError where the release is not whole, or cannot be served."""
     tag = tag_of(paths)
+    check_packages(paths)
     try:
         return str(bentoml.bentos.get(tag).tag), False
     except bentoml.exceptions.NotFound:

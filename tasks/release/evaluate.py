@@ -25,6 +25,7 @@ from tasks import metrics
 from tasks.model.variants import Variant, load_variant
 from tasks.release.against import compare_with_teacher, fastest_teacher
 from tasks.release.report import draw, evaluation_page
+from tasks.release.threshold import RULES, Rule
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import Tracker, track
 
@@ -48,6 +49,8 @@ class Evaluate(Settings):
     """The variant whose size is the measure, and whose quality is to be kept."""
     margin: float = Field(ge=0)
     """How far the PR-AUC of a form of the teacher may be below the teacher's own, on any split, for its time to count."""
+    threshold: Rule
+    """How a variant's threshold is chosen on valid, where one label is positive."""
     slices: dict[str, Slice]
     """Parts of the held-out splits that are looked at on their own."""
     recall: float = Field(gt=0, le=1)
@@ -88,14 +91,14 @@ def figures(
     return points, {name: metrics.interval(values[1:]) for name, values in every.items()}
 
 
-def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int | None) -> dict[str, float]:
+def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int | None, rule: Rule) -> dict[str, float]:
     """Temperature and threshold of one variant, from its logits on valid, each message by its weight."""
     labels, weights = valid.label_id.to_numpy(), valid.weight.to_numpy()
     warmth = metrics.temperature(logits, labels, weights)
     if positive is None:
         return {"temperature": warmth, "threshold": 0.0}
     scores = softmax(logits, warmth)[:, positive]
-    return {"temperature": warmth, "threshold": metrics.best_threshold(scores, labels == positive, weights)}
+    return {"temperature": warmth, "threshold": RULES[rule](scores, labels == positive, weights)}
 
 
 def micros_per_message(
@@ -119,7 +122,7 @@ def judge(
     variant: Variant, logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate
 ) -> dict[str, Any]:
     """One variant's entry in the report, but for its time."""
-    chosen = choose(logits[parts["valid"].index], parts["valid"], positive)
+    chosen = choose(logits[parts["valid"].index], parts["valid"], positive, settings.threshold)
     both = {split: figures(logits[part.index], part, chosen, positive, settings) for split, part in parts.items()}
     return {
         "bytes": folder_bytes(folder),

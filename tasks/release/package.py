@@ -21,9 +21,10 @@ from pydantic import Field
 from service.decision import softmax
 from service.descriptors import NAMES, describe
 from service.release import MANIFEST, Release, hash_files, release_id
-from service.scorer import Student
+from service.scorer import STUDENTS, Student, load_student
 from service.text import Normaliser
 from service.tokenizer import words_of
+from service.transformer import WindowedStudent
 from tasks import lineage
 from tasks.release.against import below
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
@@ -47,7 +48,7 @@ class Package(Settings):
     choose: Literal["smallest", "fastest"]
     """Which is served of those in ``among`` that are good enough."""
     among: list[str] = Field(min_length=1)
-    """The folders below models/ that may be served: students, in the order of the path."""
+    """The folders below models/ that may be served: in the order of the path."""
     margin: float = Field(ge=0)
     """How far the PR-AUC of a release on valid may be below the teacher's."""
     reference_splits: list[Literal["valid", "test", "golden"]] = Field(min_length=1)
@@ -72,7 +73,7 @@ def probe_texts(texts: Sequence[str], count: int, length: int, seed: int) -> lis
     return [" ".join(chance.choice(np.array(words, dtype=object), size=length)) for _ in range(count)]
 
 
-def drift_reference(student: Student, rows: pd.DataFrame, warmth: float) -> dict[str, Any]:
+def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, warmth: float) -> dict[str, Any]:
     """What drift is measured against, of ``rows`` in their order: how they look, what is said of them, what they are.
 
     ``names`` of the descriptors, ``descriptors`` float64[n, names], ``probabilities`` float64[n, labels], ``features``
@@ -152,10 +153,11 @@ def trace(paths: Paths, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_kinds(names: Sequence[str], paths: Paths) -> None:
-    """Raises StageError where one of these variants is no student: a fallback that cannot be served is none."""
+    """Raises StageError where one of these variants cannot be served: a fallback that cannot be is none."""
     for name in names:
-        if read_json(paths.model(name) / "variant.json")["kind"] != "student":
-            raise StageError(f"package.among: {name!r}: the service runs students only")
+        kind = read_json(paths.model(name) / "variant.json")["kind"]
+        if kind not in STUDENTS:
+            raise StageError(f"package.among: {name!r}: its kind is {kind!r}; the service runs {' and '.join(STUDENTS)}")
 
 
 def package(settings: Package, paths: Paths) -> None:
@@ -166,7 +168,7 @@ def package(settings: Package, paths: Paths) -> None:
     check_kinds(order, paths)
     chosen, model = evaluation["variants"][order[0]], paths.model(order[0])
     rows = pd.read_parquet(paths.prepared)
-    student = Student(model)
+    student = load_student(model)
     with whole(paths.release) as temporary:
         shutil.copytree(model, temporary / "model")
         write_json(
@@ -190,7 +192,9 @@ def package(settings: Package, paths: Paths) -> None:
     print(f"release {release.id}: {order[0]}, {settings.choose} of {', '.join(order)}; {folder_bytes(paths.release):,} bytes")
 
 
-def probes(settings: Package, texts: list[str], schema: dict[str, Any], student: Student, warmth: float) -> dict[str, Any]:
+def probes(
+    settings: Package, texts: list[str], schema: dict[str, Any], student: Student | WindowedStudent, warmth: float
+) -> dict[str, Any]:
     """Probe texts with the probabilities that this host gives them; a serving host must give the same."""
     normaliser = Normaliser.from_settings(schema["normaliser"])
     answers = softmax(student.logits([normaliser(text) for text in texts]), warmth)

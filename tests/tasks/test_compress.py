@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import yaml
 from service.scorer import Student
 from service.tokenizer import pad
 from tasks.compress import quantize as quantizing
-from tasks.compress.distill import Distill, distill, distillation_loss
+from tasks.compress.distill import Distill, distill
+from tasks.compress.lesson import UNLABELLED, Voices, distillation_loss
 from tasks.compress.parity import ScoreLimits, compare, enforce
+from tasks.compress.prune import Prune, prune
 from tasks.compress.quantize import Quantize, quantize
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
@@ -26,16 +29,23 @@ PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 LIMITS = ScoreLimits(largest=0.1, mean=0.01, flips=0.01)
 
 
+def voices(teacher_share: float) -> Voices:
+    return Voices(temperature=2.0, teacher_share=teacher_share)
+
+
 def test_the_loss_is_hinton_s() -> None:
     student, teacher = torch.randn(6, 3), torch.randn(6, 3)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     hard = torch.nn.functional.cross_entropy(student, labels)
     ones = torch.ones(6)
-    assert distillation_loss(student, teacher, labels, ones, 2.0, 0.0) == pytest.approx(hard)
+    assert distillation_loss(student, teacher, labels, ones, voices(0.0)) == pytest.approx(hard)
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
     soft = 4 * (p * (p.log() - q.log())).sum(1).mean()
-    assert distillation_loss(student, teacher, labels, ones, 2.0, 1.0).item() == pytest.approx(soft.item(), rel=1e-5)
-    assert distillation_loss(teacher, teacher, labels, ones, 2.0, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(student, teacher, labels, ones, voices(1.0)).item() == pytest.approx(soft.item(), rel=1e-5)
+    assert distillation_loss(teacher, teacher, labels, ones, voices(1.0)).item() == pytest.approx(0, abs=1e-6)
+    unheard = torch.full((6,), UNLABELLED)
+    whole = distillation_loss(student, teacher, unheard, ones, voices(0.3)).item()
+    assert whole == pytest.approx(0.3 * soft.item(), rel=1e-5), "of what has no label the teacher alone is heard"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
@@ -43,8 +53,8 @@ def test_a_message_of_weight_three_counts_as_three_messages(share: float) -> Non
     student, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
     often = [0, 1, 2, 2, 2, 3]
-    repeated = distillation_loss(student[often], teacher[often], labels[often], torch.ones(6), 2.0, share)
-    weighted = distillation_loss(student, teacher, labels, weights / weights.mean(), 2.0, share)
+    repeated = distillation_loss(student[often], teacher[often], labels[often], torch.ones(6), voices(share))
+    weighted = distillation_loss(student, teacher, labels, weights / weights.mean(), voices(share))
     assert weighted.item() == pytest.approx(repeated.item(), rel=1e-5)
 
 
@@ -122,6 +132,20 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     return paths
 
 
+DESCENT = {"epochs": 60, "batch_size": 32, "learning_rate": 0.02, "weight_decay": 0.01}
+SMALL = {
+    "family": "bag",
+    "bits": 11,
+    "grams": [4],
+    "known_bits": 12,
+    "min_documents": 1,
+    "bag": {"dimensions": 8, "hidden": 16, "row_dropout": 0.2, "embeddings": "random", "descent": DESCENT},
+    "cnn": {"words": 30, "dimensions": 8, "widths": [1, 2], "filters": 8, "dropout": 0.1, "embeddings": "random"}
+    | {"descent": DESCENT | {"epochs": 15}},
+}
+"""Students that learn made texts in a second or two."""
+
+
 def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
     frame = made_prepared(labels, 350)
     frame.to_parquet(paths.prepared)
@@ -130,35 +154,28 @@ def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
     logits = np.eye(len(labels), dtype=np.float32)[seen.label_id] * 4
     with paths.logits.open("wb") as file:
         np.savez(file, ids=seen.id.to_numpy(dtype=str), logits=logits)
-    small = {
-        "bits": 11,
-        "grams": [4],
-        "known_bits": 12,
-        "min_documents": 1,
-        "dimensions": 8,
-        "hidden": 16,
-        "epochs": 60,
-        "learning_rate": 0.02,
-    }
-    distill(Distill.model_validate(PARAMS["distill"] | small | changes), paths)
+    distill(Distill.model_validate(PARAMS["distill"] | SMALL | changes), paths)
     return frame
 
 
+@pytest.mark.parametrize("family", ["linear", "bag", "cnn"])
 @pytest.mark.parametrize("labels", [["ham", "spam"], ["ham", "news", "spam"]])
-def test_the_stages_distill_and_quantize(paths: Paths, labels: list[str]) -> None:
-    frame = distilled(paths, labels)
+def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], family: str) -> None:
+    wide = PARAMS["distill"]["parity"] | {"mean": 0.2, "flips": 0.2, "threshold_flips": 0.2, "worst_slice": 0.2}
+    frame = distilled(paths, labels, family=family, parity=wide)
+    prune(Prune.model_validate(PARAMS["prune"] | {"recovery": 5, "sweep": [{"rows": 0.5}], "margin": 1, "parity": wide}), paths)
     quantize(Quantize.model_validate(PARAMS["quantize"]), paths)
     test = frame[frame.split == "test"]
-    for variant in ("student", "student-int8"):
+    for variant in ("student", "student-pruned", "student-int8"):
         assert ranking(Student(paths.model(variant)).logits(list(test.text)), test.label_id.to_numpy())["pr_auc"] > 0.9
     report = read_json(paths.report("quantize.json"))
     assert report["bytes"] == {
-        "before": folder_bytes(paths.model("student")),
+        "before": folder_bytes(paths.model("student-pruned")),
         "after": folder_bytes(paths.model("student-int8")),
     }
     assert read_json(paths.report("distill.json"))["export"]["flips"] == 0
-    for stage in ("distill", "quantize"):
-        limits = PARAMS[stage]["parity"]
+    for stage in ("distill", "prune", "quantize"):
+        limits = PARAMS[stage]["parity"] if stage == "quantize" else wide
         found = read_json(paths.report(f"{stage}.json"))["parity"]
         assert set(found) == set(limits) - {"slice_messages"}
         assert all(value <= limits[name] for name, value in found.items())
@@ -166,9 +183,9 @@ def test_the_stages_distill_and_quantize(paths: Paths, labels: list[str]) -> Non
 
 def test_quantize_stands_behind_the_step_that_its_parameter_names(paths: Paths) -> None:
     distilled(paths, ["ham", "spam"])
-    paths.model("student").rename(paths.model("student-pruned"))
-    quantize(Quantize.model_validate(PARAMS["quantize"] | {"parent": "student-pruned"}), paths)
-    assert read_json(paths.report("quantize.json"))["bytes"]["before"] == folder_bytes(paths.model("student-pruned"))
+    quantize(Quantize.model_validate(PARAMS["quantize"] | {"parent": "student"}), paths)
+    assert read_json(paths.report("quantize.json"))["bytes"]["before"] == folder_bytes(paths.model("student"))
+    shutil.rmtree(paths.model("student"))
     write_json(paths.model("teacher") / "variant.json", {"kind": "transformer"})
     for parent in ("student", "teacher"):
         with pytest.raises(StageError, match=f"quantize.parent = '{parent}': models/{parent} holds no student"):
@@ -185,14 +202,18 @@ def test_distilling_twice_gives_the_same_files(paths: Paths) -> None:
 def test_a_student_that_does_not_follow_its_teacher_fails_and_leaves_none(paths: Paths) -> None:
     with pytest.raises(StageError, match=r"flips = .* at most 0 \(params.yaml: distill.parity.flips\)"):
         distilled(
-            paths, ["ham", "spam"], epochs=1, learning_rate=1e-6, parity=PARAMS["distill"]["parity"] | {"mean": 1, "flips": 0}
+            paths,
+            ["ham", "spam"],
+            family="linear",
+            linear={"penalty": 1e4, "passes": 1},
+            parity=PARAMS["distill"]["parity"] | {"mean": 1, "flips": 0},
         )
     assert not paths.model("student").exists()
 
 
 def test_a_broken_quantization_fails_and_the_earlier_model_stays(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     distilled(paths, ["ham", "spam"])
-    settings = Quantize.model_validate(PARAMS["quantize"])
+    settings = Quantize.model_validate(PARAMS["quantize"] | {"parent": "student"})
     quantize(settings, paths)
     earlier = (paths.model("student-int8") / "model.onnx").read_bytes()
 
@@ -211,7 +232,7 @@ def test_a_broken_quantization_fails_and_the_earlier_model_stays(paths: Paths, m
 
 
 def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:
-    from tasks.compress.distill import teacher_logits
+    from tasks.compress.lesson import teacher_logits
 
     with paths.logits.open("wb") as file:
         np.savez(file, ids=np.array(["a"]), logits=np.zeros((1, 2), np.float32))

@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 
+from service.windows import Windows
 from tasks.compress.export import Export, export
-from tasks.model.teacher import Teacher, Windows, load_encoder, save_teacher
+from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
 from tests.conftest import made_prepared

@@ -122,7 +122,10 @@ def test_labels_from_a_csv_in_the_folder(paths: Paths) -> None:
     (paths.root / "mail/labels.csv").write_text("file,label\n0.eml,ham\n1.eml,spam\n")
     ingest(settings_for(source="folder", path="mail", label_table="labels.csv"), paths)
     assert corpus_of(paths).label.tolist() == ["ham", "spam"]
-    assert pd.read_csv(paths.quarantine / "ingest.csv").reason.tolist() == ["no_label"]
+    unlabelled = pd.read_parquet(paths.root / "data/unlabelled.parquet")
+    assert unlabelled.subject.tolist() == ["2"], "it has no label, but a student may learn what the teacher says of it"
+    report = read_json(paths.report("ingest.json"))
+    assert (report["messages"], report["corpus"], report["unlabelled"], report["quarantined"]) == (3, 2, 1, {})
 
 
 def test_until_rebuilds_the_world_as_it_was(paths: Paths) -> None:

@@ -160,9 +160,13 @@ def test_most_pairs_just_over_the_threshold_are_found() -> None:
     assert sum(groups[n] == groups[n + 1] for n in range(0, 400, 2)) >= 195
 
 
+UNLABELLED = ["id", "received", "source", "subject", "text"]
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     (tmp_path / "data").mkdir()
+    made_rows(1)[UNLABELLED].head(0).to_parquet(tmp_path / "data/unlabelled.parquet")
     return Paths(tmp_path)
 
 
@@ -176,6 +180,31 @@ def test_the_stage_writes_splits_schema_and_an_account(paths: Paths) -> None:
     report = read_json(paths.report("prepare.json"))
     assert sum(sum(split.values()) for split in report["splits"].values()) + sum(report["quarantined"].values()) == 400
     assert any(name.endswith("_whitespace") for name in report["steps"])
+
+
+def test_what_has_no_label_may_teach_but_not_what_is_measured(paths: Paths) -> None:
+    rows = made_rows(400)
+    rows.to_parquet(paths.validated)
+    prepare(settings_for(), paths)
+    before = pd.read_parquet(paths.prepared)
+    copied = before.groupby("split").head(2)
+    originals = rows.set_index("id").loc[copied.id].reset_index()
+    near = originals.assign(id="near-" + originals.id, text=originals.text + " indeed")
+    new = made_table(["ham", "spam"], 30, seed=77).assign(source="made", id=[f"new-{number}" for number in range(30)])
+    pd.concat([originals.assign(id="copy-" + originals.id), near, new])[UNLABELLED].to_parquet(
+        paths.root / "data/unlabelled.parquet"
+    )
+    prepare(settings_for(), paths)
+    after = pd.read_parquet(paths.prepared)
+    pd.testing.assert_frame_equal(after[after.split != "unlabelled"].reset_index(drop=True), before)
+    taken = after[after.split == "unlabelled"]
+    assert set(taken.label_id) == {-1}
+    assert taken.label.isna().all()
+    from_train = {f"near-{name}" for name in copied.id[copied.split == "train"]}
+    assert set(taken.id) == from_train | set(new.id)
+    reasons = pd.read_csv(paths.quarantine / "prepare.csv").set_index("id").reason
+    assert set(reasons[[f"near-{name}" for name in copied.id[copied.split != "train"]]]) == {"unlabelled_like_held_out"}
+    assert all(f"copy-{name}" in reasons for name in copied.id)
 
 
 def test_three_labels_have_no_positive_one(paths: Paths) -> None:

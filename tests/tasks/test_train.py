@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
+from service.windows import Windows, tokenize
 from tasks.metrics import mean_one
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint
-from tasks.model.teacher import Teacher, Windows, load_encoder, load_teacher, locate, predict, tokenize
+from tasks.model.teacher import Teacher, load_encoder, load_teacher, locate, predict
 from tasks.model.train import Train, Training, make_deterministic, pick_device, train
 from tasks.stage import Paths, StageError, write_json
 from tests.conftest import made_prepared

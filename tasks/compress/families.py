@@ -1,0 +1,112 @@
+"""The families of students: what ``distill.family`` may say, what each is made of, and how it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from service.tokenizer import Tokenizer
+from tasks.compress.descent import Descent, History, Watch, descend
+from tasks.compress.embeddings import start_from_teacher
+from tasks.compress.lesson import Lesson, Voices
+from tasks.compress.linear import Linear, fit_linear
+from tasks.compress.pupil import Hashed, Pupil
+from tasks.compress.student import Convolution, Network
+from tasks.compress.transformer import Thin
+from tasks.model.checkpoint import Checkpoint
+from tasks.stage import Settings
+
+
+class Bag(Settings):
+    dimensions: int = Field(ge=1)
+    hidden: int = Field(ge=0)
+    """Width of the hidden layer; 0: none."""
+    row_dropout: float = Field(ge=0, lt=1)
+    embeddings: Literal["random", "teacher"]
+    """What the rows of words start as."""
+    descent: Descent
+
+
+class Cnn(Settings):
+    words: int = Field(ge=1)
+    """How many words and symbols of a text are read."""
+    dimensions: int = Field(ge=1)
+    widths: list[int] = Field(min_length=1)
+    """Words that a filter looks at, for each kind of filter."""
+    filters: int = Field(ge=1)
+    """Filters of each width."""
+    dropout: float = Field(ge=0, lt=1)
+    embeddings: Literal["random", "teacher"]
+    descent: Descent
+
+
+class Transformer(Settings):
+    layers: list[int]
+    """Numbers of the teacher's layers that stay, from 0."""
+    descent: Descent
+
+
+class Learning(Voices):
+    """What a student is, and how it learns: the block ``distill`` but for what it is judged by."""
+
+    family: Literal["linear", "bag", "cnn", "transformer"]
+    """Which of the four blocks below is read."""
+    linear: Linear
+    bag: Bag
+    cnn: Cnn
+    transformer: Transformer
+    bits: int = Field(ge=4, le=24)
+    """Width of a feature's hash: the table has two to this many rows, which words, pairs and runs of characters share."""
+    grams: list[int]
+    """linear, bag: lengths of the runs of characters that are features; words and pairs of neighbours always are."""
+    threads: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    """Of all chance, and of the draw which features share a row."""
+
+
+def salt_of(seed: int) -> int:
+    """An odd number of 64 bits, for the tokenizer."""
+    return int(np.random.default_rng(seed).integers(2**63)) * 2 + 1
+
+
+def make_pupil(settings: Learning, labels: int, known: npt.NDArray[np.bool_], teacher: Path) -> Pupil:
+    """A student that has learned nothing yet; torch's chance must have been seeded. Raises StageError."""
+    if settings.family == "transformer":
+        return Thin(teacher, settings.transformer.layers, known)
+    words = settings.cnn.words if settings.family == "cnn" else 0
+    tokenizer = Tokenizer(settings.grams, settings.bits, known, salt_of(settings.seed), words)
+    if settings.family == "linear":
+        return Hashed(Network(tokenizer.rows, labels, 0, labels, 0.0), tokenizer)
+    network: Network | Convolution
+    if settings.family == "bag":
+        bag = settings.bag
+        network = Network(tokenizer.rows, bag.dimensions, bag.hidden, labels, bag.row_dropout)
+    else:
+        cnn = settings.cnn
+        network = Convolution(tokenizer.rows, cnn.dimensions, cnn.widths, cnn.filters, labels, cnn.dropout)
+    if (settings.bag if settings.family == "bag" else settings.cnn).embeddings == "teacher":
+        start_from_teacher(network.embedding, tokenizer, teacher)
+    return Hashed(network, tokenizer)
+
+
+def learn(
+    pupil: Pupil,
+    train: Lesson,
+    valid: Lesson,
+    settings: Learning,
+    checkpoint: Checkpoint | None = None,
+    watch: Watch | None = None,
+    epochs: int | None = None,
+) -> History:
+    """The family's own way to learn, from where the pupil stands; ``epochs`` in place of as many as it takes."""
+    if isinstance(pupil, Hashed) and settings.family == "linear":
+        linear = settings.linear if epochs is None else settings.linear.model_copy(update={"passes": epochs})
+        return fit_linear(pupil, train, valid, linear, settings, watch)
+    descent: Descent = getattr(settings, settings.family).descent
+    if epochs is not None:
+        descent = descent.model_copy(update={"epochs": epochs})
+    return descend(pupil, train, valid, descent, settings, settings.seed, checkpoint, watch)

@@ -1,0 +1,158 @@
+"""Stage prune: parts of the student that matter least are taken out, what is left learns on, and the smallest is kept.
+
+Each entry of the sweep starts from the parent. None is kept for its size alone: the smallest that loses no more than
+``margin`` of PR-AUC on valid is, and that may be the parent as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+from tqdm import tqdm
+
+from tasks.compress.descent import valid_pr_auc
+from tasks.compress.distill import Distill, lesson, train_lesson
+from tasks.compress.families import learn, make_pupil
+from tasks.compress.parity import Asked, Limits, compare, enforce
+from tasks.compress.pupil import Hashed, Pupil
+from tasks.compress.units import halve_rows, places, remove
+from tasks.model.variants import load_variant
+from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
+from tasks.tracking import track
+
+
+class Prune(Settings):
+    parent: str
+    """The folder below models/ that is pruned; its network as it was trained stands beside it."""
+    sweep: list[dict[str, float]]
+    """What to try: for each kind of part the share that goes. rows (in halves), dimensions, hidden, filters, heads,
+    feed_forward, layers; a student has some of them."""
+    recovery: int = Field(ge=0)
+    """Epochs that a pruned student learns on for (passes, where it is linear)."""
+    margin: float = Field(ge=0)
+    """PR-AUC on valid that it may lose against its parent."""
+    parity: Limits
+    """The pruned student against its parent."""
+
+
+class Parent:
+    """The student that is pruned, with all that it takes to go on training it."""
+
+    def __init__(self, name: str, paths: Paths) -> None:
+        folder, network = paths.model(name), paths.model(f"{name}-network")
+        if not (network / "network.pt").exists():
+            raise StageError(f"prune.parent = {name!r}: models/{network.name} holds no network to go on with; run distill")
+        self.settings = Distill.model_validate(read_json(network / "settings.json"))
+        self.folder, self._network, self._paths = folder, network / "network.pt", paths
+        with np.load(folder / "words.npz") as file:
+            count = read_json(folder / "variant.json")["known_words"]
+            self._known = np.unpackbits(file["known"], count=count).astype(np.bool_)
+        self._rows = pd.read_parquet(paths.prepared)
+        self.valid = self._rows[self._rows.split == "valid"]
+        self.schema = read_json(paths.schema)
+
+    def pupil(self) -> Pupil:
+        """The student as it was trained, each time anew."""
+        torch.manual_seed(self.settings.seed)
+        pupil = make_pupil(self.settings, len(self.schema["labels"]), self._known, self._paths.model("teacher"))
+        pupil.network.load_state_dict(torch.load(self._network, weights_only=True))
+        return pupil
+
+    def pruned(self, shares: dict[str, float], recovery: int) -> tuple[Pupil, dict[str, float]]:
+        """(student without these shares of its parts, PR-AUC on valid just after the cut and after it learned on)."""
+        pupil = self.pupil()
+        for kind, share in shares.items():
+            pupil = take(pupil, kind, share, self)
+        held_out = lesson(self.valid, pupil, self._paths)
+        figures = {"cut_pr_auc": valid_pr_auc(pupil, held_out)}
+        if recovery and shares:
+            train = train_lesson(self._rows, pupil, self.settings, self._paths)
+            learn(pupil, train, held_out, self.settings, epochs=recovery)
+        return pupil, figures | {"pr_auc": valid_pr_auc(pupil, held_out)}
+
+    def held_out(self, pupil: Pupil) -> Any:
+        return lesson(self.valid, pupil, self._paths)
+
+
+def take(pupil: Pupil, kind: str, share: float, parent: Parent) -> Pupil:
+    """The pupil without ``share`` of its parts of ``kind``. Raises StageError where it has none, or they do not go so."""
+    where = f"prune.sweep: {kind}: {share}"
+    if not 0 < share < 1:
+        raise StageError(f"{where}: a share lies between 0 and 1")
+    if kind == "rows" and isinstance(pupil, Hashed):
+        halvings = math.log2(1 / (1 - share))
+        if halvings != round(halvings) or pupil.tokenizer.bits - halvings < 4:
+            raise StageError(f"{where}: rows go in halves (0.5, 0.75, 0.875, ...), down to 4 bits")
+        for _ in range(round(halvings)):
+            pupil = halve_rows(pupil)
+        return pupil
+    if not places(pupil, kind) or (parent.settings.family == "linear"):
+        raise StageError(f"{where}: a student of the family {parent.settings.family!r} has none of these parts")
+    remove(pupil, kind, share, parent.held_out(pupil), parent.settings)
+    return pupil
+
+
+def smallest(table: list[dict[str, Any]], margin: float) -> int:
+    """The row of the fewest bytes among those within ``margin`` of the first row's PR-AUC; the first is the parent."""
+    good = [number for number, row in enumerate(table) if row["pr_auc"] >= table[0]["pr_auc"] - margin]
+    return min(good, key=lambda number: (table[number]["bytes"], number))
+
+
+def prune(settings: Prune, paths: Paths) -> None:
+    """Try each entry of the sweep, keep the smallest that is good enough, and check it against its parent."""
+    parent = Parent(settings.parent, paths)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(parent.settings.threads)
+    asked = Asked.of(parent.valid, parent.schema, settings.parity.slice_messages)
+    with track("prune", settings, paths) as tracker:
+        table: list[dict[str, Any]] = []
+        best: Path | None = None
+        with whole(paths.model("student-pruned")) as temporary:
+            temporary.mkdir()
+            for shares in tqdm([{}, *settings.sweep], desc="prune", unit=" students"):
+                pupil, figures = parent.pruned(shares, settings.recovery)
+                folder = temporary / str(len(table))
+                folder.mkdir()
+                pupil.save(folder, parent.settings.opset)
+                table.append({"removed": dict(shares), "bytes": folder_bytes(folder), **figures})
+                tracker.metrics({name: float(table[-1][name]) for name in ("bytes", "pr_auc")}, step=len(table) - 1)
+            chosen = smallest(table, settings.margin)
+            best = temporary / str(chosen)
+            texts = list(parent.valid.text)
+            before, after = (load_variant(folder, 1).logits(texts) for folder in (parent.folder, best))
+            parity = enforce(compare(before, after, asked), settings.parity, "prune.parity")
+            keep_only(best, temporary)
+        sizes = {"before": folder_bytes(parent.folder), "after": folder_bytes(paths.model("student-pruned"))}
+        write_json(
+            paths.report("prune.json"), {"parity": parity, "bytes": sizes, "removed": table[chosen]["removed"], "sweep": table}
+        )
+        with whole(paths.report("prune.csv")) as temporary:
+            pd.DataFrame([{"bytes": row["bytes"], "valid_pr_auc": row["pr_auc"]} for row in table]).to_csv(
+                temporary, index=False
+            )
+        tracker.file(paths.report("prune.json"))
+    removed = ", ".join(f"{share:.1%} of its {kind}" for kind, share in table[chosen]["removed"].items()) or "nothing"
+    print(
+        f"{removed} taken out: {sizes['before']:,} -> {sizes['after']:,} bytes, PR-AUC on valid {table[chosen]['pr_auc']:.4f}"
+    )
+
+
+def keep_only(best: Path, folder: Path) -> None:
+    """Move the files of ``best``, a folder below ``folder``, up, and remove all folders there."""
+    for path in best.iterdir():
+        path.replace(folder / path.name)
+    for path in folder.iterdir():
+        if path.is_dir():
+            for left in path.iterdir():
+                left.unlink()
+            path.rmdir()
+
+
+if __name__ == "__main__":
+    run(prune, Prune)

@@ -1,0 +1,62 @@
+"""A student while it learns: what it reads of a text, what it says, and how it is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from service.tokenizer import Tokenizer, pad
+from tasks.compress.student import Convolution, Network, save_student
+
+BATCH = 32
+"""Texts that are asked at once where nothing is learned."""
+
+
+class Pupil(Protocol):
+    """A network with the way of reading that belongs to it."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What learns."""
+
+    def encode(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Normalised texts as the network reads them."""
+
+    def ask(self, encoded: Sequence[Any]) -> Tensor:
+        """Logits ``float[batch, labels]`` of encoded texts, to be learned from."""
+
+    def outputs(self, encoded: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """Logits ``float32[n, labels]`` of any number of encoded texts, nothing dropped."""
+
+    def save(self, folder: Path, opset: int) -> None:
+        """Write the student into an empty folder, as ``tasks.model.variants`` loads it."""
+
+
+class Hashed:
+    """A student that reads rows of a hashed table."""
+
+    def __init__(self, network: Network | Convolution, tokenizer: Tokenizer) -> None:
+        self.network: Network | Convolution = network
+        self.tokenizer = tokenizer
+
+    def encode(self, texts: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:
+        return [self.tokenizer.encode(text) for text in texts]
+
+    def ask(self, encoded: Sequence[npt.NDArray[np.int64]]) -> Tensor:
+        logits: Tensor = self.network(torch.from_numpy(pad(encoded)))
+        return logits
+
+    def outputs(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        self.network.eval()
+        with torch.inference_mode():
+            parts = [self.ask(encoded[start : start + BATCH]).numpy() for start in range(0, len(encoded), BATCH)]
+        return np.concatenate(parts)
+
+    def save(self, folder: Path, opset: int) -> None:
+        save_student(self.network, self.tokenizer, folder, opset)

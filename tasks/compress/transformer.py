@@ -1,0 +1,94 @@
+"""Transformers on the compression path: the teacher's ONNX file, and a thin student made of some of its layers.
+
+A thin student starts as the teacher without the other layers (Sun et al. 2019, Sanh et al. 2019), so it reads text as the
+teacher does, and is as slow to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from service.windows import Windows, collate, tokenize
+from tasks.compress.onnx_file import write_onnx
+from tasks.compress.student import save_known
+from tasks.model.batches import FIRST_WINDOW
+from tasks.model.teacher import Teacher, has_fast_bfloat16, load_teacher, predict
+from tasks.stage import StageError, read_json, write_json
+
+CPU = torch.device("cpu")
+
+
+def write_transformer(model: Teacher, tokenizer: Any, shape: Windows, folder: Path, opset: int) -> None:
+    """Write ``model.onnx``, ``tokenizer.json`` and ``variant.json`` into the empty ``folder``."""
+    example = {name: torch.ones((2, 8), dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=shape.tokens)}
+    write_onnx(model, example, ["logits"], (free, free), folder / "model.onnx", opset)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "kind": "onnx-transformer",
+        "windows": asdict(shape),
+        "padding": tokenizer.pad_token_id or 0,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    write_json(folder / "variant.json", settings)
+
+
+def layers_of(model: Teacher) -> nn.ModuleList:
+    """The encoder's layers. Raises StageError for an encoder that keeps them elsewhere than BERT does."""
+    layers = getattr(getattr(model.encoder, "encoder", None), "layer", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise StageError(f"distill.family = 'transformer': {type(model.encoder).__name__} has no encoder.layer to keep some of")
+    return layers
+
+
+def keep_layers(model: Teacher, wanted: Sequence[int]) -> None:
+    """Leave only the layers of these numbers, counted from 0, in their order. Raises StageError for one that is not there."""
+    layers = layers_of(model)
+    if not wanted or any(not 0 <= number < len(layers) for number in wanted) or list(wanted) != sorted(set(wanted)):
+        raise StageError(f"distill.transformer.layers = {list(wanted)}: the teacher has the layers 0 to {len(layers) - 1}")
+    model.encoder.encoder.layer = nn.ModuleList(layers[number] for number in wanted)  # type: ignore[union-attr]
+    model.encoder.config.num_hidden_layers = len(wanted)  # type: ignore[union-attr]
+
+
+class Thin:
+    """The teacher with some of its layers, its tokenizer and its windows."""
+
+    def __init__(self, teacher: Path, layers: Sequence[int], known: npt.NDArray[np.bool_]) -> None:
+        self.known = known
+        self.network, self._tokenizer, self._shape = load_teacher(teacher)
+        keep_layers(self.network, layers)
+        self._padding = self._tokenizer.pad_token_id or 0
+        self._bfloat16 = has_fast_bfloat16(CPU)
+
+    def encode(self, texts: Sequence[str]) -> Sequence[list[list[int]]]:
+        return tokenize(self._tokenizer, texts, self._shape)
+
+    def ask(self, encoded: Sequence[list[list[int]]]) -> Tensor:
+        """One window a text, as the teacher learned: often the first, else any."""
+        drawn = torch.rand((len(encoded), 2))
+        windows = [
+            own[0] if first < FIRST_WINDOW else own[int(other * len(own))]
+            for own, (first, other) in zip(encoded, drawn.tolist(), strict=True)
+        ]
+        ids, mask = map(torch.from_numpy, collate(windows, self._padding))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+            logits: Tensor = self.network(ids, mask)
+        return logits.float()
+
+    def outputs(self, encoded: Sequence[list[list[int]]]) -> npt.NDArray[np.float32]:
+        self.network.eval()
+        return predict(self.network, encoded, self._padding, CPU, bfloat16=False)  # as it will answer
+
+    def save(self, folder: Path, opset: int) -> None:
+        write_transformer(self.network.eval(), self._tokenizer, self._shape, folder, opset)
+        save_known(self.known, folder)
+        settings = read_json(folder / "variant.json") | {"known_words": len(self.known)}
+        write_json(folder / "variant.json", settings)

@@ -1,0 +1,228 @@
+"""The stage prune: what goes is gone, the least sensitive goes first, and the smallest that is good enough stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from service.scorer import Student
+from service.tokenizer import Tokenizer
+from service.windows import Windows
+from tasks.compress.lesson import Lesson, Voices
+from tasks.compress.prune import Prune, prune, smallest
+from tasks.compress.pupil import Hashed, Pupil
+from tasks.compress.student import Convolution, Network
+from tasks.compress.transformer import Thin
+from tasks.compress.units import halve_rows, least, places, remove, sensitivities
+from tasks.model.teacher import Teacher, load_encoder, save_teacher
+from tasks.stage import Paths, StageError, folder_bytes, read_json
+from tests.conftest import made_prepared
+from tests.imports import ROOT
+from tests.tasks.test_compress import distilled
+
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+VOICES = Voices(temperature=2.0, teacher_share=0.5)
+NONE = np.zeros(0, dtype=np.bool_)
+TEXTS = list(made_prepared(["ham", "spam"], 60).text)
+WIDE = {"largest": 1, "mean": 1, "flips": 1, "threshold_flips": 1, "worst_slice": 1, "slice_messages": 20}
+
+
+def bag() -> Hashed:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer([4], 9, NONE)
+    return Hashed(Network(tokenizer.rows, 6, 10, 2, 0.0), tokenizer)
+
+
+def cnn() -> Hashed:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer([], 9, NONE, words=30)
+    return Hashed(Convolution(tokenizer.rows, 6, [1, 3], 5, 2, 0.0), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fine-tuned")
+    torch.manual_seed(1)
+    encoder, tokenizer = load_encoder(str(tiny_teacher))
+    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
+    return folder
+
+
+def lesson(pupil: Pupil) -> Lesson:
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 2, len(TEXTS))
+    return Lesson(pupil.encode(TEXTS), np.eye(2, dtype=np.float32)[labels] * 3, labels, np.ones(len(TEXTS)))
+
+
+def pupil_of(family: str, teacher: Path) -> Pupil:
+    return {"bag": bag, "cnn": cnn}[family]() if family != "transformer" else Thin(teacher, [0, 1], NONE)
+
+
+KINDS = [
+    ("bag", "dimensions"), ("bag", "hidden"), ("cnn", "dimensions"), ("cnn", "filters"),
+    ("transformer", "heads"), ("transformer", "feed_forward"), ("transformer", "layers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+def test_half_of_the_parts_are_gone_and_the_rest_answers(family: str, kind: str, teacher: Path, tmp_path: Path) -> None:
+    pupil = pupil_of(family, teacher)
+    count = sum(place.count for place in places(pupil, kind))
+    numbers = sum(parameter.numel() for parameter in pupil.network.parameters())
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    pupil.save(tmp_path / "before", opset=20)
+    remove(pupil, kind, 0.5, lesson(pupil), VOICES)
+    assert sum(place.count for place in places(pupil, kind)) == count - round(0.5 * count)
+    assert sum(parameter.numel() for parameter in pupil.network.parameters()) < numbers
+    pupil.save(tmp_path / "after", opset=20)
+    assert folder_bytes(tmp_path / "after") < folder_bytes(tmp_path / "before")
+    assert pupil.outputs(pupil.encode(TEXTS)).shape == (len(TEXTS), 2)
+    pupil.ask(pupil.encode(TEXTS[:4])).sum().backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+def test_a_part_that_says_nothing_goes_first_and_its_going_changes_nothing(family: str, kind: str, teacher: Path) -> None:
+    pupil = pupil_of(family, teacher)
+    silent = silence(pupil, kind)
+    before = pupil.outputs(pupil.encode(TEXTS))
+    found = places(pupil, kind)
+    measured = sensitivities(pupil, found, lesson(pupil), VOICES)
+    flat = np.concatenate(measured)
+    assert flat[silent] == pytest.approx(0, abs=1e-7)
+    assert (np.delete(flat, silent) > 0).any()
+    remove(pupil, kind, 1 / len(flat), lesson(pupil), VOICES)
+    assert np.allclose(pupil.outputs(pupil.encode(TEXTS)), before, atol=1e-5)
+
+
+def silence(pupil: Pupil, kind: str) -> int:
+    """Make one part of the pupil say nothing; its number among all parts of its kind."""
+    network: Any = pupil.network
+    with torch.no_grad():
+        if kind == "dimensions":
+            network.embedding.weight[:, 2] = 0
+            return 2
+        if kind == "hidden":
+            network.head.weight[:, 4] = 0
+            return 4
+        if kind == "filters":
+            network.head.weight[:, 7] = 0
+            return 7
+        layer = network.encoder.encoder.layer[1]
+        if kind == "heads":
+            layer.attention.output.dense.weight[:, :16] = 0
+            return 2
+        if kind == "feed_forward":
+            layer.output.dense.weight[:, 5] = 0
+            return 64 + 5
+        for name in ("attention.output.dense", "output.dense"):
+            layer.get_submodule(name).weight.zero_()
+            layer.get_submodule(name).bias.zero_()
+        # What goes through two normalisations is what came in, as that was normalised before.
+        return 1
+
+
+def test_one_part_of_each_place_stays_however_much_is_asked_for() -> None:
+    kept = least([np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0])], share=0.99)
+    assert [keep.tolist() for keep in kept] == [[2], [0]]
+    assert least([np.array([0.5, 0.1, 0.4, 0.2])], share=0.5)[0].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("make", [bag, cnn])
+def test_rows_are_merged_with_their_neighbours_and_every_feature_finds_its_way(make: Any) -> None:
+    pupil = make()
+    table = pupil.network.embedding.weight.detach().clone()
+    half = halve_rows(pupil)
+    assert half.tokenizer.bits == 8
+    assert half.network.embedding.weight.shape == (257, 6)
+    for text in TEXTS[:5]:
+        wide, narrow = make().tokenizer.encode(text), half.tokenizer.encode(text)
+        assert set(narrow.tolist()) == {(int(row) - 1) // 2 + 1 for row in wide}
+    merged = half.network.embedding.weight.detach()
+    assert torch.allclose(merged[1], (table[1] + table[2]) / 2)
+    assert torch.allclose(merged[256], (table[511] + table[512]) / 2)
+    assert not merged[0].any()
+
+
+def test_the_smallest_that_is_good_enough_is_chosen() -> None:
+    table = [{"bytes": size, "pr_auc": score} for size, score in ((100, 0.99), (50, 0.989), (25, 0.985), (30, 0.9895))]
+    assert smallest(table, 0.0) == 0
+    assert smallest(table, 0.0006) == 3
+    assert smallest(table, 0.002) == 3
+    assert smallest(table, 0.01) == 2
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "data").mkdir()
+    return Paths(tmp_path)
+
+
+def settings_for(**changes: Any) -> Prune:
+    return Prune.model_validate(PARAMS["prune"] | {"recovery": 3, "margin": 1, "parity": WIDE} | changes)
+
+
+def test_the_stage_tries_all_keeps_one_and_says_what_it_did(paths: Paths) -> None:
+    distilled(paths, ["ham", "spam"])
+    sweep = [{"rows": 0.5}, {"dimensions": 0.5, "hidden": 0.5}, {"rows": 0.75, "dimensions": 0.25}]
+    prune(settings_for(sweep=sweep), paths)
+    report = read_json(paths.report("prune.json"))
+    assert [row["removed"] for row in report["sweep"]] == [{}, *sweep]
+    assert report["bytes"]["before"] == folder_bytes(paths.model("student")) == report["sweep"][0]["bytes"]
+    assert (
+        report["bytes"]["after"] == folder_bytes(paths.model("student-pruned")) == min(row["bytes"] for row in report["sweep"])
+    )
+    assert sorted(path.name for path in paths.model("student-pruned").iterdir()) == ["model.onnx", "variant.json", "words.npz"]
+    assert Student(paths.model("student-pruned")).tokenizer.bits < Student(paths.model("student")).tokenizer.bits
+    first = (paths.model("student-pruned") / "model.onnx").read_bytes()
+    prune(settings_for(sweep=sweep), paths)
+    assert (paths.model("student-pruned") / "model.onnx").read_bytes() == first
+
+
+def test_where_nothing_may_go_the_parent_stays_as_it_is(paths: Paths) -> None:
+    distilled(paths, ["ham", "spam"])
+    prune(settings_for(sweep=[]), paths)
+    assert read_json(paths.report("prune.json"))["removed"] == {}
+    texts = TEXTS[:20]
+    assert np.allclose(Student(paths.model("student-pruned")).logits(texts), Student(paths.model("student")).logits(texts))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "says"),
+    [
+        ([{"rows": 0.4}], "prune.sweep: rows: 0.4: rows go in halves"),
+        ([{"rows": 0.999999}], "rows go in halves"),
+        ([{"hidden": 1.0}], "prune.sweep: hidden: 1.0: a share lies between 0 and 1"),
+        ([{"heads": 0.5}], "heads: 0.5: a student of the family 'bag' has none of these parts"),
+    ],
+)
+def test_what_cannot_go_is_said(paths: Paths, sweep: list[dict[str, float]], says: str) -> None:
+    distilled(paths, ["ham", "spam"])
+    with pytest.raises(StageError, match=says):
+        prune(settings_for(sweep=sweep), paths)
+    assert not paths.model("student-pruned").exists()
+
+
+def test_a_linear_student_keeps_its_dimensions(paths: Paths) -> None:
+    distilled(paths, ["ham", "spam"], family="linear")
+    with pytest.raises(StageError, match="a student of the family 'linear' has none of these parts"):
+        prune(settings_for(sweep=[{"dimensions": 0.5}]), paths)
+
+
+def test_a_parent_without_its_network_is_named(paths: Paths) -> None:
+    with pytest.raises(StageError, match=r"prune\.parent = 'student': models/student-network holds no network"):
+        prune(settings_for(), paths)
+
+
+def test_a_student_that_lost_what_it_knew_fails_the_gate(paths: Paths) -> None:
+    distilled(paths, ["ham", "spam"])
+    strict = WIDE | {"flips": 0.01, "mean": 0.01}
+    with pytest.raises(StageError, match=r"does not agree with its parent: mean = .*params.yaml: prune.parity.mean"):
+        prune(settings_for(sweep=[{"rows": 0.984375, "hidden": 0.9}], recovery=0, parity=strict), paths)
+    assert not paths.model("student-pruned").exists()
