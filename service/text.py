@@ -37,6 +37,11 @@ _RULE = re.compile(r"^[ \t>]*[-_=*]{8}[^\n]*\n", re.M)
 _LIST_WORDS = (
     "mailing list", "listinfo", "mailman", "yahoo! groups", "yahoogroups", "sponsored by", "unsubscribe",
 )  # fmt: skip
+_LIST_HINTS = (
+    "mailing list", "listinfo", "list maintainer:", "yahoo", "mailman", "sponsored by", "unsubscribe", "users' group:",
+    "deathtospam",
+)  # fmt: skip
+"""Parts of all that ``_LIST_WORDS`` and ``_TRAILERS`` look for: most texts hold none, and need no further look."""
 _TRAILERS = (
     "to unsubscribe from this group", "to unsubscribe, e", "/listinfo/", "users' group:", "list maintainer:",
     "deathtospam", "your use of yahoo! groups",
@@ -87,6 +92,8 @@ def _footers(text: str) -> str:
     """A last block behind a ruled line that speaks of its mailing list, and lone lines that do."""
     lower = text.lower()
     if len(lower) != len(text):  # a few letters change length when lowered, and offsets must agree
+        return text
+    if not any(hint in lower for hint in _LIST_HINTS):
         return text
     if any(word in lower for word in _LIST_WORDS):
         for rule in reversed(list(_RULE.finditer(text))):

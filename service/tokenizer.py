@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
+Characters = npt.NDArray[np.uint8] | npt.NDArray[np.uint32]
+"""Code points of a folded text."""
 
 PADDING = 0
 _WORD = re.compile("[0-9A-Za-z_\u0080-\U0010ffff]+|[^ ]")
@@ -52,8 +54,19 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
     return up, down
 
 
-def _characters(text: str) -> npt.NDArray[np.uint32]:
-    return np.frombuffer(fold(text).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+def _characters(text: str) -> Characters:
+    folded = fold(text)
+    if folded.isascii():  # most are, and a byte a character is faster to look through
+        return np.frombuffer(folded.encode("ascii"), dtype=np.uint8)
+    return np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _kinds(characters: Characters) -> npt.NDArray[np.uint8]:
+    if characters.dtype == np.uint8:
+        return _ASCII[characters]
+    kinds = _ASCII[np.minimum(characters, _BEYOND)]
+    kinds[characters > _BEYOND] = _LETTER
+    return kinds
 
 
 def _mixed(hashed: Hashes) -> Hashes:
@@ -62,10 +75,9 @@ def _mixed(hashed: Hashes) -> Hashes:
     return mixed
 
 
-def hash_words(characters: npt.NDArray[np.uint32]) -> Hashes:
+def hash_words(characters: Characters) -> Hashes:
     """A hash of each word and symbol of folded characters, in their order."""
-    kinds = _ASCII[np.minimum(characters, _BEYOND)]
-    kinds[characters > _BEYOND] = _LETTER
+    kinds = _kinds(characters)
     letter, symbol = kinds == _LETTER, kinds == _SYMBOL
     # Both ends are blanks, so every run of letters has a neighbour on either side.
     begins = np.flatnonzero((letter[1:] & ~letter[:-1]) | symbol[1:]) + 1
@@ -75,7 +87,7 @@ def hash_words(characters: npt.NDArray[np.uint32]) -> Hashes:
     return _mixed((sums[ends] - sums[begins]) * down[begins] + _BASE)
 
 
-def hash_grams(characters: npt.NDArray[np.uint32], length: int) -> Hashes:
+def hash_grams(characters: Characters, length: int) -> Hashes:
     """A hash of each run of ``length`` folded characters, in order; runs of different lengths are different features."""
     wide = characters.astype(np.uint64)
     count = max(0, len(wide) - length + 1)

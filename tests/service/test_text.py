@@ -59,3 +59,9 @@ def test_length_is_bounded_and_unknown_steps_are_named() -> None:
 
 def test_text_whose_lower_case_is_longer_survives_the_footer_step() -> None:
     assert "İstanbul" in STEPS["footers"]("İstanbul\n_______________\nx mailing list\n")
+
+
+def test_every_word_that_footers_look_for_holds_a_hint() -> None:
+    from service.text import _LIST_HINTS, _LIST_WORDS, _TRAILERS
+
+    assert all(any(hint in word for hint in _LIST_HINTS) for word in (*_LIST_WORDS, *_TRAILERS))
