@@ -1,0 +1,127 @@
+"""One seed's scratch project for ``benchmarks.seeds``: links to the data, parameters of its own, and what is done in it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from benchmarks.seed_path import FIRST, Step, due, given, keys, read_path, seeded
+from tasks.model.variants import load_variant
+from tasks.release.evaluate import Evaluate, Floats32
+from tasks.replay.world import run_in, world_environment
+from tasks.stage import Paths, StageError, read_json, read_params, read_settings, whole, write_json
+from tasks.tracking import INVOCATION_VARIABLE
+
+BASELINE = "baseline"
+LOGITS = "teacher.npz"
+"""What the teacher of a seed says of all messages; it stays where the teacher does not."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """What all seeds share."""
+
+    paths: Paths
+    params: dict[str, Any]
+    path: list[Step]
+    rows: pd.DataFrame
+    labels: dict[str, Any]
+    """``data/schema.json``."""
+
+    @property
+    def settings(self) -> Evaluate:
+        """Those of the stage evaluate, but for its bootstrap: here the interval is over seeds."""
+        return read_settings(Evaluate, "evaluate", self.params).model_copy(update={"resamples": 10})
+
+    @property
+    def teacher(self) -> str:
+        return self.path[0].models[0]
+
+    @property
+    def students(self) -> list[str]:
+        return [name for step in self.path[1:] for name in step.models]
+
+
+def read(root: Path) -> Project:
+    """The project in ``root``. Raises StageError where its pipeline has not been run."""
+    paths, params = Paths(root), read_params(root)
+    path = read_path(root, params)
+    for needed in [*given(path), f"models/{BASELINE}"]:
+        if not (root / needed).exists():
+            raise StageError(f"{needed} is missing: `make run` makes it")
+    return Project(paths, params, path, pd.read_parquet(paths.prepared), read_json(paths.schema))
+
+
+class Folder:
+    """One seed's scratch project."""
+
+    def __init__(self, project: Project, home: Path, seed: int) -> None:
+        self.project, self.seed = project, seed
+        self.root = home.absolute() / str(seed)
+        self.params = seeded(project.params, project.path, seed)
+        self.keys = keys(project.path, self.params, project.paths.root)
+        self.done: dict[str, str] = read_json(self._done) if self._done.exists() else {}
+
+    @property
+    def _done(self) -> Path:
+        return self.root / "done.json"
+
+    def todo(self) -> list[Step]:
+        """The stages that are due; the teacher itself is needed only until its logits are known."""
+        needed = {f"models/{name}" for name in self.project.students}
+        if self.done.get(LOGITS) != self.keys[FIRST]:
+            needed.add(f"models/{self.project.teacher}")
+        there = {name for step in self.project.path for name in (*step.outs, *step.deps) if (self.root / name).exists()}
+        return due(self.project.path, self.keys, self.done, there | set(given(self.project.path)), needed)
+
+    def prepare(self) -> None:
+        """Links to the data, and the parameters of this seed."""
+        for name in given(self.project.path):
+            link = self.root / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to((self.project.paths.root / name).absolute())
+        (self.root / "params.yaml").write_text(yaml.safe_dump(self.params, sort_keys=False))
+
+    def run(self, step: Step) -> None:
+        """One stage as its own command. Raises StageError with its last line where it fails."""
+        self._note(step.name, None)
+        environment = world_environment(self.root) | {
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            INVOCATION_VARIABLE: f"seed {self.seed}",
+        }
+        run_in(self.root, environment, self.root / "stages.log", sys.executable, "-m", step.module)
+        self._note(step.name, self.keys[step.name])
+
+    def ask_teacher(self) -> None:
+        """Keep what the teacher says of all messages."""
+        if self.done.get(LOGITS) == self.keys[FIRST]:
+            return
+        said = self._ask(self.project.teacher)
+        with whole(self.root / LOGITS) as temporary, temporary.open("wb") as file:
+            np.savez(file, ids=self.project.rows.id.to_numpy(dtype=str), logits=said)
+        self._note(LOGITS, self.keys[FIRST])
+
+    def logits(self) -> dict[str, Floats32]:
+        """Of the teacher and every student, for all messages."""
+        with np.load(self.root / LOGITS) as stored:
+            said = {self.project.teacher: stored["logits"]}
+        return said | {name: self._ask(name) for name in self.project.students}
+
+    def drop_teacher(self) -> None:
+        shutil.rmtree(self.root / "models" / self.project.teacher, ignore_errors=True)
+
+    def _ask(self, model: str) -> Floats32:
+        loaded = load_variant(self.root / "models" / model, self.project.settings.threads)
+        return loaded.logits(list(self.project.rows.text))
+
+    def _note(self, name: str, key: str | None) -> None:
+        self.done = {other: value for other, value in self.done.items() if other != name} | ({name: key} if key else {})
+        write_json(self._done, self.done)

@@ -1,0 +1,186 @@
+"""The path from teacher to the smallest student over several seeds: how much of a figure is chance.
+
+    python -m benchmarks.seeds [--seeds 1 2 3 4 5] [--out reports/seeds.json] [--home var/seeds]
+
+For each seed, the stages from train to quantize (read from dvc.yaml, so a step between them counts; export is none of them)
+run in a folder of their own with every `seed` of theirs set to it, on the project's data. Each model is then judged on
+valid, test, golden and future as the stage evaluate does it, its threshold chosen on valid. Told is each seed, and the mean
+with its 95 % interval (Student's t over seeds: what another seed may bring on these messages, not what other messages may);
+`kept` is a student's figure divided by that of its own teacher. The baseline has no chance in it.
+
+A stage runs again only where its parameters, its data, its code or a stage before it changed, so a second call goes on
+where the first was killed, and after a change of distill no teacher is trained. How teachers are trained counts by its
+parameters only: after a change of that code take another --home. A seed whose stage fails is named, and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from tqdm import tqdm
+
+from benchmarks.seed_folder import BASELINE, Folder, Project, read
+from tasks.model.variants import load_variant
+from tasks.release.evaluate import SPLITS, Evaluate, Floats32, choose, figures
+from tasks.stage import StageError, write_json
+
+FIGURES = {"pr_auc": "PR-AUC", "f1": "F1"}
+
+Figures = dict[str, dict[str, float | None]]
+"""Of one model: by split, by name."""
+
+
+def judge(logits: Floats32, rows: pd.DataFrame, positive: int | None, settings: Evaluate) -> Figures:
+    """One model's figures on each split that there is, at the temperature and threshold chosen on valid."""
+    rows = rows.reset_index(drop=True)
+    parts = {split: part for split in SPLITS if len(part := rows[rows.split == split])}
+    chosen = choose(logits[parts["valid"].index], parts["valid"], positive)
+    found = {split: figures(logits[part.index], part, chosen, positive, settings)[0] for split, part in parts.items()}
+    return {split: {name: points[name] for name in FIGURES} for split, points in found.items()}
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, float | None]:
+    """Mean, and the bounds of its Student's t interval; None of one value."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def kept(student: float | None, teacher: float | None) -> float | None:
+    """A student's figure as a share of its teacher's."""
+    return student / teacher if student is not None and teacher else None
+
+
+def columns(entry: Mapping[str, Figures], teacher: str, split: str, figure: str) -> dict[str, float | None]:
+    """One seed's row: the figure of every model, and what each student kept of it."""
+    row = {name: model[split][figure] for name, model in entry.items()}
+    return row | {f"{name} kept": kept(value, row[teacher]) for name, value in row.items() if name != teacher}
+
+
+def summary(seeds: Mapping[str, Mapping[str, Figures]], teacher: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Split -> figure -> column -> mean and interval over the seeds; None where a seed has no such figure."""
+    first = next(iter(seeds.values()))
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for split in first[teacher]:
+        for figure in FIGURES:
+            rows = [columns(entry, teacher, split, figure) for entry in seeds.values()]
+            for name in rows[0]:
+                values = [value for row in rows if (value := row[name]) is not None]
+                interval = mean_interval(values) if len(values) == len(rows) else None
+                found.setdefault(split, {}).setdefault(figure, {})[name] = interval
+    return found
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The means with their intervals in Markdown, a line for each figure and split; the baseline stands beside."""
+    mean = report["mean"]
+    names = list(next(iter(mean.values()))["pr_auc"])
+    lines = [["figure", "split", BASELINE, *names]]
+    for figure, title in FIGURES.items():
+        for split, entry in mean.items():
+            shown = [_interval(entry[figure][name]) for name in names]
+            lines.append([title, split, _cell(report["baseline"][split][figure]), *shown])
+    return _markdown(lines, words=2)
+
+
+def seed_table(report: Mapping[str, Any]) -> str:
+    """Every seed by itself in Markdown."""
+    lines: list[list[str]] = []
+    for figure, title in FIGURES.items():
+        for split in report["mean"]:
+            for seed, models in report["seeds"].items():
+                row = columns(models, report["teacher"], split, figure)
+                lines = lines or [["figure", "split", "seed", *row]]
+                lines.append([title, split, seed, *map(_cell, row.values())])
+    return _markdown(lines, words=3)
+
+
+def _markdown(lines: Sequence[Sequence[str]], words: int) -> str:
+    """A table whose first line is its head; all columns but the first ``words`` are figures."""
+    rule = ["---"] * words + ["---:"] * (len(lines[0]) - words)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [lines[0], rule, *lines[1:]])
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _interval(found: Mapping[str, float | None] | None) -> str:
+    if found is None:
+        return ""
+    if found["low"] is None:
+        return _cell(found["mean"])
+    return f"{found['mean']:.4f} ({found['low']:.4f} to {found['high']:.4f})"
+
+
+def measure(project: Project, home: Path, seeds: Sequence[int], lean: bool) -> dict[str, Any]:
+    """The whole report; ``failed`` holds the seeds that have no figures, with what stopped them."""
+    folders = [Folder(project, home, seed) for seed in dict.fromkeys(seeds)]
+    named, settings = project.labels["positive"], project.settings
+    positive = None if named is None else project.labels["labels"].index(named)
+    todo = {folder.seed: folder.todo() for folder in folders}
+    found: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    print(f"seeds: what the stages say goes to {home}/SEED/stages.log", file=sys.stderr)
+    with tqdm(total=sum(map(len, todo.values())) + len(folders), desc="seeds", unit=" stages") as bar:
+        for folder in folders:
+            try:
+                folder.prepare()
+                for step in todo[folder.seed]:
+                    bar.set_postfix(seed=folder.seed, stage=step.name)
+                    folder.run(step)
+                    bar.update()
+                bar.set_postfix(seed=folder.seed, stage="figures")
+                folder.ask_teacher()
+                said = folder.logits()
+            except StageError as error:
+                failed[str(folder.seed)] = str(error)
+                continue
+            found[str(folder.seed)] = {name: judge(logits, project.rows, positive, settings) for name, logits in said.items()}
+            if lean:
+                folder.drop_teacher()
+            bar.update()
+    if not found:
+        raise StageError(f"no seed has figures: {next(iter(failed.values()))}")
+    baseline = load_variant(project.paths.model(BASELINE), settings.threads).logits(list(project.rows.text))
+    return {
+        "teacher": project.teacher, "stages": [step.name for step in project.path], "seeds": found, "failed": failed,
+        "mean": summary(found, project.teacher), "baseline": judge(baseline, project.rows, positive, settings),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.seeds", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--out", type=Path, default=Path("reports/seeds.json"), help="where the figures go as JSON")
+    parser.add_argument("--home", type=Path, default=Path("var/seeds"), help="a folder a seed, 100 MB each; default var/seeds")
+    parser.add_argument(
+        "--lean",
+        action="store_true",
+        help="remove each teacher once its figures stand (its logits stay): a stage that reads it would train it anew",
+    )
+    asked = parser.parse_args()
+    try:
+        report = measure(read(Path.cwd()), asked.home, asked.seeds, asked.lean)
+    except StageError as error:
+        sys.exit(f"seeds: {error}")
+    write_json(asked.out, report)
+    print(f"\nMean over {len(report['seeds'])} seed(s), 95 % interval\n\n{table(report)}\n\n{seed_table(report)}")
+    for seed, why in report["failed"].items():
+        print(f"seeds: seed {seed} is left out: {why}", file=sys.stderr)
+    sys.exit(bool(report["failed"]))
+
+
+if __name__ == "__main__":
+    main()
