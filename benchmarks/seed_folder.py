@@ -110,10 +110,11 @@ class Folder:
         self._note(LOGITS, self.keys[FIRST])
 
     def logits(self) -> dict[str, Floats32]:
-        """Of the teacher and every student, for all messages."""
+        """Of the teacher and every student, for all messages. A folder that only training goes on from is no model."""
         with np.load(self.root / LOGITS) as stored:
             said = {self.project.teacher: stored["logits"]}
-        return said | {name: self._ask(name) for name in self.project.students}
+        models = [name for name in self.project.students if (self.root / f"models/{name}/variant.json").exists()]
+        return said | {name: self._ask(name) for name in models}
 
     def drop_teacher(self) -> None:
         shutil.rmtree(self.root / "models" / self.project.teacher, ignore_errors=True)

@@ -41,7 +41,7 @@ def judge(logits: Floats32, rows: pd.DataFrame, positive: int | None, settings: 
     """One model's figures on each split that there is, at the temperature and threshold chosen on valid."""
     rows = rows.reset_index(drop=True)
     parts = {split: part for split in SPLITS if len(part := rows[rows.split == split])}
-    chosen = choose(logits[parts["valid"].index], parts["valid"], positive)
+    chosen = choose(logits[parts["valid"].index], parts["valid"], positive, settings.threshold)
     found = {split: figures(logits[part.index], part, chosen, positive, settings)[0] for split, part in parts.items()}
     return {split: {name: points[name] for name in FIGURES} for split, points in found.items()}
 

@@ -31,11 +31,12 @@ import transformers
 
 from benchmarks.curves import OURS, Clock, compare, reached_by_all, table
 from benchmarks.plain_training import Plain, Task, fit_plain, longest_input, require_accelerate
+from service.windows import Windows, tokenize
 from tasks.lineage import sha256
 from tasks.metrics import mean_one
 from tasks.model.batches import Data
 from tasks.model.checkpoint import Checkpoint
-from tasks.model.teacher import Teacher, Windows, load_encoder, tokenize
+from tasks.model.teacher import Teacher, load_encoder
 from tasks.model.train import Train, Training, make_deterministic
 from tasks.stage import Paths, StageError, read_json, read_params, read_settings, write_json
 from tasks.tracking import Tracker
