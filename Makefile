@@ -79,4 +79,4 @@ format: setup ## sort imports, lay out the code
 	ruff check --fix . && ruff format .
 
 clean: ## everything that the pipeline made; the environment and the download stay
-	rm -rf .checkpoints .bentoml mlartifacts mlflow.db models release reports data/*.parquet data/schema.json data/quarantine data/logits.npz
+	rm -rf .checkpoints .bentoml mlartifacts mlflow.db models release reports data/*.parquet data/schema.json data/quarantine data/logits.npz data/scores.npz

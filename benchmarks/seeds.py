@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from benchmarks.seed_folder import BASELINE, Folder, Project, read
 from tasks.model.variants import load_variant
-from tasks.release.evaluate import SPLITS, Evaluate, Floats32, choose, figures
+from tasks.release.evaluate import Evaluate, Floats32, choose, figures
+from tasks.release.scores import SPLITS
 from tasks.stage import StageError, write_json
 
 FIGURES = {"pr_auc": "PR-AUC", "f1": "F1"}

@@ -1,13 +1,14 @@
 """From raw text to score: every model that stands in models/ against other fast classifiers, on the same texts.
 
-    python -m benchmarks.speed [--rounds 7] [--threads 1] [--out reports/speed.json]
+    python -m benchmarks.speed [--rounds 7] [--threads 1] [--out reports/speed.json] [--rivals data/rivals.json]
 
 Rivals are Model2Vec (distilled from the encoder that the teacher was made of) and fastText, trained on the train split
 in a temporary folder; `pip install -c constraints.txt -e '.[bench]'` installs them, and what is not installed is left out.
 TF-IDF with logistic regression is `baseline`. Texts are messages of the test split, cut or joined to 200, 1,500 and
 10,000 raw characters; each goes through the release's normaliser, whose time is counted for all alike. All models take
 turns in every round, so that what else the machine does slows all of them. A model is `times faster` than the fastest
-form of the teacher that keeps its PR-AUC, at the same length and batch.
+form of the teacher that keeps its PR-AUC, at the same length and batch. With --rivals, the rivals' figures are written as
+evaluate takes them too: the report of the stage compression shows them beside our own.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from benchmarks.memory import resident
+from benchmarks.rival_figures import rival_figures
 from benchmarks.rival_training import Task, fit_rivals
 from benchmarks.rivals import KINDS, Rival
 from service.text import Normaliser
 from tasks.metrics import ranking
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, StageError, folder_bytes, read_json, read_params, write_json
+from tasks.release.against import fastest_teacher
+from tasks.release.evaluate import Evaluate
+from tasks.release.scores import HELD_OUT
+from tasks.stage import Paths, StageError, folder_bytes, read_json, read_params, read_settings, write_json
 
 LENGTHS = (200, 1_500, 10_000)
 """Raw characters of a text."""
 BATCH = 32
 """Texts of each length, asked for one by one, and all at once."""
-SPLITS = ("test", "golden", "future")
-KEPT = 0.005
-"""A form of the teacher counts as the teacher where it loses at most so much PR-AUC, on ``KEPT_ON``."""
-KEPT_ON = ("test", "future")
 ALONE = "(normaliser alone)"
 
 Answer = Callable[[list[str]], Any]
@@ -93,22 +94,22 @@ def micros(
     }
 
 
-def fastest_teacher(models: Mapping[str, Any], teacher: str, length: str, way: str) -> str:
-    """The form of the teacher that is fastest here, of those that keep its PR-AUC."""
-    splits = [split for split in KEPT_ON if split in models[teacher]["pr_auc"]]
-    kept = [
-        name
-        for name in models
-        if name.startswith(teacher)
-        and all(models[name]["pr_auc"][split] >= models[teacher]["pr_auc"][split] - KEPT for split in splits)
-    ]
-    return min(kept, key=lambda name: models[name]["micros"][length][way])
+def as_evaluated(models: Mapping[str, Any], length: str, way: str) -> dict[str, Any]:
+    """The models at one length and way of asking, as entries of the evaluation: one rule tells the teacher's forms in both."""
+    return {
+        name: {
+            "metrics": {split: {"pr_auc": value} for split, value in entry["pr_auc"].items()},
+            "micros_per_message": entry["micros"][length][way],
+        }
+        for name, entry in models.items()
+        if entry["pr_auc"]
+    }
 
 
 def table(report: Mapping[str, Any], length: str) -> str:
     """One length in Markdown, the fastest first."""
     models, against = report["models"], report["against"][length]
-    splits = [split for split in SPLITS if split in models[report["teacher"]]["pr_auc"]]
+    splits = [split for split in HELD_OUT if split in models[report["teacher"]]["pr_auc"]]
     heads = ["model", *("µs", "a second", "times faster", f"µs in {BATCH}", "a second", "times faster"), "bytes", "MB"]
     heads += [f"PR-AUC {split}" for split in splits]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
@@ -162,7 +163,7 @@ def read(paths: Paths, teacher: str) -> Data:
 
 def quality(model: Rival, data: Data) -> dict[str, float]:
     """PR-AUC on each split that there is."""
-    parts = {split: part for split in SPLITS if len(part := data.part(split))}
+    parts = {split: part for split in HELD_OUT if len(part := data.part(split))}
     return {
         split: round(ranking(model.logits(list(part.text)), part.label_id.to_numpy(), data.positive)["pr_auc"], 6)
         for split, part in parts.items()
@@ -176,11 +177,14 @@ def describe(folder: Path, model: Rival, data: Data, bare: int) -> dict[str, Any
     return sizes | {"pr_auc": quality(model, data)}
 
 
-def measure(paths: Paths, rounds: int, threads: int) -> dict[str, Any]:
-    """The whole report. Raises StageError where there is no model to measure."""
+def measure(paths: Paths, rounds: int, threads: int, beside: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the whole report, the rivals as evaluate would judge them: empty, unless ``beside``).
+
+    Raises StageError where there is no model to measure.
+    """
     params = read_params(paths.root)
-    teacher = str(params["evaluate"]["teacher"])
-    data = read(paths, teacher)
+    settings = read_settings(Evaluate, "evaluate", params)
+    data = read(paths, settings.teacher)
     ours = sorted(path.parent for path in paths.models.glob("*/variant.json"))
     bare = resident(None, {}, "")
     # The limit holds for training too: two threads that wait for each other crawl on a host that has other work.
@@ -193,14 +197,18 @@ def measure(paths: Paths, rounds: int, threads: int) -> dict[str, Any]:
         models: dict[str, Any] = {folder.name: describe(folder, model, data, bare) for folder, model in told}
         answers: dict[str, Answer] = {folder.name: model.logits for folder, model in loaded.items()}
         answers[ALONE], models[ALONE] = len, {"pr_auc": {}}
+        figures = rival_figures(loaded, rivals, settings, paths) if beside else {}
         taken = micros(answers, Normaliser.from_settings(data.settings["normaliser"]), data.texts, rounds)
     models = {name: entry | {"micros": taken[name]} for name, entry in models.items()}
     against = {
-        length: {way: fastest_teacher(models, teacher, length, way) for way in ("single", "batch")}
+        length: {
+            way: fastest_teacher(as_evaluated(models, length, way), settings.teacher, settings.margin)
+            for way in ("single", "batch")
+        }
         for length in map(str, LENGTHS)
     }
-    shape = {"teacher": teacher, "threads": threads, "rounds": rounds, "texts": BATCH, "numpy_alone": bare}
-    return shape | {"against": against, "models": models}
+    shape = {"teacher": settings.teacher, "threads": threads, "rounds": rounds, "texts": BATCH, "numpy_alone": bare}
+    return shape | {"against": against, "models": models}, figures
 
 
 def main() -> None:
@@ -210,15 +218,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="medians are over so many; default 7")
     parser.add_argument("--threads", type=int, default=1, help="of every model, in training too; default 1")
     parser.add_argument("--out", type=Path, default=Path("reports/speed.json"), help="where the figures go as JSON")
+    parser.add_argument("--rivals", type=Path, help="where the rivals go as evaluate would judge them (compression.rivals)")
     given = parser.parse_args()
+    if given.rivals and given.threads != 1:
+        parser.error("--rivals: evaluate times one thread, so --threads must be 1")
     # Tokenizers in Rust would share a batch among all cores, whatever torch and ONNX Runtime were told.
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if given.threads > 1 else "false"
     os.environ["RAYON_NUM_THREADS"] = str(given.threads)
     try:
-        report = measure(Paths(Path.cwd()), given.rounds, given.threads)
+        report, rivals = measure(Paths(Path.cwd()), given.rounds, given.threads, given.rivals is not None)
     except StageError as error:
         sys.exit(f"speed: {error}")
     write_json(given.out, report)
+    if given.rivals:
+        write_json(given.rivals, rivals)
     for length in LENGTHS:
         against = " and ".join(dict.fromkeys(report["against"][str(length)].values()))
         print(f"\n{length:,} raw characters, {given.threads} thread(s); times faster than {against}\n")

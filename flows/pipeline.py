@@ -136,7 +136,8 @@ def publish(root: Path) -> None:
         key="evaluation",
         description="Every variant on test and future",
     )
-    reports = ("evaluation.html", "drift.html", "data_docs/index.html", "ingest.json", "validate.json", "prepare.json")
+    pages = ("evaluation.html", "compression.html", "drift.html", "data_docs/index.html")
+    reports = (*pages, "ingest.json", "validate.json", "prepare.json")
     links = [f"- [{name}]({paths.report(name).resolve().as_uri()})" for name in reports]
     create_markdown_artifact("# Reports\n\n" + "\n".join(links), key="reports")
 

@@ -191,7 +191,7 @@ def test_changing_quantize_reruns_it_and_what_follows(project: Project) -> None:
     project.run("git checkout -q params.yaml")
     project.run(readme_command("flows.pipeline --help"))
     done = project.run("python -m flows.pipeline -S quantize.per_channel=true")
-    assert "ran quantize, evaluate, package, drift, register, bento" in done.stdout
+    assert "ran quantize, evaluate, compression, package, drift, register, bento" in done.stdout
     assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["per_channel"] is True
 
 
@@ -210,7 +210,7 @@ def test_the_ui_shows_one_story_a_run(project: Project) -> None:
     assert all(run.info.status == "FINISHED" for run in runs)
     first = min(parents.values(), key=lambda run: run.info.start_time)
     stories = {child.info.run_name for child in children if child.data.tags["mlflow.parentRunId"] == first.info.run_id}
-    assert stories == {"baseline", "train", "export", "distill", "quantize", "evaluate"}
+    assert stories == {"baseline", "train", "export", "distill", "quantize", "evaluate", "compression"}
     assert first.data.tags["restill.release"] in first.data.tags["mlflow.note.content"]
     changed = [
         run
@@ -220,7 +220,7 @@ def test_the_ui_shows_one_story_a_run(project: Project) -> None:
     told = [run.data.tags["mlflow.note.content"] for run in changed if "mlflow.note.content" in run.data.tags]
     assert told, "the run that changed quantize tells of its release"
     assert all("- train: `" in note for note in told), "a stage that was skipped is told of all the same"
-    assert {item.path for item in client.list_artifacts(first.info.run_id)} >= {"evaluation.html", "plots"}
+    assert {item.path for item in client.list_artifacts(first.info.run_id)} >= {"evaluation.html", "compression.html", "plots"}
     port = free_port()
     with running(project, readme_command("make ui"), port, "/health"):
         body = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read()

@@ -1,7 +1,7 @@
-"""Stage export: the teacher in ONNX, so that it can answer without torch, and its int8 twin.
+"""Stage export: the teacher in ONNX, so that it can answer without torch, and its twins in int8 and in bfloat16.
 
-The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The int8 twin is
-no step of it but what the student is measured against: quantizing the teacher itself is the plain way to a smaller model.
+The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The twins are
+no step of it but what the student is measured against: narrower weights are the plain way to a smaller model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.windows import tokenize
 from tasks.compress.int8 import Operator, write_int8
 from tasks.compress.parity import Asked, Limits, Parity, ScoreLimits, broken, compare, enforce
 from tasks.compress.transformer import write_transformer
-from tasks.model.teacher import load_teacher, predict
+from tasks.model.teacher import load_teacher, predict, save_teacher
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
@@ -53,6 +53,12 @@ def quantize_teacher(exported: Path, folder: Path, operators: Sequence[Operator]
     write_int8(exported / "model.onnx", folder / "model.onnx", operators, per_channel)
 
 
+def narrow_teacher(teacher: Path, folder: Path) -> None:
+    """Write the teacher with its weights in bfloat16 into ``folder``: half the bytes; whoever loads it widens them again."""
+    model, tokenizer, shape = load_teacher(teacher)
+    save_teacher(model.to(torch.bfloat16), tokenizer, folder, shape)
+
+
 def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
     """The exported teacher against torch, both in float32, on ``texts``."""
     model, tokenizer, shape = load_teacher(teacher)
@@ -61,14 +67,14 @@ def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
     return compare(expected, load_variant(exported, torch.get_num_threads()).logits(texts))
 
 
-def int8_parity(exported: Path, int8: Path, valid: pd.DataFrame, asked: Asked) -> Parity:
-    """The int8 teacher against the exported one, which was just shown to be the teacher, on all of ``valid``."""
-    before, after = (load_variant(folder, torch.get_num_threads()).logits(list(valid.text)) for folder in (exported, int8))
+def twin_parity(parent: Path, twin: Path, valid: pd.DataFrame, asked: Asked) -> Parity:
+    """A twin against what it was made from, on all of ``valid``."""
+    before, after = (load_variant(folder, torch.get_num_threads()).logits(list(valid.text)) for folder in (parent, twin))
     return compare(before, after, asked)
 
 
 def export(settings: Export, paths: Paths) -> None:
-    """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and say what that cost."""
+    """Export the teacher to ONNX and check it against torch on messages of valid; narrow its weights and say what that cost."""
     rows = pd.read_parquet(paths.prepared, columns=["split", "source", "text", "label_id", "weight"])
     valid = rows[rows.split == "valid"]
     asked = Asked.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
@@ -81,12 +87,19 @@ def export(settings: Export, paths: Paths) -> None:
         with whole(paths.model("teacher-int8")) as temporary:
             temporary.mkdir()
             quantize_teacher(paths.model("teacher-onnx"), temporary, settings.int8.operators, settings.int8.per_channel)
-            measured = int8_parity(paths.model("teacher-onnx"), temporary, valid, asked)
+            measured = twin_parity(paths.model("teacher-onnx"), temporary, valid, asked)
+        with whole(paths.model("teacher-bf16")) as temporary:
+            temporary.mkdir()
+            narrow_teacher(paths.model("teacher"), temporary)
+            narrowed = twin_parity(paths.model("teacher"), temporary, valid, asked)
         figures["bytes"] = folder_bytes(paths.model("teacher-onnx"))
         over = broken(measured, settings.int8.parity, "export.int8.parity")
         figures["int8"] = {"parity": measured.figures(), "over": over, "bytes": folder_bytes(paths.model("teacher-int8"))}
+        figures["bf16"] = {"parity": narrowed.figures(), "bytes": folder_bytes(paths.model("teacher-bf16"))}
         write_json(paths.report("export.json"), figures)
-        tracker.metrics(figures["parity"] | {f"int8_{name}": value for name, value in measured.figures().items()})
+        twins = {"int8": measured, "bf16": narrowed}
+        tracker.metrics({f"{twin}_{name}": value for twin, one in twins.items() for name, value in one.figures().items()})
+        tracker.metrics(figures["parity"])
     print(f"largest difference {parity.largest:.2g}, {figures['bytes']:,} bytes; int8 {figures['int8']['bytes']:,} bytes")
     for line in over:
         print(f"int8 is not the teacher: {line}")

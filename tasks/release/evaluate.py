@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,10 @@ from tqdm import tqdm
 from service.decision import decide, softmax
 from service.text import Normaliser
 from tasks import metrics
-from tasks.model.variants import Variant, load_variant
+from tasks.model.variants import load_variant
 from tasks.release.against import compare_with_teacher, fastest_teacher
 from tasks.release.report import draw, evaluation_page
+from tasks.release.scores import HELD_OUT, SPLITS, judged, write_scores
 from tasks.release.threshold import RULES, Rule
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import Tracker, track
@@ -33,8 +34,11 @@ Floats32 = npt.NDArray[np.float32]
 Parts = Mapping[str, pd.DataFrame]
 """The messages of each split and slice; their index is the row of their logits."""
 
-SPLITS = ("valid", "test", "golden", "future")
-HELD_OUT = ("test", "golden", "future")
+
+class Model(Protocol):
+    """What is judged: normalised texts in, ``float32[texts, labels]`` out."""
+
+    def logits(self, texts: Sequence[str]) -> Floats32: ...
 
 
 class Slice(Settings):
@@ -75,6 +79,13 @@ def slice_rows(rows: pd.DataFrame, part: Slice) -> pd.DataFrame:
     return held_out[own | ~held_out.label.isin(held_out.label[own].unique())]
 
 
+def split_up(rows: pd.DataFrame, settings: Evaluate) -> dict[str, pd.DataFrame]:
+    """The judged ``rows`` by split and slice; one that holds no message is left out."""
+    parts = {split: rows[rows.split == split] for split in SPLITS}
+    parts |= {name: slice_rows(rows, entry) for name, entry in settings.slices.items()}
+    return {name: part for name, part in parts.items() if len(part)}
+
+
 def figures(
     logits: npt.NDArray[np.float32], rows: pd.DataFrame, chosen: Mapping[str, float], positive: int | None, settings: Evaluate
 ) -> tuple[dict[str, float | None], dict[str, list[float] | None]]:
@@ -102,9 +113,11 @@ def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int |
 
 
 def micros_per_message(
-    variants: Mapping[str, Variant], normaliser: Normaliser, raw: Sequence[str], rounds: int
+    variants: Mapping[str, Model], parts: Parts, schema: Mapping[str, Any], settings: Evaluate
 ) -> dict[str, float]:
-    """Mean over messages of the median over rounds: microseconds from raw text to logits, a message at a time."""
+    """Mean over messages of test of the median over rounds: microseconds from raw text to logits, a message at a time."""
+    normaliser, rounds = Normaliser.from_settings(schema["normaliser"]), settings.timing_rounds
+    raw = list(parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed))
     times = {name: np.zeros((rounds, len(raw))) for name in variants}
     with threadpool_limits(1):
         for variant in variants.values():
@@ -118,15 +131,12 @@ def micros_per_message(
     return {name: round(float(np.median(taken, axis=0).mean() * 1e6), 1) for name, taken in times.items()}
 
 
-def judge(
-    variant: Variant, logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate
-) -> dict[str, Any]:
-    """One variant's entry in the report, but for its time."""
+def judge(logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate) -> dict[str, Any]:
+    """The entry in the report of the model in ``folder``, but for its parameters and its time."""
     chosen = choose(logits[parts["valid"].index], parts["valid"], positive, settings.threshold)
     both = {split: figures(logits[part.index], part, chosen, positive, settings) for split, part in parts.items()}
     return {
         "bytes": folder_bytes(folder),
-        "parameters": variant.parameters,
         **chosen,
         "metrics": {split: pair[0] for split, pair in both.items()},
         "intervals": {split: pair[1] for split, pair in both.items()},
@@ -137,22 +147,20 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
     """Score every variant on every split and slice; write the report as JSON, as HTML and as curves for DVC."""
     if settings.teacher not in settings.variants:
         raise StageError(f"evaluate.teacher = {settings.teacher!r}: is none of evaluate.variants = {settings.variants}")
-    rows, schema = pd.read_parquet(paths.prepared), read_json(paths.schema)
+    rows, schema = judged(pd.read_parquet(paths.prepared)), read_json(paths.schema)
     positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
-    rows = rows[rows.split.isin(SPLITS)].reset_index(drop=True)
-    parts = {split: rows[rows.split == split] for split in SPLITS if (rows.split == split).any()}
-    parts |= {name: part for name, entry in settings.slices.items() if len(part := slice_rows(rows, entry))}
+    parts = split_up(rows, settings)
     with track("evaluate", settings, paths) as tracker:
         tracker.data(paths.prepared, rows, "evaluation")
-        variants, logits = {}, {}
+        variants: dict[str, Any] = {}
+        logits = {}
         for name in tqdm(settings.variants, desc="evaluate", unit=" variants"):
             variant = load_variant(paths.model(name), settings.threads)
             logits[name] = variant.logits(list(rows.text))
-            variants[name] = judge(variant, logits[name], parts, positive, paths.model(name), settings)
+            variants[name] = {"parameters": variant.parameters}
+            variants[name] |= judge(logits[name], parts, positive, paths.model(name), settings)
         single = {name: load_variant(paths.model(name), 1) for name in settings.variants}
-        raw = parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed)
-        normaliser = Normaliser.from_settings(schema["normaliser"])
-        for name, micros in micros_per_message(single, normaliser, list(raw), settings.timing_rounds).items():
+        for name, micros in micros_per_message(single, parts, schema, settings).items():
             variants[name]["micros_per_message"] = micros
         fastest = fastest_teacher(variants, settings.teacher, settings.margin)
         report = {
@@ -162,6 +170,7 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
             "variants": variants,
             "against_teacher": compare_with_teacher(variants, settings.teacher, fastest),
         }
+        write_scores(rows, logits, paths)
         publish(report, logits, parts, positive, paths, tracker)
 
 

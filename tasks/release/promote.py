@@ -33,6 +33,8 @@ from tasks.stage import Paths, StageError, read_json, read_params, read_settings
 __all__ = ["Fenced", "add", "challenge", "history", "judge", "mirror", "promote", "rollback"]
 
 COMMANDS = ("rollback", "history", "show")
+SHOWN = ("variant", "chosen_by", "fallback", "labels", "threshold", "trained_on", "created")
+"""What ``show`` says of a release's card."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def describe(paths: Paths, folder: Path) -> dict[str, Any]:
         "release": release,
         "folder": str(folder),
         "place": places.get(release, "none"),
-        **{name: card.get(name) for name in ("variant", "labels", "threshold", "trained_on", "created")},
+        **{name: card.get(name) for name in SHOWN},
         "history": [entry for entry in history(paths.store) if release in (entry["from"], entry["to"])],
         "gate": sorted(str(path) for path in paths.gates.glob(f"{release}-*.json")),
     }

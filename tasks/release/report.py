@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -31,8 +31,18 @@ NAMES = {
 PAGE = Path(__file__).with_name("evaluation.html.j2")
 
 
-def _number(value: float | None) -> str:
+def render(template: Path, **values: Any) -> str:
+    """A page from its template, which extends ``page.html.j2``; everything that came from outside is escaped."""
+    places = FileSystemLoader([template.parent, PAGE.parent])
+    return Environment(loader=places, autoescape=True, undefined=StrictUndefined).get_template(template.name).render(**values)
+
+
+def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def draw(
@@ -62,14 +72,14 @@ def best_figures(variants: Mapping[str, Any], split: str) -> dict[str, float | N
 
 def evaluation_page(report: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """The whole report as HTML; everything that came from outside is escaped."""
-    page = Environment(autoescape=True).from_string(PAGE.read_text())
-    return page.render(
+    return render(
+        PAGE,
         **report,
         names=NAMES,
         plots=plots,
         best={split: best_figures(report["variants"], split) for split in report["splits"]},
-        number=_number,
-        percent=lambda value: "-" if value is None else f"{value:.1%}",
+        number=number,
+        percent=percent,
         between=lambda pair: "" if pair is None else f"{pair[0]:.4f} to {pair[1]:.4f}",
     )
 

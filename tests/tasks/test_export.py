@@ -1,4 +1,4 @@
-"""The stage export on the tiny teacher: ONNX that agrees, and an int8 twin that is smaller, answers, and is reported."""
+"""The stage export on the tiny teacher: ONNX that agrees, and twins that are smaller, answer, and are reported."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from service.windows import Windows
 from tasks.compress.export import Export, export
@@ -65,6 +66,20 @@ def test_parity_of_the_int8_teacher_is_reported(paths: Paths) -> None:
     assert set(report["int8"]["parity"]) == {"largest", "mean", "flips", "threshold_flips", "worst_slice"}
     assert report["int8"]["parity"]["largest"] > report["parity"]["largest"]
     assert report["int8"]["bytes"] == folder_bytes(paths.model("teacher-int8")) < report["bytes"]
+
+
+def test_the_bfloat16_teacher_is_half_the_bytes_and_answers_as_the_teacher(paths: Paths) -> None:
+    full, narrow = paths.model("teacher"), paths.model("teacher-bf16")
+    weights, narrowed = (load_file(folder / "model.safetensors") for folder in (full, narrow))
+    assert {tensor.dtype for tensor in narrowed.values()} == {torch.bfloat16}
+    assert weights.keys() == narrowed.keys()
+    before, after = (load_variant(folder, 1) for folder in (full, narrow))
+    assert before.parameters == after.parameters
+    assert after.logits(TEXTS) == pytest.approx(before.logits(TEXTS), abs=0.05)
+    assert not np.array_equal(after.logits(TEXTS), before.logits(TEXTS)), "something was narrowed"
+    report = read_json(paths.report("export.json"))["bf16"]
+    assert report["bytes"] == folder_bytes(narrow) < folder_bytes(full)
+    assert set(report["parity"]) == {"largest", "mean", "flips", "threshold_flips", "worst_slice"}
 
 
 def test_an_int8_teacher_that_is_not_the_teacher_is_said_and_fails_nothing(

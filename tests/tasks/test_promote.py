@@ -338,6 +338,7 @@ def test_the_commands_of_a_life(project: Trial, capsys: pytest.CaptureFixture[st
     assert "champion" in capsys.readouterr().err
     messages(["ham", "spam"], until=CHAMPION_KNOWS).to_parquet(project.prepared)
     project.change(project.champion, "lineage.json", {"data": {"prepared.parquet": sha256(project.prepared)}})
+    project.change(project.champion, "card.json", {"chosen_by": {"choose": "smallest"}, "fallback": "student"})
     first = verify(project.champion)
     registered(project, first, second)
     assert main(["--bootstrap", "champion", "--who", "anna", "--why", "first"]) == 0
@@ -363,6 +364,7 @@ def test_the_commands_of_a_life(project: Trial, capsys: pytest.CaptureFixture[st
     assert main(["show", first]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["release"], told["place"]) == (first, "champion")
+    assert (told["chosen_by"], told["fallback"]) == ({"choose": "smallest"}, "student")
     assert [entry["action"] for entry in told["history"]] == ["bootstrap", "promote", "rollback"]
     assert sorted(path.name for path in Paths(project.root).gates.glob("*.json")) == sorted(
         [f"{second}-0.json", f"{first}-0.json", f"{second}-1.json"]

@@ -1,0 +1,185 @@
+"""Stage compression: what each step from the teacher to the student won and lost, and what else would have done.
+
+Everything is worked out from what evaluate left behind; no model is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from service.descriptors import describe
+from service.scorer import Student
+from tasks.lineage import sha256
+from tasks.release.against import compare_with_teacher
+from tasks.release.compression_page import compression_page, draw_fronts
+from tasks.release.disagreement import count, surest, told, verdicts, who_is_right
+from tasks.release.fronts import QUALITY, comparable, fronts
+from tasks.release.report import NAMES
+from tasks.release.scores import HELD_OUT, Logits, judged, read_scores
+from tasks.release.steps import RATIOS, differences, known, ratios
+from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
+from tasks.tracking import Tracker, track
+
+CHARACTERS = 300
+"""Of a text that is shown."""
+
+
+class Compression(Settings):
+    path: list[str] = Field(min_length=2)
+    """Variants, each made from the one before it."""
+    student: str
+    """The folder below models/ whose answers are held against the teacher's, message by message."""
+    rivals: Path
+    """Other classifiers as ``python -m benchmarks.speed --rivals`` measured them; ``{}`` in it: none."""
+    resamples: int = Field(ge=10)
+    examples: int = Field(ge=0)
+    """Disagreements shown, at most so many on each split for each who is right."""
+    texts: bool
+    """Whether the beginnings of those messages are shown: else no text leaves the data."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What evaluate left behind."""
+
+    evaluation: Mapping[str, Any]
+    parts: Mapping[str, pd.DataFrame]
+    """The messages of each held-out split; their index is the row of their logits."""
+    logits: Mapping[str, Logits]
+    labels: list[str]
+    positive: int | None
+
+    @classmethod
+    def read(cls, paths: Paths) -> Judged:
+        """Raises StageError where the scores are of other messages than the prepared ones."""
+        evaluation, schema = read_json(paths.report("evaluation.json")), read_json(paths.schema)
+        rows, labels = judged(pd.read_parquet(paths.prepared)), schema["labels"]
+        parts = {split: rows[rows.split == split] for split in HELD_OUT if split in evaluation["splits"]}
+        positive = None if schema["positive"] is None else labels.index(schema["positive"])
+        return cls(evaluation, parts, read_scores(rows, paths), labels, positive)
+
+
+def compression(settings: Compression, paths: Paths) -> None:
+    """Compare all variants by what they cost and what they keep; write the report as JSON and as HTML."""
+    found = Judged.read(paths)
+    evaluation, variants = found.evaluation, found.evaluation["variants"]
+    known(settings.path, variants, "compression.path")
+    known([settings.student], variants, "compression.student")
+    with track("compression", settings, paths) as tracker:
+        report = {
+            "teacher": evaluation["teacher"],
+            "fastest_teacher": evaluation["fastest_teacher"],
+            "student": settings.student,
+            "splits": {split: evaluation["splits"][split] for split in found.parts},
+            **models(evaluation, read_rivals(paths.root / settings.rivals), sha256(paths.prepared), list(found.parts)),
+            "steps": steps(settings, found),
+        }
+        report["disagreements"], shown = disagreements(settings, paths.model(settings.student), found)
+        publish(report, shown, settings, paths, tracker)
+    for name, entry in report["steps"].items():
+        print(f"{name}: {entry['times_smaller']:.1f} times smaller, {entry['times_faster']:.1f} times faster")
+
+
+def steps(settings: Compression, found: Judged) -> dict[str, Any]:
+    """By step of the path: times smaller, times faster, and the differences by split and figure."""
+    variants, draws = found.evaluation["variants"], (settings.resamples, settings.seed)
+    by_split = {
+        split: differences(settings.path, found.logits, part, variants, found.positive, draws)
+        for split, part in found.parts.items()
+    }
+    return {
+        name: {**ratio, "differences": {split: of[name] for split, of in by_split.items()}}
+        for name, ratio in ratios(settings.path, variants).items()
+    }
+
+
+def read_rivals(path: Path) -> dict[str, Any]:
+    """What ``benchmarks.speed --rivals`` wrote. Raises StageError where the file is of another kind."""
+    found = read_json(path)
+    if not isinstance(found, dict) or (found and not {"prepared", "ours", "models"} <= set(found)):
+        raise StageError(f"{path.name}: is not what python -m benchmarks.speed --rivals writes; an empty {{}} means no rivals")
+    return found
+
+
+def models(evaluation: Mapping[str, Any], rivals: Mapping[str, Any], data: str, splits: list[str]) -> dict[str, Any]:
+    """``models``: every variant and rival, its costs, figures and places on the fronts; ``rivals``: what to know of those."""
+    ours = {
+        name: {"bytes": entry["bytes"], "micros_per_message": entry["micros_per_message"]}
+        | {"metrics": {split: entry["metrics"][split] for split in splits}}
+        for name, entry in evaluation["variants"].items()
+    }
+    theirs, said = comparable(rivals, ours, data, splits)
+    both = ours | theirs
+    against = compare_with_teacher(both, evaluation["teacher"], evaluation["fastest_teacher"])
+    first = {split: {metric: fronts(both, split, metric) for metric in QUALITY} for split in splits}
+    entries = {
+        name: {
+            **entry,
+            **against[name],
+            "rival": name in theirs,
+            "metrics": {split: {metric: figures[metric] for metric in QUALITY} for split, figures in entry["metrics"].items()},
+            "front": {
+                split: {metric: [cost for cost, names in on.items() if name in names] for metric, on in by_metric.items()}
+                for split, by_metric in first.items()
+            },
+        }
+        for name, entry in both.items()
+    }
+    return {"models": entries, "rivals": said}
+
+
+def disagreements(
+    settings: Compression, folder: Path, found: Judged
+) -> tuple[dict[str, dict[str, int]], dict[str, list[dict[str, Any]]]]:
+    """(counts, examples), each by split, of where the teacher and the student in ``folder`` answer differently."""
+    if read_json(folder / "variant.json")["kind"] != "student":
+        raise StageError(f"compression.student = {settings.student!r}: models/{settings.student} holds no student")
+    words = Student(folder).tokenizer
+    counts, shown = {}, {}
+    for split, part in found.parts.items():
+        teacher, student = (
+            verdicts(found.logits[name][part.index], found.evaluation["variants"][name], found.positive)
+            for name in (found.evaluation["teacher"], settings.student)
+        )
+        right = who_is_right(part.label_id.to_numpy(), teacher, student)
+        counts[split] = count(right)
+        shown[split] = [
+            told(part.iloc[place], right[place], teacher.at(place, found.labels), student.at(place, found.labels))
+            | {"descriptors": describe(part.raw.iloc[place], words.unknown_share(part.text.iloc[place]))}
+            | ({"text": part.raw.iloc[place][:CHARACTERS]} if settings.texts else {})
+            for place in surest(right, teacher, student, settings.examples)
+        ]
+    return counts, shown
+
+
+def publish(report: dict[str, Any], shown: Mapping[str, Any], settings: Compression, paths: Paths, tracker: Tracker) -> None:
+    """Write the report in both of its forms, and tell MLflow; a page that shows texts stays here."""
+    plots = {
+        f"{NAMES[metric]} against size and time": draw_fronts(report["models"], list(report["splits"]), metric)
+        for metric in QUALITY
+    }
+    write_json(paths.report("compression.json"), report)
+    with whole(paths.report("compression.html")) as temporary:
+        temporary.write_text(compression_page(report, shown, plots), encoding="utf-8")
+    tracker.file(paths.report("compression.json"), on_pipeline=True)
+    if not settings.texts:
+        tracker.file(paths.report("compression.html"), on_pipeline=True)
+    for name, entry in report["steps"].items():
+        values = {
+            f"{name}/{split}/{metric}": one["value"]
+            for split, by_metric in entry["differences"].items()
+            for metric, one in by_metric.items()
+            if one["value"] is not None
+        }
+        tracker.metrics(values | {f"{name}/{ratio}": entry[ratio] for ratio in RATIOS})
+
+
+if __name__ == "__main__":
+    run(compression, Compression)

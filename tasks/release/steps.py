@@ -1,0 +1,88 @@
+"""What one step of the compression path won and lost: size, time, and quality on the same messages, with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from service.decision import Floats, decide, softmax
+from tasks import metrics
+from tasks.stage import StageError
+
+WHOLE = "the whole path"
+RATIOS = {"times_smaller": "bytes", "times_faster": "micros_per_message"}
+
+
+def step_names(path: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """(parent, child) of each step of ``path``, and of all steps together where they are more than one."""
+    steps = {f"{parent} to {child}": (parent, child) for parent, child in pairwise(path)}
+    return steps | ({WHOLE: (path[0], path[-1])} if len(path) > 2 else {})
+
+
+def known(names: Sequence[str], variants: Mapping[str, Any], parameter: str) -> None:
+    """Raises StageError where evaluate knows one of ``names`` not."""
+    for name in names:
+        if name not in variants:
+            raise StageError(f"{parameter}: {name!r}: evaluate knows {', '.join(variants)}")
+
+
+def resampled(
+    logits: Floats, rows: pd.DataFrame, chosen: Mapping[str, float], positive: int | None, weights: Floats
+) -> dict[str, Floats]:
+    """PR-AUC and F1 of one variant, a figure for each row of ``weights`` ``[resamples, n]``, at what valid has chosen."""
+    labels = rows.label_id.to_numpy()
+    answers = decide(softmax(logits, chosen["temperature"]), positive, chosen["threshold"])
+    return {
+        "pr_auc": metrics.resampled_ranking(logits, labels, weights, positive, recall=1.0)["pr_auc"],
+        "f1": metrics.resampled_f1(answers, labels, weights, positive),
+    }
+
+
+def differences(
+    path: Sequence[str],
+    logits: Mapping[str, Floats],
+    rows: pd.DataFrame,
+    variants: Mapping[str, Any],
+    positive: int | None,
+    draws: tuple[int, int],
+) -> dict[str, Any]:
+    """By step and figure: child minus parent on the messages ``rows`` of one split, whose index is the row of their logits.
+
+    ``draws`` is (resamples, seed). In each resample of near-duplicate groups both answer the same messages, so what is
+    hard for both cancels out.
+    """
+    drawn = metrics.bootstrap_weights(rows.group.to_numpy(dtype=str), *draws)
+    weights = np.vstack([np.ones(len(rows)), drawn])  # the first row is the split as it is
+    figures = {
+        name: resampled(logits[name][rows.index], rows, variants[name], positive, weights) for name in dict.fromkeys(path)
+    }
+    return {
+        step: {metric: _difference(figures[child][metric] - values) for metric, values in figures[parent].items()}
+        for step, (parent, child) in step_names(path).items()
+    }
+
+
+def _difference(values: Floats) -> dict[str, Any]:
+    between = metrics.interval(values[1:]) if np.isfinite(values[0]) else None
+    between = None if between is None else [round(end, 6) for end in between]
+    return {**metrics.round_all({"value": float(values[0])}), "interval": between, "verdict": verdict(between)}
+
+
+def verdict(between: Sequence[float] | None) -> str:
+    """What an interval of a difference shows, in a plain word."""
+    if between is None:
+        return "not measured"
+    low, high = between
+    return "won" if low > 0 else "lost" if high < 0 else "no difference shown"
+
+
+def ratios(path: Sequence[str], variants: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """By step: how many times smaller and faster the child is than its parent."""
+    return {
+        step: {name: round(variants[parent][cost] / variants[child][cost], 2) for name, cost in RATIOS.items()}
+        for step, (parent, child) in step_names(path).items()
+    }

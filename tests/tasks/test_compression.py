@@ -1,0 +1,301 @@
+"""The stage compression: paired differences, fronts, rivals, disagreements, and a page that holds what the JSON holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.rival_figures import rival_figures
+from benchmarks.speed import load
+from tasks.metrics import ranking
+from tasks.model.baseline import Baseline, baseline
+from tasks.release.compression import CHARACTERS, Compression, compression
+from tasks.release.disagreement import count, surest, verdicts, who_is_right
+from tasks.release.evaluate import Evaluate, evaluate
+from tasks.release.fronts import comparable, front, fronts
+from tasks.release.report import number, percent
+from tasks.release.scores import judged, read_scores, write_scores
+from tasks.release.steps import WHOLE, differences, ratios
+from tasks.stage import Paths, StageError, read_json, write_json
+from tests.conftest import made_prepared
+from tests.imports import ROOT
+
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+EVALUATE = Evaluate.model_validate(
+    PARAMS["evaluate"]
+    | {"variants": ["baseline", "student", "student-int8"], "teacher": "baseline", "resamples": 20, "timing_messages": 5}
+    | {"slices": {"hard": {"sources": ["group-1"]}}}
+)
+NORMALISER = {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000}
+MARKER = "<script>PLANTEDMARKER</script> & more"
+CHOSEN = {"temperature": 1.0, "threshold": 0.5}
+
+
+def settings(**changes: Any) -> Compression:
+    shorter = {"path": ["baseline", "student", "student-int8"], "resamples": 100, "student": "student-int8"}
+    return Compression.model_validate(PARAMS["compression"] | shorter | changes)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path]) -> Paths:
+    """A project in which the teacher (the baseline) was made to be wrong where the student is right, and the reverse."""
+    paths = Paths(tmp_path_factory.mktemp("compression"))
+    paths.prepared.parent.mkdir()
+    frame = made_prepared(["ham", "spam"], 350, seed=4)
+    frame["raw"] = MARKER + " " + frame.raw + " " + "x" * CHARACTERS + " THEEND"
+    frame.to_parquet(paths.prepared)
+    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
+    write_json(paths.root / "data/rivals.json", {})
+    for student, name in zip(students, ("student", "student-int8"), strict=True):
+        copytree(student, paths.model(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [10]}), paths)
+        evaluate(EVALUATE, paths)
+    rows = judged(frame)
+    logits = read_scores(rows, paths)
+    sure = np.where(rows.label_id.to_numpy()[:, None] == np.arange(2), 8.0, -8.0).astype(np.float32)
+    logits["student-int8"] = sure.copy()
+    logits["baseline"] = sure.copy()
+    logits["baseline"][rows.index[rows.split == "golden"][:9]] *= -1
+    logits["student-int8"][rows.index[rows.split == "test"][:3]] *= -1
+    write_scores(rows, logits, paths)
+    return paths
+
+
+@pytest.fixture
+def paths(evaluated: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A copy of it that a test may spoil."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("data", "models", "reports"):
+        copytree(evaluated.root / name, tmp_path / name)
+    return Paths(tmp_path)
+
+
+def reported(paths: Paths, **changes: Any) -> tuple[dict[str, Any], str]:
+    """(the JSON, the page)"""
+    compression(settings(**changes), paths)
+    report: dict[str, Any] = read_json(paths.report("compression.json"))
+    return report, paths.report("compression.html").read_text()
+
+
+def made_logits(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float32]:
+    """Two labels told apart, not without errors."""
+    chance = np.random.default_rng(seed)
+    score = np.where(labels == 1, 1.0, -1.0) + chance.normal(0, 1.2, len(labels))
+    return np.stack([-score, score], axis=1).astype(np.float32)
+
+
+def rows_of(count: int) -> pd.DataFrame:
+    labels = np.arange(count) % 2
+    return pd.DataFrame({"label_id": labels, "group": [f"g{number // 2}" for number in range(count)]})
+
+
+def stepped(child: npt.NDArray[np.float32], parent: npt.NDArray[np.float32], rows: pd.DataFrame) -> dict[str, Any]:
+    variants = {"parent": CHOSEN, "child": CHOSEN}
+    found = differences(["parent", "child"], {"parent": parent, "child": child}, rows, variants, 1, (300, 1))
+    step: dict[str, Any] = found["parent to child"]
+    return step
+
+
+def test_a_planted_loss_is_lost_a_planted_win_is_won() -> None:
+    rows = rows_of(600)
+    labels = rows.label_id.to_numpy()
+    good = made_logits(labels, 1)
+    spoiled = good.copy()
+    spoiled[::9] *= -1
+    lost, won = stepped(spoiled, good, rows), stepped(good, spoiled, rows)
+    for metric in ("pr_auc", "f1"):
+        assert lost[metric]["verdict"] == "lost"
+        assert lost[metric]["interval"][1] < 0
+        assert won[metric]["verdict"] == "won"
+        assert won[metric]["value"] == -lost[metric]["value"]
+    gap = ranking(spoiled, labels, 1)["pr_auc"] - ranking(good, labels, 1)["pr_auc"]
+    assert lost["pr_auc"]["value"] == pytest.approx(gap, abs=1e-6)
+
+
+def test_no_difference_is_not_shown_where_there_is_none() -> None:
+    rows = rows_of(600)
+    good = made_logits(rows.label_id.to_numpy(), 1)
+    for other in (good, 3 * good, good + np.random.default_rng(0).normal(0, 0.02, good.shape).astype(np.float32)):
+        step = stepped(other, good, rows)
+        assert {step[metric]["verdict"] for metric in step} == {"no difference shown"}
+    assert stepped(good, good, rows)["f1"]["interval"] == [0, 0]
+
+
+def test_what_is_hard_for_both_cancels_out() -> None:
+    rows = rows_of(600)
+    good = made_logits(rows.label_id.to_numpy(), 1)
+    worse = good.copy()
+    worse[::60] = -np.abs(worse[::60]) * np.where(rows.label_id.to_numpy()[::60, None] == np.arange(2), 1, -1)
+    paired = stepped(worse, good, rows)["f1"]
+    independent = stepped(made_logits(rows.label_id.to_numpy(), 2), good, rows)["f1"]
+    widths = [entry["interval"][1] - entry["interval"][0] for entry in (paired, independent)]
+    assert paired["verdict"] == "lost"
+    assert widths[0] < 0.5 * widths[1]
+
+
+def test_a_split_of_one_label_has_no_verdict() -> None:
+    rows = rows_of(60).assign(label_id=0)
+    logits = made_logits(rows.label_id.to_numpy(), 1)
+    assert stepped(logits, logits, rows)["pr_auc"] == {"value": None, "interval": None, "verdict": "not measured"}
+
+
+def test_steps_are_those_of_the_path_and_the_whole() -> None:
+    variants = {
+        name: {"bytes": size, "micros_per_message": size / 2} for name, size in (("a", 1000), ("b", 100), ("c", 50), ("d", 10))
+    }
+    assert ratios(["a", "b"], variants) == {"a to b": {"times_smaller": 10, "times_faster": 10}}
+    found = ratios(["a", "b", "c", "d"], variants)
+    assert list(found) == ["a to b", "b to c", "c to d", WHOLE]
+    assert found[WHOLE]["times_smaller"] == 100
+
+
+def test_the_front_holds_those_that_no_other_dominates() -> None:
+    points = {"large": (900, 0.95), "good": (100, 0.97), "worse": (120, 0.96), "small": (10, 0.9), "poor": (10, 0.8)}
+    assert front(points) == ["small", "good"]
+    assert front(points | {"twin": (100, 0.97)}) == ["small", "good", "twin"], "equals do not dominate each other"
+    assert front(points | {"all": (1, 1.0)}) == ["all"]
+    assert front({}) == []
+    models = {
+        name: {"bytes": cost, "micros_per_message": 1000 - cost, "metrics": {"test": {"pr_auc": quality}}}
+        for name, (cost, quality) in points.items()
+    }
+    models["unmeasured"] = {"bytes": 0, "micros_per_message": 0, "metrics": {"test": {"pr_auc": None}}}
+    assert fronts(models, "test", "pr_auc") == {"bytes": ["small", "good"], "micros_per_message": ["large", "worse", "good"]}
+
+
+def test_times_of_rivals_are_scaled_by_the_variants_of_both_runs() -> None:
+    ours = {name: {"micros_per_message": micros} for name, micros in (("a", 10.0), ("b", 200.0), ("c", 40.0))}
+    entry = {"bytes": 7, "micros_per_message": 3.0, "metrics": {"test": {"pr_auc": 0.9, "f1": 0.8}}}
+    rivals = {"prepared": "hash", "ours": {"a": 5.0, "b": 100.0, "gone": 1.0}, "models": {"theirs": entry}}
+    found, said = comparable(rivals, ours, "hash", ["test"])
+    assert found["theirs"]["micros_per_message"] == 6
+    assert "a, b took part" in said
+    assert comparable(rivals | {"ours": {"gone": 1.0}}, ours, "hash", ["test"])[0] == {}
+
+
+def test_a_disagreement_is_counted_for_whoever_is_right() -> None:
+    labels = np.array([0, 1, 2, 0])
+    teacher = verdicts(np.array([[9, 0, 0], [9, 0, 0], [9, 0, 0], [2, 1, 0]], np.float32), CHOSEN, None)
+    student = verdicts(np.array([[0, 9, 0], [0, 9, 0], [0, 9, 0], [9, 0, 0]], np.float32), CHOSEN, None)
+    right = who_is_right(labels, teacher, student)
+    assert right.tolist() == ["teacher", "student", "neither", ""]
+    assert count(right) == {"messages": 4, "disagree": 3, "teacher_right": 1, "student_right": 1, "neither_right": 1}
+
+
+def test_the_surest_come_first_and_a_doubt_of_either_counts() -> None:
+    def score(*shares: float) -> npt.NDArray[np.float32]:
+        return np.array([[0, np.log(share / (1 - share))] for share in shares], np.float32)
+
+    teacher = verdicts(score(0.9, 0.99, 0.8, 0.1), CHOSEN, 1)
+    student = verdicts(score(0.1, 0.45, 0.1, 0.9), CHOSEN, 1)
+    right = who_is_right(np.array([1, 1, 1, 1]), teacher, student)
+    assert surest(right, teacher, student, 9) == [0, 2, 1, 3]
+    assert surest(right, teacher, student, 1) == [0, 3]
+
+
+def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
+    report, page = reported(paths)
+    assert set(report["models"]) == {"baseline", "student", "student-int8"}
+    assert set(report["splits"]) == {"test", "golden", "future"}, "neither valid nor slices"
+    assert page.count("<svg") == 2
+    for fetched in ("<script", "<link", "<img", "@import", "url(http"):
+        assert fetched not in page
+    for entry in report["models"].values():
+        shown = [f"{entry['bytes']:,}", f"{entry['micros_per_message']:,.0f}", f"{entry['times_faster']:.1f}"]
+        shown += [number(v) for figures in entry["metrics"].values() for v in figures.values()]
+        shown += [percent(entry["kept"][split][metric]) for split in report["splits"] for metric in ("pr_auc", "f1")]
+        assert not [one for one in shown if f">{one}<" not in page]
+    assert list(report["steps"]) == ["baseline to student", "student to student-int8", WHOLE]
+    for step in report["steps"].values():
+        assert f"<td>{step['times_smaller']:.1f}</td>" in page
+        for one in (one for by_metric in step["differences"].values() for one in by_metric.values()):
+            assert f'<td class="{one["verdict"]}">{one["value"]:+.4f}' in page
+            assert f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}" in page
+    for split, entry in report["disagreements"].items():
+        assert f"<td>{split}</td><td>{entry['messages']:,}</td><td>{entry['disagree']:,}</td>" in page
+    assert report["disagreements"]["golden"] | {"messages": 0} == {
+        "messages": 0, "disagree": 9, "teacher_right": 0, "student_right": 9, "neither_right": 0,
+    }  # fmt: skip
+    assert report["disagreements"]["test"]["teacher_right"] == 3
+
+
+def test_disagreements_are_named_and_hold_no_text(paths: Paths) -> None:
+    _, page = reported(paths)
+    rows = judged(pd.read_parquet(paths.prepared))
+    named = [name for name in rows.id[rows.split == "golden"][:9] if f"<td>{name}<small>" in page]
+    assert len(named) == PARAMS["compression"]["examples"], "so many of a side, no more"
+    assert all(f"<td>{name}<small>" in page for name in rows.id[rows.split == "test"][:3])
+    assert "PLANTEDMARKER" not in page
+    assert "PLANTEDMARKER" not in paths.report("compression.json").read_text()
+    parent = read_json(paths.runs / "compression.json")["pipeline"]
+    told = {item.path for item in mlflow.MlflowClient().list_artifacts(parent)}
+    assert {"compression.html", "compression.json"} <= told
+
+
+def test_texts_are_shown_where_asked_for_escaped_cut_and_not_told_to_mlflow(paths: Paths) -> None:
+    _, page = reported(paths, texts=True)
+    assert "&lt;script&gt;PLANTEDMARKER&lt;/script&gt; &amp; more" in page
+    assert "<script" not in page
+    assert "THEEND" not in page
+    assert "PLANTEDMARKER" not in paths.report("compression.json").read_text()
+    parent = read_json(paths.runs / "compression.json")["pipeline"]
+    told = {item.path for item in mlflow.MlflowClient().list_artifacts(parent)}
+    assert "compression.html" not in told
+
+
+def test_a_rival_stands_beside_our_variants_with_figures_of_the_same_kind(paths: Paths) -> None:
+    rival = copytree(paths.model("student"), paths.root / "rival")
+    ours = [paths.model("student"), paths.model("student-int8")]
+    found = rival_figures({folder: load(folder, 1) for folder in [*ours, rival]}, [rival], EVALUATE, paths)
+    write_json(paths.root / "data/rivals.json", found)
+    report, page = reported(paths)
+    entry = report["models"]["rival"]
+    assert entry["rival"]
+    assert entry["metrics"] == report["models"]["student"]["metrics"], "the same model in another folder"
+    assert entry["bytes"] == report["models"]["student"]["bytes"]
+    assert entry["kept"] == report["models"]["student"]["kept"]
+    assert "student, student-int8 took part" in report["rivals"]
+    assert "<td>rival<small>rival</small></td>" in page
+
+
+def test_rivals_that_were_measured_on_other_data_are_left_out_and_told(paths: Paths) -> None:
+    assert "No rival was measured" in reported(paths)[1]
+    entry = {"bytes": 1, "micros_per_message": 1.0, "metrics": {}}
+    write_json(paths.root / "data/rivals.json", {"prepared": "0" * 64, "ours": {"student": 1.0}, "models": {"fasttext": entry}})
+    report, page = reported(paths)
+    assert "fasttext" not in report["models"]
+    assert "fasttext: left out, as they were measured on other data (000000000000)." in page
+    write_json(paths.root / "data/rivals.json", {"models": {}})
+    with pytest.raises(StageError, match=r"rivals\.json: is not what python -m benchmarks\.speed --rivals writes"):
+        reported(paths)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"path": ["baseline", "student-xxl"]}, r"compression\.path: 'student-xxl': evaluate knows baseline, student"),
+        ({"student": "student-xxl"}, r"compression\.student: 'student-xxl': evaluate knows"),
+        ({"student": "baseline"}, r"compression\.student = 'baseline': models/baseline holds no student"),
+    ],
+)
+def test_a_name_that_evaluate_does_not_know_is_one_line(paths: Paths, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(StageError, match=says):
+        reported(paths, **changes)
+    assert not paths.report("compression.html").exists()
+
+
+def test_scores_of_other_messages_are_refused(paths: Paths) -> None:
+    frame = pd.read_parquet(paths.prepared)
+    frame.iloc[:-1].to_parquet(paths.prepared)
+    with pytest.raises(StageError, match=r"scores\.npz: holds the scores of other messages .* run evaluate again"):
+        reported(paths)
