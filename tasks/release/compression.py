@@ -101,10 +101,15 @@ def steps(settings: Compression, found: Judged) -> dict[str, Any]:
 
 
 def read_rivals(path: Path) -> dict[str, Any]:
-    """What ``benchmarks.speed --rivals`` wrote. Raises StageError where the file is of another kind."""
-    found = read_json(path)
+    """What ``benchmarks.speed --rivals`` wrote. Raises StageError where the file is missing or of another kind."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise StageError(f"compression.rivals = {path.name}: cannot be read ({error}); {{}} in it means no rivals") from error
     if not isinstance(found, dict) or (found and not {"prepared", "ours", "models"} <= set(found)):
-        raise StageError(f"{path.name}: is not what python -m benchmarks.speed --rivals writes; an empty {{}} means no rivals")
+        raise StageError(
+            f"compression.rivals = {path.name}: not what python -m benchmarks.speed --rivals writes; {{}} in it means no rivals"
+        )
     return found
 
 

@@ -30,6 +30,7 @@ def compression_page(
         metrics={metric: NAMES[metric] for metric in QUALITY},
         descriptors=DESCRIPTORS,
         sides=RIGHT,
+        described=lambda name, value: f"{value:.3f}" if name.endswith("_share") else f"{value:,.0f}",
         number=number,
         percent=percent,
         signed=lambda value: "-" if value is None else f"{value:+.4f}",
@@ -41,13 +42,21 @@ def compression_page(
 def draw_fronts(models: Mapping[str, Any], splits: Sequence[str], metric: str) -> str:
     """Quality against size (above) and time (below) on each split; the models of a front are ringed and joined."""
     figure, grid = pyplot.subplots(len(MEASURES), len(splits), figsize=(3.7 * len(splits), 6.2), squeeze=False, sharey="col")
-    colours = dict(zip(models, colormaps["tab20"].colors, strict=False))
+    colours = {name: colormaps["tab20"](place % 20) for place, name in enumerate(models)}
     for axes, cost in zip(grid, MEASURES, strict=True):
         for axis, split in zip(axes, splits, strict=True):
             known = {name: entry for name, entry in models.items() if entry["metrics"][split][metric] is not None}
             for name, entry in known.items():
                 marker = "^" if entry["rival"] else "o"
-                axis.scatter(entry[cost], entry["metrics"][split][metric], marker=marker, s=34, color=colours[name], label=name)
+                axis.scatter(
+                    entry[cost],
+                    entry["metrics"][split][metric],
+                    marker=marker,
+                    s=34,
+                    alpha=0.85,
+                    color=[colours[name]],
+                    label=name,
+                )
             edge = {name: entry for name, entry in known.items() if cost in entry["front"][split][metric]}
             _join(axis, [(entry[cost], entry["metrics"][split][metric]) for entry in edge.values()])
             axis.set(title=split, xlabel=AXES[cost], xscale="log")

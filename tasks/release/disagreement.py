@@ -62,6 +62,6 @@ def surest(right: npt.NDArray[np.str_], teacher: Verdicts, student: Verdicts, mo
 
 def told(row: Any, right: str, teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of one message: which it is, who says what, and who is right."""
-    received = "-" if pd.isna(row.received) else row.received.isoformat(timespec="minutes")
+    received = "-" if pd.isna(row.received) else row.received.strftime("%Y-%m-%d %H:%M")
     facts = {"id": row.id, "source": row.source, "received": received, "label": row.label, "right": str(right)}
     return facts | {"teacher": teacher, "student": student}

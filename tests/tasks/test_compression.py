@@ -179,7 +179,7 @@ def test_times_of_rivals_are_scaled_by_the_variants_of_both_runs() -> None:
     rivals = {"prepared": "hash", "ours": {"a": 5.0, "b": 100.0, "gone": 1.0}, "models": {"theirs": entry}}
     found, said = comparable(rivals, ours, "hash", ["test"])
     assert found["theirs"]["micros_per_message"] == 6
-    assert "a, b took part" in said
+    assert "in turns with a, b, by which" in said
     assert comparable(rivals | {"ours": {"gone": 1.0}}, ours, "hash", ["test"])[0] == {}
 
 
@@ -219,8 +219,8 @@ def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
     for step in report["steps"].values():
         assert f"<td>{step['times_smaller']:.1f}</td>" in page
         for one in (one for by_metric in step["differences"].values() for one in by_metric.values()):
-            assert f'<td class="{one["verdict"]}">{one["value"]:+.4f}' in page
-            assert f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}" in page
+            shown = f"<small>{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}</small>"
+            assert f'<td>{one["value"]:+.4f}\n{shown}<small class="{one["verdict"]}">{one["verdict"]}</small>' in page
     for split, entry in report["disagreements"].items():
         assert f"<td>{split}</td><td>{entry['messages']:,}</td><td>{entry['disagree']:,}</td>" in page
     assert report["disagreements"]["golden"] | {"messages": 0} == {
@@ -232,9 +232,9 @@ def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
 def test_disagreements_are_named_and_hold_no_text(paths: Paths) -> None:
     _, page = reported(paths)
     rows = judged(pd.read_parquet(paths.prepared))
-    named = [name for name in rows.id[rows.split == "golden"][:9] if f"<td>{name}<small>" in page]
+    named = [name for name in rows.id[rows.split == "golden"][:9] if f">{name}<small>" in page]
     assert len(named) == PARAMS["compression"]["examples"], "so many of a side, no more"
-    assert all(f"<td>{name}<small>" in page for name in rows.id[rows.split == "test"][:3])
+    assert all(f">{name}<small>" in page for name in rows.id[rows.split == "test"][:3])
     assert "PLANTEDMARKER" not in page
     assert "PLANTEDMARKER" not in paths.report("compression.json").read_text()
     parent = read_json(paths.runs / "compression.json")["pipeline"]
@@ -264,7 +264,7 @@ def test_a_rival_stands_beside_our_variants_with_figures_of_the_same_kind(paths:
     assert entry["metrics"] == report["models"]["student"]["metrics"], "the same model in another folder"
     assert entry["bytes"] == report["models"]["student"]["bytes"]
     assert entry["kept"] == report["models"]["student"]["kept"]
-    assert "student, student-int8 took part" in report["rivals"]
+    assert "in turns with student, student-int8, by which" in report["rivals"]
     assert "<td>rival<small>rival</small></td>" in page
 
 
@@ -276,8 +276,10 @@ def test_rivals_that_were_measured_on_other_data_are_left_out_and_told(paths: Pa
     assert "fasttext" not in report["models"]
     assert "fasttext: left out, as they were measured on other data (000000000000)." in page
     write_json(paths.root / "data/rivals.json", {"models": {}})
-    with pytest.raises(StageError, match=r"rivals\.json: is not what python -m benchmarks\.speed --rivals writes"):
+    with pytest.raises(StageError, match=r"rivals\.json: not what python -m benchmarks\.speed --rivals writes"):
         reported(paths)
+    with pytest.raises(StageError, match=r"compression\.rivals = absent\.json: cannot be read .* means no rivals"):
+        reported(paths, rivals="absent.json")
 
 
 @pytest.mark.parametrize(
