@@ -126,11 +126,11 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(student, int8 student) for ham and spam, as folders."""
     folder = tmp_path_factory.mktemp("students")
     network, tokenizer = fitted_network(made_prepared(["ham", "spam"], 300))
-    for name in ("student", "student-int8"):
+    for name in ("student", "student-quantized"):
         (folder / name).mkdir()
     save_student(network, tokenizer, folder / "student", opset=20)
-    quantize_student(folder / "student", folder / "student-int8", ["Gather", "Gemm", "MatMul"], per_channel=False)
-    return folder / "student", folder / "student-int8"
+    quantize_student(folder / "student", folder / "student-quantized", ["Gather", "Gemm", "MatMul"], per_channel=False)
+    return folder / "student", folder / "student-quantized"
 
 
 @pytest.fixture

@@ -177,9 +177,9 @@ def test_dvc_repro_agrees_with_the_flow(project: Project) -> None:
 
 
 def test_metrics_params_and_plots_are_dvc_s_too(project: Project) -> None:
-    assert "student-int8" in project.run(readme_command("dvc metrics show")).stdout
+    assert "student-quantized" in project.run(readme_command("dvc metrics show")).stdout
     metrics = json.loads(project.run("dvc metrics show --json").stdout)[""]["data"]["reports/evaluation.json"]["data"]
-    assert metrics["variants"]["student-int8"]["metrics"]["test"]["pr_auc"] > 0.5
+    assert metrics["variants"]["student-quantized"]["metrics"]["test"]["pr_auc"] > 0.5
     project.run("git add dvc.lock && git commit -qam run")
     project.set(quantize={"per_channel": True})
     assert "quantize.per_channel" in project.run(readme_command("dvc params diff")).stdout

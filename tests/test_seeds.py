@@ -65,7 +65,7 @@ def test_the_path_is_that_of_the_graph_without_what_it_does_not_need() -> None:
     assert names(path)[0] == "train" and names(path)[-1] == "quantize"
     assert {"data/prepared.parquet", "data/schema.json"} <= set(given(path))
     assert path[0].module == "tasks.model.train" and path[0].models == ["teacher"]
-    assert path[-1].models == ["student-int8"]
+    assert path[-1].models == ["student-quantized"]
 
 
 def test_a_new_stage_between_is_picked_up_where_quantize_stands_behind_it(root: Path) -> None:
@@ -124,11 +124,11 @@ def test_due_is_what_changed_and_what_is_missing_for_it() -> None:
     path = read_path(ROOT, PARAMS)
     wanted = {name: f"key of {name}" for name in names(path)}
     there = {file for step in path for file in (*step.deps, *step.outs)}
-    ours = {"models/student", "models/student-int8"}
+    ours = {"models/student", "models/student-quantized"}
     assert due(path, wanted, wanted, there, ours) == []
     assert due(path, wanted, {}, set(), ours) == path
     assert names(due(path, wanted, wanted | {"quantize": "other"}, there, ours)) == ["quantize"]
-    assert names(due(path, wanted, wanted, there - {"models/student-int8"}, ours)) == ["quantize"]
+    assert names(due(path, wanted, wanted, there - {"models/student-quantized"}, ours)) == ["quantize"]
     assert due(path, wanted, wanted, there - {"models/teacher", "data/logits.npz"}, ours) == [], "nobody asks for them"
     assert names(due(path, wanted, wanted, there - {"models/teacher"}, ours | {"models/teacher"})) == ["train"]
     reads_logits = names(due(path, wanted, wanted | {"distill": "other"}, there - {"data/logits.npz"}, ours))

@@ -49,7 +49,7 @@ def quantize(settings: Quantize, paths: Paths) -> None:
     rows = rows[rows.split == "valid"]
     asked = Asked.of(rows, read_json(paths.schema), settings.parity.slice_messages)
     with track("quantize", settings, paths) as tracker:
-        with whole(paths.model("student-int8")) as temporary:
+        with whole(paths.model("student-quantized")) as temporary:
             temporary.mkdir()
             quantize_student(parent, temporary, settings.operators, settings.per_channel)
             before, after = (Student(folder).logits(list(rows.text)) for folder in (parent, temporary))

@@ -14,7 +14,7 @@ from tasks.stage import StageError
 from tests.imports import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["package"]
-AMONG = ["student-int8", "student-pruned", "student"]
+AMONG = ["student-quantized", "student-pruned", "student"]
 
 
 def entry(size: int, micros: float, valid: float | None, future: float | None = 0.95) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def report(**others: dict[str, Any]) -> dict[str, Any]:
         "teacher": entry(9000, 800, 0.99),
         "student": entry(300, 20, 0.985),
         "student-pruned": entry(200, 10, 0.98),
-        "student-int8": entry(100, 30, 0.98),
+        "student-quantized": entry(100, 30, 0.98),
     }
     return {"teacher": "teacher", "variants": variants | {name.replace("_", "-"): one for name, one in others.items()}}
 
@@ -37,30 +37,30 @@ def order(found: dict[str, Any], **changes: Any) -> list[str]:
 
 
 def test_the_smallest_or_the_fastest_is_served_and_the_next_best_is_known() -> None:
-    assert order(report(), choose="smallest") == ["student-int8", "student-pruned", "student"]
-    assert order(report(), choose="fastest") == ["student-pruned", "student", "student-int8"]
+    assert order(report(), choose="smallest") == ["student-quantized", "student-pruned", "student"]
+    assert order(report(), choose="fastest") == ["student-pruned", "student", "student-quantized"]
     tie = report(student=entry(100, 20, 0.985))
-    assert order(tie, choose="smallest")[:2] == ["student-int8", "student"], "the one that is named first"
+    assert order(tie, choose="smallest")[:2] == ["student-quantized", "student"], "the one that is named first"
 
 
 def test_one_that_is_below_the_teacher_by_more_than_the_margin_is_not_served() -> None:
     assert order(report(), margin=0.01) == AMONG, "just the margin is within it"
     assert order(report(), margin=0.009) == ["student"]
-    assert order(report(student_int8=entry(100, 30, None))) == ["student-pruned", "student"], "no figure is none to trust"
+    assert order(report(student_quantized=entry(100, 30, None))) == ["student-pruned", "student"], "no figure is none to trust"
     assert order(report(student=entry(300, 20, 1.0)), margin=0) == ["student"], "better than the teacher is good enough"
 
 
 def test_where_none_is_good_enough_every_candidate_is_named_with_its_figure() -> None:
     says = (
         r"package\.margin = 0\.001: none is so near to teacher; PR-AUC on valid: "
-        r"student-int8 0\.98, student-pruned 0\.98, student 0\.985, teacher 0\.99"
+        r"student-quantized 0\.98, student-pruned 0\.98, student 0\.985, teacher 0\.99"
     )
     with pytest.raises(StageError, match=says):
         order(report(), margin=0.001)
     with pytest.raises(StageError, match="none is so near"):
         order(report(teacher=entry(9000, 800, None)))
     with pytest.raises(StageError, match=r"package\.among: 'student-xxl': evaluate knows teacher, student"):
-        order(report(), among=["student-int8", "student-xxl"])
+        order(report(), among=["student-quantized", "student-xxl"])
 
 
 @pytest.mark.parametrize(
@@ -94,5 +94,5 @@ def test_the_table_names_the_form_that_it_measures_against() -> None:
         "against_teacher": compare_with_teacher(found["variants"], "teacher", "teacher-int8"),
     }
     rows = {row["variant"]: row for row in evaluation_rows(found)}
-    assert rows["student-int8"]["times faster than teacher-int8"] == "10.0"
+    assert rows["student-quantized"]["times faster than teacher-int8"] == "10.0"
     assert "times faster than teacher-int8" in markdown(list(rows.values())).splitlines()[0]

@@ -166,12 +166,12 @@ def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], 
     prune(Prune.model_validate(PARAMS["prune"] | {"recovery": 5, "sweep": [{"rows": 0.5}], "margin": 1, "parity": wide}), paths)
     quantize(Quantize.model_validate(PARAMS["quantize"]), paths)
     test = frame[frame.split == "test"]
-    for variant in ("student", "student-pruned", "student-int8"):
+    for variant in ("student", "student-pruned", "student-quantized"):
         assert ranking(Student(paths.model(variant)).logits(list(test.text)), test.label_id.to_numpy())["pr_auc"] > 0.9
     report = read_json(paths.report("quantize.json"))
     assert report["bytes"] == {
         "before": folder_bytes(paths.model("student-pruned")),
-        "after": folder_bytes(paths.model("student-int8")),
+        "after": folder_bytes(paths.model("student-quantized")),
     }
     assert read_json(paths.report("distill.json"))["export"]["flips"] == 0
     for stage in ("distill", "prune", "quantize"):
@@ -215,7 +215,7 @@ def test_a_broken_quantization_fails_and_the_earlier_model_stays(paths: Paths, m
     distilled(paths, ["ham", "spam"])
     settings = Quantize.model_validate(PARAMS["quantize"] | {"parent": "student"})
     quantize(settings, paths)
-    earlier = (paths.model("student-int8") / "model.onnx").read_bytes()
+    earlier = (paths.model("student-quantized") / "model.onnx").read_bytes()
 
     def broken(parent: Path, folder: Path, *rest: Any) -> None:
         quantizing_whole(parent, folder, *rest)
@@ -228,7 +228,7 @@ def test_a_broken_quantization_fails_and_the_earlier_model_stays(paths: Paths, m
     monkeypatch.setattr(quantizing, "quantize_student", broken)
     with pytest.raises(StageError, match="does not agree with its parent"):
         quantize(settings, paths)
-    assert (paths.model("student-int8") / "model.onnx").read_bytes() == earlier
+    assert (paths.model("student-quantized") / "model.onnx").read_bytes() == earlier
 
 
 def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:

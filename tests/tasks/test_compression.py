@@ -31,7 +31,7 @@ from tests.imports import ROOT
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 EVALUATE = Evaluate.model_validate(
     PARAMS["evaluate"]
-    | {"variants": ["baseline", "student", "student-int8"], "teacher": "baseline", "resamples": 20, "timing_messages": 5}
+    | {"variants": ["baseline", "student", "student-quantized"], "teacher": "baseline", "resamples": 20, "timing_messages": 5}
     | {"slices": {"hard": {"sources": ["group-1"]}}}
 )
 NORMALISER = {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000}
@@ -40,7 +40,7 @@ CHOSEN = {"temperature": 1.0, "threshold": 0.5}
 
 
 def settings(**changes: Any) -> Compression:
-    shorter = {"path": ["baseline", "student", "student-int8"], "resamples": 100, "student": "student-int8"}
+    shorter = {"path": ["baseline", "student", "student-quantized"], "resamples": 100, "student": "student-quantized"}
     return Compression.model_validate(PARAMS["compression"] | shorter | changes)
 
 
@@ -54,7 +54,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Pa
     frame.to_parquet(paths.prepared)
     write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
     write_json(paths.root / "data/rivals.json", {})
-    for student, name in zip(students, ("student", "student-int8"), strict=True):
+    for student, name in zip(students, ("student", "student-quantized"), strict=True):
         copytree(student, paths.model(name))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -63,10 +63,10 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Pa
     rows = judged(frame)
     logits = read_scores(rows, paths)
     sure = np.where(rows.label_id.to_numpy()[:, None] == np.arange(2), 8.0, -8.0).astype(np.float32)
-    logits["student-int8"] = sure.copy()
+    logits["student-quantized"] = sure.copy()
     logits["baseline"] = sure.copy()
     logits["baseline"][rows.index[rows.split == "golden"][:9]] *= -1
-    logits["student-int8"][rows.index[rows.split == "test"][:3]] *= -1
+    logits["student-quantized"][rows.index[rows.split == "test"][:3]] *= -1
     write_scores(rows, logits, paths)
     return paths
 
@@ -205,7 +205,7 @@ def test_the_surest_come_first_and_a_doubt_of_either_counts() -> None:
 
 def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
     report, page = reported(paths)
-    assert set(report["models"]) == {"baseline", "student", "student-int8"}
+    assert set(report["models"]) == {"baseline", "student", "student-quantized"}
     assert set(report["splits"]) == {"test", "golden", "future"}, "neither valid nor slices"
     assert page.count("<svg") == 2
     for fetched in ("<script", "<link", "<img", "@import", "url(http"):
@@ -215,7 +215,7 @@ def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
         shown += [number(v) for figures in entry["metrics"].values() for v in figures.values()]
         shown += [percent(entry["kept"][split][metric]) for split in report["splits"] for metric in ("pr_auc", "f1")]
         assert not [one for one in shown if f">{one}<" not in page]
-    assert list(report["steps"]) == ["baseline to student", "student to student-int8", WHOLE]
+    assert list(report["steps"]) == ["baseline to student", "student to student-quantized", WHOLE]
     for step in report["steps"].values():
         assert f"<td>{step['times_smaller']:.1f}</td>" in page
         for one in (one for by_metric in step["differences"].values() for one in by_metric.values()):
@@ -255,7 +255,7 @@ def test_texts_are_shown_where_asked_for_escaped_cut_and_not_told_to_mlflow(path
 
 def test_a_rival_stands_beside_our_variants_with_figures_of_the_same_kind(paths: Paths) -> None:
     rival = copytree(paths.model("student"), paths.root / "rival")
-    ours = [paths.model("student"), paths.model("student-int8")]
+    ours = [paths.model("student"), paths.model("student-quantized")]
     found = rival_figures({folder: load(folder, 1) for folder in [*ours, rival]}, [rival], EVALUATE, paths)
     write_json(paths.root / "data/rivals.json", found)
     report, page = reported(paths)
@@ -264,7 +264,7 @@ def test_a_rival_stands_beside_our_variants_with_figures_of_the_same_kind(paths:
     assert entry["metrics"] == report["models"]["student"]["metrics"], "the same model in another folder"
     assert entry["bytes"] == report["models"]["student"]["bytes"]
     assert entry["kept"] == report["models"]["student"]["kept"]
-    assert "in turns with student, student-int8, by which" in report["rivals"]
+    assert "in turns with student, student-quantized, by which" in report["rivals"]
     assert "<td>rival<small>rival</small></td>" in page
 
 

@@ -11,13 +11,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from service.decision import softmax
-from service.release import Release, verify
+from service.release import Release, ReleaseError, verify
+from service.tokenizer import known_words
+from service.windows import Windows
+from tasks.compress.transformer import Thin
 from tasks.metrics import bootstrap_weights, resampled_ranking
 from tasks.model.baseline import Baseline, baseline
+from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
+from tasks.release.bento import check_packages
 from tasks.release.evaluate import Evaluate, evaluate, slice_rows
 from tasks.release.evaluate import Slice as SliceOf
 from tasks.release.package import Package, package, probe_texts
@@ -28,9 +34,10 @@ from tests.conftest import made_prepared
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 EVALUATE = PARAMS["evaluate"] | {
-    "variants": ["baseline", "student", "student-int8"], "teacher": "student", "resamples": 50, "timing_messages": 5,
+    "variants": ["baseline", "student", "student-quantized"], "teacher": "student", "resamples": 50, "timing_messages": 5,
     "slices": {"hard": {"sources": ["group-1"]}, "absent": {"sources": ["nobody"]}},
 }  # fmt: skip
+PACKAGE = PARAMS["package"] | {"among": ["student-quantized", "student"]}
 NORMALISER = {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000}
 
 
@@ -43,7 +50,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, students: tuple[Path,
     frame.to_parquet(paths.prepared)
     frame.to_parquet(paths.corpus)
     write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
-    for student, name in zip(students, ("student", "student-int8"), strict=True):
+    for student, name in zip(students, ("student", "student-quantized"), strict=True):
         copytree(student, paths.model(name))
     baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [1, 10]}), paths)
     return paths
@@ -58,7 +65,7 @@ def evaluated(paths: Paths) -> dict[str, Any]:
 def test_every_variant_has_every_figure_on_every_split_with_an_interval(paths: Paths) -> None:
     report = evaluated(paths)
     frame = pd.read_parquet(paths.prepared)
-    assert set(report["variants"]) == {"baseline", "student", "student-int8"}
+    assert set(report["variants"]) == {"baseline", "student", "student-quantized"}
     assert set(report["splits"]) == {"valid", "test", "golden", "future", "hard"}, "a slice with no message is left out"
     for name, entry in report["variants"].items():
         assert entry["bytes"] == sum(f.stat().st_size for f in paths.model(name).iterdir())
@@ -102,9 +109,9 @@ def test_the_page_needs_no_network_and_shows_every_variant(paths: Paths) -> None
     evaluated(paths)
     page = paths.report("evaluation.html").read_text()
     assert page.count("<svg") == 3
-    assert "student-int8" in page
+    assert "student-quantized" in page
     fastest = read_json(paths.report("evaluation.json"))["fastest_teacher"]
-    assert fastest in ("student", "student-int8"), "the teacher here is the student"
+    assert fastest in ("student", "student-quantized"), "the teacher here is the student"
     assert f"times faster than {fastest}<" in page
     for fetched in ("<script", "<link", "<img", "@import", "url(http"):
         assert fetched not in page
@@ -124,7 +131,7 @@ def test_resamples_are_of_groups(paths: Paths) -> None:
 def packaged(paths: Paths, **changes: Any) -> Release:
     evaluated(paths)
     (paths.root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    package(Package.model_validate(PARAMS["package"] | changes), paths)
+    package(Package.model_validate(PACKAGE | changes), paths)
     return Release(paths.release)
 
 
@@ -132,8 +139,8 @@ def test_a_release_answers_as_the_model_it_was_made_of(paths: Paths) -> None:
     release = packaged(paths)
     frame = pd.read_parquet(paths.prepared)
     texts = list(frame.raw[:40])
-    entry = read_json(paths.report("evaluation.json"))["variants"]["student-int8"]
-    logits = load_variant(paths.model("student-int8"), 1).logits(texts) / entry["temperature"]
+    entry = read_json(paths.report("evaluation.json"))["variants"]["student-quantized"]
+    logits = load_variant(paths.model("student-quantized"), 1).logits(texts) / entry["temperature"]
     expected = softmax(logits)[:, 1]
     answers = release.answer(texts)
     assert [answer.score for answer in answers] == pytest.approx(list(expected), abs=1e-5)
@@ -169,7 +176,13 @@ def test_probes_are_words_that_many_messages_hold_and_the_same_for_the_same_seed
         probe_texts(messages[:9], 5, 10, seed=1)
 
 
-@pytest.mark.parametrize(("variant", "says"), [("teacher-xxl", "evaluate knows baseline"), ("baseline", "runs students only")])
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("teacher-xxl", "evaluate knows baseline"),
+        ("baseline", "its kind is 'linear'; the service runs student and onnx-transformer"),
+    ],
+)
 def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: str, says: str) -> None:
     with pytest.raises(StageError, match=says):
         packaged(paths, among=["student", variant], margin=1)
@@ -179,9 +192,9 @@ def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: st
 def test_a_release_is_chosen_by_a_rule_that_its_card_tells(paths: Paths) -> None:
     packaged(paths)
     card = read_json(paths.release / "card.json")
-    assert (card["variant"], card["fallback"]) == ("student-int8", "student")
-    assert card["chosen_by"] == {name: PARAMS["package"][name] for name in ("choose", "among", "margin")}
-    assert set(card["figures"]) == {"student-int8", "student", "baseline"}
+    assert (card["variant"], card["fallback"]) == ("student-quantized", "student")
+    assert card["chosen_by"] == {name: PACKAGE[name] for name in ("choose", "among", "margin")}
+    assert set(card["figures"]) == {"student-quantized", "student", "baseline"}
     packaged(paths, among=["student"])
     card = read_json(paths.release / "card.json")
     assert (card["variant"], card["fallback"]) == ("student", None)
@@ -190,9 +203,31 @@ def test_a_release_is_chosen_by_a_rule_that_its_card_tells(paths: Paths) -> None
     frame = pd.read_parquet(paths.prepared)
     frame.loc[frame.split == "valid", "label_id"] = 0  # no PR-AUC, so nothing is known to be good enough
     frame.to_parquet(paths.prepared)
-    with pytest.raises(StageError, match="none is so near to student; PR-AUC on valid: student-int8 None, student None"):
+    with pytest.raises(StageError, match="none is so near to student; PR-AUC on valid: student-quantized None, student None"):
         packaged(paths)
     assert read_json(paths.release / "manifest.json")["id"] == earlier
+
+
+def test_a_transformer_can_be_the_release_and_its_bento_must_have_its_tokenizer(paths: Paths, tiny_teacher: Path) -> None:
+    torch.manual_seed(0)
+    encoder, tokenizer = load_encoder(str(tiny_teacher))
+    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), Windows(16, 2))
+    thin = Thin(paths.model("teacher"), [0], known_words(list(pd.read_parquet(paths.prepared).text), 1, 10))
+    rmtree(paths.model("student"))
+    paths.model("student").mkdir()
+    thin.save(paths.model("student"), opset=20)
+    release = packaged(paths, among=["student"])
+    texts = list(pd.read_parquet(paths.prepared).raw[:5])
+    assert [answer.score for answer in release.answer(texts)] == pytest.approx(
+        softmax(load_variant(paths.model("student"), 1).logits(texts), release.temperature)[:, 1], abs=1e-5
+    )
+    assert np.load(paths.release / "reference.npz")["features"].shape[1] == 0
+    bentofile = paths.root / "bentofile.yaml"
+    bentofile.write_text((Path(__file__).parents[2] / "bentofile.yaml").read_text())
+    with pytest.raises(ReleaseError, match="add tokenizers to python.packages of bentofile.yaml"):
+        check_packages(paths)
+    bentofile.write_text(bentofile.read_text().replace("# - tokenizers", "- tokenizers"))
+    check_packages(paths)
 
 
 def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: Paths) -> None:
@@ -211,7 +246,7 @@ def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: 
     assert set(answers.release) == {release}
     parent = client.get_run(read_json(paths.runs / "evaluate.json")["pipeline"])
     assert release in parent.data.tags["mlflow.note.content"]
-    assert parent.data.metrics["student-int8/bytes"] > 0
+    assert parent.data.metrics["student-quantized/bytes"] > 0
     assert "evaluation.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
     children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {run.info.run_name for run in children} == {"baseline", "evaluate"}
