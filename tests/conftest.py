@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 import tasks  # noqa: F401  (keeps every tool off the network)
 from service.tokenizer import Tokenizer, known_words
-from tasks.compress.quantize import quantize_student
+from tasks.compress.quantize import Quantize, quantize_student
 from tasks.compress.student import Network, save_student
 from tasks.release.package import seal
 from tasks.stage import write_json
+from tests.imports import ROOT
 
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc, bentoml, mlflow of this environment
@@ -104,13 +106,13 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fitted_network(frame: pd.DataFrame, steps: int = 80) -> tuple[Network, Tokenizer]:
+def fitted_network(frame: pd.DataFrame, steps: int = 80, dimensions: int = 8, hidden: int = 16) -> tuple[Network, Tokenizer]:
     """A student that has learned ``frame``'s labels."""
     from service.tokenizer import pad
 
     torch.manual_seed(0)
     tokenizer = Tokenizer([4], 11, known_words(list(frame.text), 1, 12))
-    network = Network(tokenizer.rows, 8, 16, frame.label_id.nunique(), 0.0)
+    network = Network(tokenizer.rows, dimensions, hidden, frame.label_id.nunique(), 0.0)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     rows = torch.from_numpy(pad([tokenizer.encode(text) for text in frame.text]))
     labels = torch.tensor(frame.label_id.to_numpy())
@@ -129,7 +131,10 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in ("student", "student-quantized"):
         (folder / name).mkdir()
     save_student(network, tokenizer, folder / "student", opset=20)
-    quantize_student(folder / "student", folder / "student-quantized", ["Gather", "Gemm", "MatMul"], per_channel=False)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["quantize"]
+    quantize_student(
+        folder / "student", folder / "student-quantized", Quantize.model_validate(params | {"method": "dynamic"}), []
+    )
     return folder / "student", folder / "student-quantized"
 
 

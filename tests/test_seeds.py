@@ -23,10 +23,10 @@ from tests.conftest import made_prepared
 from tests.imports import ROOT
 
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-PRUNE = {
-    "cmd": "python -m tasks.compress.prune",
-    "deps": ["data/prepared.parquet", "models/student"],
-    "outs": [{"models/student-pruned": {"persist": True}}],
+SHRINK = {
+    "cmd": "python -m tasks.compress.shrink",
+    "deps": ["data/prepared.parquet", "models/student-pruned"],
+    "outs": [{"models/student-shrunk": {"persist": True}}],
 }
 
 
@@ -48,14 +48,14 @@ def names(steps: Any) -> list[str]:
     return [step.name for step in steps]
 
 
-def with_prune(root: Path) -> dict[str, Any]:
-    """Put a stage between distill and quantize, into the graph and the parameters."""
+def with_shrink(root: Path) -> dict[str, Any]:
+    """Put a stage between prune and quantize, into the graph and the parameters."""
     graph = yaml.safe_load((root / "dvc.yaml").read_text())
     stages: dict[str, Any] = {}
     for name, stage in graph["stages"].items():
-        stages |= {"prune": PRUNE, name: stage} if name == "quantize" else {name: stage}
+        stages |= {"shrink": SHRINK, name: stage} if name == "quantize" else {name: stage}
     (root / "dvc.yaml").write_text(yaml.safe_dump(graph | {"stages": stages}, sort_keys=False))
-    return PARAMS | {"prune": {"share": 0.5, "seed": 1}, "quantize": PARAMS["quantize"] | {"parent": "student-pruned"}}
+    return PARAMS | {"shrink": {"share": 0.5, "seed": 1}, "quantize": PARAMS["quantize"] | {"parent": "student-shrunk"}}
 
 
 def test_the_path_is_that_of_the_graph_without_what_it_does_not_need() -> None:
@@ -69,10 +69,11 @@ def test_the_path_is_that_of_the_graph_without_what_it_does_not_need() -> None:
 
 
 def test_a_new_stage_between_is_picked_up_where_quantize_stands_behind_it(root: Path) -> None:
-    params = with_prune(root)
+    params = with_shrink(root)
     path = read_path(root, params)
-    assert names(path)[-3:] == ["distill", "prune", "quantize"]
-    assert names(read_path(root, params | {"quantize": PARAMS["quantize"] | {"parent": "student"}}))[-2:] == names(path)[-3::2]
+    assert names(path)[-4:] == ["distill", "prune", "shrink", "quantize"]
+    without = read_path(root, params | {"quantize": PARAMS["quantize"] | {"parent": "student"}})
+    assert names(without)[-2:] == ["distill", "quantize"]
 
 
 def test_a_graph_without_such_a_path_is_said_in_a_sentence(root: Path) -> None:
@@ -85,10 +86,10 @@ def test_a_graph_without_such_a_path_is_said_in_a_sentence(root: Path) -> None:
 
 
 def test_every_seed_on_the_path_is_set_and_no_other(root: Path) -> None:
-    params = with_prune(root)
+    params = with_shrink(root)
     found = seeded(params, read_path(root, params), 7)
-    assert [found[name]["seed"] for name in ("train", "distill", "prune")] == [7, 7, 7]
-    assert "seed" not in found["quantize"]
+    assert [found[name]["seed"] for name in ("train", "distill", "shrink", "quantize")] == [7, 7, 7, 7]
+    assert "seed" not in found["prune"], "it goes on with the student's"
     for name in ("evaluate", "package", "gate"):
         assert found[name] == params[name]
     assert params["train"]["seed"] == PARAMS["train"]["seed"], "the project's own parameters stay"
@@ -131,8 +132,9 @@ def test_due_is_what_changed_and_what_is_missing_for_it() -> None:
     assert names(due(path, wanted, wanted, there - {"models/student-quantized"}, ours)) == ["quantize"]
     assert due(path, wanted, wanted, there - {"models/teacher", "data/logits.npz"}, ours) == [], "nobody asks for them"
     assert names(due(path, wanted, wanted, there - {"models/teacher"}, ours | {"models/teacher"})) == ["train"]
-    reads_logits = names(due(path, wanted, wanted | {"distill": "other"}, there - {"data/logits.npz"}, ours))
-    assert reads_logits[:2] == ["train", "distill"]
+    for missing in ("data/logits.npz", "models/teacher"):
+        again = names(due(path, wanted, wanted | {"distill": "other"}, there - {missing}, ours))
+        assert again[:2] == ["train", "distill"]
 
 
 def finished(project: Project, home: Path, seed: int) -> Folder:
@@ -157,10 +159,11 @@ def test_a_whole_seed_is_not_run_again_and_another_student_needs_no_other_teache
     folder = finished(read(root), home, 3)
     assert folder.todo() == []
     assert names(Folder(read(root), home, 4).todo()) == everything, "another seed is another folder"
+    change_params(root, distill={"temperature": 9.0})
+    assert names(Folder(read(root), home, 3).todo()) == everything[1:]
+    change_params(root, distill={"temperature": PARAMS["distill"]["temperature"]})
     folder.drop_teacher()
     assert Folder(read(root), home, 3).todo() == [], "its logits are known"
-    change_params(root, distill={"epochs": 99})
-    assert names(Folder(read(root), home, 3).todo()) == everything[1:]
     change_params(root, train={"epochs": 99})
     assert names(Folder(read(root), home, 3).todo()) == everything
 

@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Path) -> Pro
             },
             "prepare": {"positive": None},
             "train": SMALL["train"] | {"model": str(tiny_teacher), "learning_rate": 1e-3},
-            "distill": SMALL["distill"] | {"epochs": 30, "learning_rate": 0.01},
+            "distill": SMALL["distill"],
             "evaluate": SMALL["evaluate"] | {"slices": {}},
         }
     )  # fmt: skip

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from onnxruntime.quantization import QuantType, quantize_dynamic
+import numpy as np
+import numpy.typing as npt
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-Operator = Literal["Gather", "Gemm", "MatMul"]
-"""What can be quantized: Gather is an embedding table, Gemm and MatMul are layers."""
+Operator = Literal["Gather", "Gemm", "MatMul", "Conv"]
+"""What can be quantized: Gather is an embedding table, Gemm, MatMul and Conv are layers."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it warns of a pre-processing that our graphs do not need: the exporter folded them
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def write_int8(parent: Path, path: Path, operators: Sequence[str], per_channel: bool) -> None:
@@ -19,12 +33,39 @@ def write_int8(parent: Path, path: Path, operators: Sequence[str], per_channel: 
     Dynamic quantization: weights are stored as int8 with one scale (or one an output, ``per_channel``), activations are
     scaled while the model runs, so no messages are needed to calibrate it.
     """
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it warns of a pre-processing that our graphs do not need: the exporter folded them
-    try:
+    with _quiet():
         quantize_dynamic(
             parent, path, op_types_to_quantize=list(operators), per_channel=per_channel, weight_type=QuantType.QInt8
         )
-    finally:
-        root.setLevel(level)
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, batches: Iterable[npt.NDArray[np.int64]]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, npt.NDArray[np.int64]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"rows": batch}
+
+
+def write_static_int8(
+    parent: Path, path: Path, batches: Iterable[npt.NDArray[np.int64]], operators: Sequence[str], per_channel: bool
+) -> None:
+    """Write the quantized twin of the ONNX file ``parent``, whose one input is ``rows int64[texts, length]``, to ``path``.
+
+    Static quantization: the ranges of activations are those that ``batches`` of that input show, at least one; so a text's
+    answer does not hang on the others in its batch, as it does where scales are found while the model runs.
+    """
+    exact: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}  # no grid of 256 logits
+    with _quiet():
+        quantize_static(
+            parent,
+            path,
+            _Batches(batches),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(operators),
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=exact,
+        )

@@ -1,6 +1,8 @@
-"""Stage quantize: the student's weights as 8-bit integers, embedding rows included.
+"""Stage quantize: the student's numbers in few bits, above all those of its table.
 
-In a model this small it is for size; the student must still agree with the one it was made from.
+In a model this small it is for size; the student must still agree with the one it was made from. ``dynamic`` and ``static``
+write 8-bit integers (tasks/compress/int8.py), ``codebook`` writes each row of the table as a short code for one of few
+vectors (tasks/compress/codebook.py).
 """
 
 from __future__ import annotations
@@ -8,11 +10,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from service.scorer import Student
-from tasks.compress.int8 import Operator, write_int8
+from service.scorer import BATCH, Student
+from service.tokenizer import pad
+from tasks.compress.codebook import Codebook, write_codebook
+from tasks.compress.int8 import Operator, write_int8, write_static_int8
 from tasks.compress.parity import Asked, Limits, compare, enforce
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
@@ -21,17 +28,49 @@ from tasks.tracking import track
 class Quantize(Settings):
     parent: str
     """The folder below models/ that is quantized: a student, as the step before left it."""
+    method: Literal["dynamic", "static", "codebook"]
     operators: list[Operator]
+    """What dynamic and static quantize; it is nothing to codebook."""
     per_channel: bool
-    """A scale for each output of a layer, in place of one for all."""
+    """A scale for each output of a layer, in place of one for all; as operators, for dynamic and static."""
+    codebook: Codebook
+    calibration_messages: int = Field(ge=1)
+    """Messages of train that show static how far activations reach, and codebook which rows are common."""
+    seed: int
+    """Of the choice of these messages, and of k-means."""
     parity: Limits
 
 
-def quantize_student(parent: Path, folder: Path, operators: Sequence[Operator], per_channel: bool) -> None:
-    """Write the quantized twin of the student in ``parent`` into the empty ``folder``."""
+def quantize_student(parent: Path, folder: Path, settings: Quantize, texts: Sequence[str]) -> None:
+    """Write the quantized twin of the student in ``parent`` into the empty ``folder``, calibrated on ``texts``.
+
+    Raises StageError where the method needs texts and there are none, and for a table that codebook cannot encode.
+    """
     for name in ("words.npz", "variant.json"):
         shutil.copyfile(parent / name, folder / name)
-    write_int8(parent / "model.onnx", folder / "model.onnx", operators, per_channel)
+    model, twin = parent / "model.onnx", folder / "model.onnx"
+    if settings.method == "dynamic":
+        write_int8(model, twin, settings.operators, settings.per_channel)
+        return
+    if not texts:
+        raise StageError(
+            f"quantize.calibration_messages = {settings.calibration_messages}: train has no message;"
+            " quantize.method = dynamic needs none"
+        )
+    tokenizer = Student(parent).tokenizer
+    rows = [tokenizer.encode(text) for text in texts]
+    if settings.method == "static":
+        batches = (pad(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
+        write_static_int8(model, twin, batches, settings.operators, settings.per_channel)
+    else:
+        counts = np.bincount(np.concatenate(rows), minlength=tokenizer.rows)
+        write_codebook(model, twin, counts, settings.codebook, settings.seed)
+
+
+def calibration(train: pd.DataFrame, settings: Quantize) -> list[str]:
+    """The texts of train that the method is calibrated on: all, or as many as asked for, drawn by the seed."""
+    count = min(settings.calibration_messages, len(train))
+    return list(train.text.iloc[np.random.default_rng(settings.seed).permutation(len(train))[:count]])
 
 
 def student_folder(name: str, paths: Paths) -> Path:
@@ -43,16 +82,16 @@ def student_folder(name: str, paths: Paths) -> Path:
 
 
 def quantize(settings: Quantize, paths: Paths) -> None:
-    """Quantize the parent to int8 and check that it still answers as the parent does on valid."""
+    """Quantize the parent by the method asked for and check that it still answers as the parent does on valid."""
     parent = student_folder(settings.parent, paths)
     rows = pd.read_parquet(paths.prepared, columns=["split", "source", "text", "label_id", "weight"])
-    rows = rows[rows.split == "valid"]
-    asked = Asked.of(rows, read_json(paths.schema), settings.parity.slice_messages)
+    train, valid = (rows[rows.split == split] for split in ("train", "valid"))
+    asked = Asked.of(valid, read_json(paths.schema), settings.parity.slice_messages)
     with track("quantize", settings, paths) as tracker:
         with whole(paths.model("student-quantized")) as temporary:
             temporary.mkdir()
-            quantize_student(parent, temporary, settings.operators, settings.per_channel)
-            before, after = (Student(folder).logits(list(rows.text)) for folder in (parent, temporary))
+            quantize_student(parent, temporary, settings, calibration(train, settings))
+            before, after = (Student(folder).logits(list(valid.text)) for folder in (parent, temporary))
             parity = compare(before, after, asked)
             agreed = enforce(parity, settings.parity, "quantize.parity")
             sizes = {"before": folder_bytes(parent), "after": folder_bytes(temporary)}

@@ -1,0 +1,162 @@
+"""An ONNX file with its embedding table as codewords: each row is a short code that points to one of few vectors.
+
+Vector quantization (Gersho and Gray 1992): the codewords are k-means of the rows' vectors, and a row costs 4 or 8 bits, be
+its vector as wide as it may. A vector wider than a codeword is cut into parts that have codewords of their own: product
+quantization (Jégou, Douze and Schmid 2011, "Product quantization for nearest neighbor search"). Rows count as often as they
+are looked up, for that is where an error is felt. The layers behind the table are few numbers and stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from onnx.helper import make_node
+from pydantic import Field
+from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_argmin
+from threadpoolctl import threadpool_limits
+
+from tasks.stage import Settings, StageError
+
+Codes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+class Codebook(Settings):
+    bits: Literal[4, 8]
+    """Width of a code: a part has two to this many codewords. Two codes of 4 bits share a byte."""
+    dimensions: int = Field(ge=1)
+    """Width of a codeword; it divides that of the table, or is larger: then a row is one part."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some columns of a table: ``codes uint8[rows]`` of ``words float32[words, dimensions]``. Word 0 is all zeros."""
+
+    codes: Codes
+    words: Floats
+
+
+def encode(table: Floats, counts: npt.NDArray[np.int64], codebook: Codebook, seed: int) -> list[Part]:
+    """The parts of a table ``[rows, width]``, whose rows are looked up ``counts`` times. Rows of zeros stay so.
+
+    Raises StageError where the width is no multiple of a codeword's.
+    """
+    width = table.shape[1]
+    if width > codebook.dimensions and width % codebook.dimensions:
+        raise StageError(f"quantize.codebook.dimensions = {codebook.dimensions}: does not divide the table's {width}")
+    weights = counts.astype(np.float64) + 1  # what no text of these holds may stand in the next
+    # One thread, as the order of sums decides the last bit of a mean, and two would race for it.
+    with threadpool_limits(1):
+        return [
+            _encode_part(np.ascontiguousarray(columns), weights, 1 << codebook.bits, seed)
+            for columns in np.split(table, max(1, width // codebook.dimensions), axis=1)
+        ]
+
+
+def _encode_part(vectors: Floats, weights: npt.NDArray[np.float64], words: int, seed: int) -> Part:
+    means = min(words - 1, len(np.unique(vectors, axis=0)))
+    found = KMeans(means, n_init=4, random_state=seed).fit(vectors, sample_weight=weights).cluster_centers_
+    book = np.concatenate([np.zeros_like(found[:1]), found]).astype(np.float32)
+    return Part(pairwise_distances_argmin(vectors, book).astype(np.uint8), book)
+
+
+def decode(parts: Sequence[Part]) -> Floats:
+    """The table ``[rows, width]`` that the codes stand for."""
+    return np.concatenate([part.words[part.codes] for part in parts], axis=1)
+
+
+def pack(codes: Codes) -> Codes:
+    """4-bit codes two a byte, ``[(rows + 1) // 2]``: those of the upper half of the rows stand in the upper bits."""
+    half = (len(codes) + 1) // 2
+    packed = codes[:half].copy()
+    packed[: len(codes) - half] |= codes[half:] << np.uint8(4)
+    return packed
+
+
+def lookup(
+    rows: str, output: str, parts: Sequence[Part], bits: int
+) -> tuple[list[onnx.NodeProto], dict[str, npt.NDArray[np.generic]]]:
+    """The nodes that take the tensor ``rows`` to the vectors ``output`` that their codes stand for, and their constants.
+
+    ONNX has no Gather of 4-bit numbers, so whole bytes are gathered, and only what was gathered is taken apart.
+    """
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, npt.NDArray[np.generic]] = {}
+    if bits == 4:
+        half = np.asarray((len(parts[0].codes) + 1) // 2, dtype=np.int64)
+        constants |= {"codes.half": half, "codes.four": np.asarray(4, np.uint8), "codes.lower": np.asarray(15, np.uint8)}
+        nodes += [
+            # A row of the lower half becomes a negative index, which counts from the end: so it meets its own byte.
+            make_node("Sub", [rows, "codes.half"], ["codes.byte"]),
+            make_node("GreaterOrEqual", [rows, "codes.half"], ["codes.is_upper"]),
+        ]
+    vectors = [f"codes.{number}.vectors" for number in range(len(parts))] if len(parts) > 1 else [output]
+    for number, (part, found) in enumerate(zip(parts, vectors, strict=True)):
+        name = f"codes.{number}"
+        constants |= {f"{name}.stored": pack(part.codes) if bits == 4 else part.codes, f"{name}.words": part.words}
+        nodes += [
+            *(_halved(name) if bits == 4 else [make_node("Gather", [f"{name}.stored", rows], [name])]),
+            make_node("Cast", [name], [f"{name}.index"], to=onnx.TensorProto.INT32),
+            make_node("Gather", [f"{name}.words", f"{name}.index"], [found]),
+        ]
+    if len(parts) > 1:
+        nodes.append(make_node("Concat", vectors, [output], axis=-1))
+    return nodes, constants
+
+
+def _halved(name: str) -> list[onnx.NodeProto]:
+    """The nodes that find each row's code of 4 bits: the upper or the lower half of its byte."""
+    return [
+        make_node("Gather", [f"{name}.stored", "codes.byte"], [f"{name}.pair"]),
+        make_node("BitShift", [f"{name}.pair", "codes.four"], [f"{name}.high"], direction="RIGHT"),
+        make_node("BitwiseAnd", [f"{name}.pair", "codes.lower"], [f"{name}.low"]),
+        make_node("Where", ["codes.is_upper", f"{name}.high", f"{name}.low"], [name]),
+    ]
+
+
+def write_codebook(parent: Path, path: Path, counts: npt.NDArray[np.int64], codebook: Codebook, seed: int) -> None:
+    """Write the twin of the ONNX file ``parent`` to ``path``, in which its input's rows are looked up as codewords.
+
+    ``counts[rows]`` says how often texts look a row up. Raises StageError where the file looks its input up in no table, or
+    in more than one, or where the table cannot be cut into parts.
+    """
+    model = onnx.load(parent)
+    graph, rows = model.graph, model.graph.input[0].name
+    found = _lookups(graph)
+    if len(found) != 1:
+        where = f"{parent.parent.name}/{parent.name}"
+        raise StageError(
+            f"{where}: quantize.method = codebook needs one float table that '{rows}' is looked up in, found {len(found)}"
+        )
+    ((place, table),) = found
+    parts = encode(numpy_helper.to_array(table), counts, codebook, seed)
+    nodes, constants = lookup(rows, graph.node[place].output[0], parts, codebook.bits)
+    changed = [*graph.node[:place], *nodes, *graph.node[place + 1 :]]
+    del graph.node[:]
+    graph.node.extend(changed)
+    graph.initializer.remove(table)
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def _lookups(graph: onnx.GraphProto) -> list[tuple[int, onnx.TensorProto]]:
+    """Where the graph's input is looked up in a float table: the node's place, and the table."""
+    tables = {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT
+    }
+    return [
+        (place, tables[node.input[0]])
+        for place, node in enumerate(graph.node)
+        if node.op_type == "Gather" and node.input[0] in tables and node.input[1] == graph.input[0].name
+    ]
