@@ -26,7 +26,7 @@ up: export PREFECT_HOME ?= $(RESTILL_HOME)/prefect
 up: export PREFECT_API_URL = http://127.0.0.1:$(PREFECT_PORT)/api
 up serve demo: export RESTILL_DEV ?= 1
 
-.PHONY: help setup run test format serve ui up down status demo clean
+.PHONY: help setup run test format serve ui up down status demo tune clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -71,6 +71,9 @@ down: setup ## stop all of it
 
 demo: setup ## frozen against restilled: replay of months of mail through the real loop
 	python -m flows.replay
+
+tune: setup ## search the student's parameters for size, speed and quality, ten minutes
+	python -m flows.tune
 
 ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $${PORT:-5000}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.rivals import Rival
 from tasks.lineage import sha256
-from tasks.release.evaluate import Evaluate, judge, micros_per_message, split_up
+from tasks.release.evaluate import Evaluate, judge, split_up, timed
 from tasks.release.scores import judged
 from tasks.stage import Paths, read_json
 
@@ -30,7 +30,7 @@ def rival_figures(loaded: Mapping[Path, Rival], rivals: Sequence[Path], settings
     rows, schema = judged(pd.read_parquet(paths.prepared)), read_json(paths.schema)
     positive = None if schema["positive"] is None else int(schema["labels"].index(schema["positive"]))
     parts = split_up(rows, settings)
-    micros = micros_per_message({folder.name: model for folder, model in loaded.items()}, parts, schema, settings)
+    micros = timed({folder.name: model for folder, model in loaded.items()}, parts, schema, settings)
     models = {}
     for folder in tqdm(rivals, desc="rivals as evaluated", unit=" models"):
         entry = judge(loaded[folder].logits(list(rows.text)), parts, positive, folder, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx  # type: ignore[import-untyped]
+from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
@@ -24,6 +25,10 @@ class Node:
     timeout: float | None
     """Seconds; None: no limit."""
     needs: tuple[str, ...]
+    command: str
+    deps: tuple[str, ...]
+    """Files and folders that it reads, as seen from the project's root; parameters are not among them."""
+    outs: tuple[str, ...]
 
 
 def read_graph(root: Path) -> list[Node]:
@@ -47,4 +52,6 @@ def _node(stage: Any, graph: Any) -> Node:
     if unknown:
         raise StageError(f"dvc.yaml: stage {stage.name}: meta knows retries and timeout, not {', '.join(sorted(unknown))}")
     needs = tuple(sorted(other.name for other in graph.successors(stage) if isinstance(other, PipelineStage)))
-    return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), meta.get("timeout"), needs)
+    deps = tuple(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency))
+    outs = tuple(out.def_path for out in stage.outs)
+    return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), meta.get("timeout"), needs, stage.cmd, deps, outs)

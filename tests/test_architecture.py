@@ -27,6 +27,7 @@ EFFECTS = {
     "gate": "tasks.release.gate",
     "monitor": "tasks.monitor.settings",
     "decide": "tasks.monitor.policy",
+    "tune": "tasks.tune.search",
 }
 """Blocks of ``params.yaml`` that no stage reads: what touches time or the world, and the module with its settings."""
 MADE = ("data/", "models/", "reports/", "release")

@@ -102,10 +102,13 @@ def learn(
     watch: Watch | None = None,
     epochs: int | None = None,
 ) -> History:
-    """The family's own way to learn, from where the pupil stands; ``epochs`` in place of as many as it takes."""
+    """The family's own way to learn, from where the pupil stands; ``epochs`` in place of as many as it takes.
+
+    ``watch`` is told of epochs of descent; the linear student is found before anybody could stop it.
+    """
     if isinstance(pupil, Hashed) and settings.family == "linear":
         linear = settings.linear if epochs is None else settings.linear.model_copy(update={"passes": epochs})
-        return fit_linear(pupil, train, valid, linear, settings, watch)
+        return fit_linear(pupil, train, valid, linear, settings)
     descent: Descent = getattr(settings, settings.family).descent
     if epochs is not None:
         descent = descent.model_copy(update={"epochs": epochs})

@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from tasks.compress.descent import History, Watch
+from tasks.compress.descent import History
 from tasks.compress.lesson import UNLABELLED, Lesson, Voices
 from tasks.compress.pupil import Hashed
 from tasks.compress.student import Network
@@ -114,9 +114,7 @@ class Linear(Settings):
     """Steps of L-BFGS at most; each sees all texts."""
 
 
-def fit_linear(
-    pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, voices: Voices, watch: Watch | None = None
-) -> History:
+def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, voices: Voices) -> History:
     """Put the best values into the pupil's network, from where it stands on; its history, a pass an epoch.
 
     The network must have a dimension for each label and no hidden layer: it is read as if it were ``solve``'s table.
@@ -131,8 +129,6 @@ def fit_linear(
         score = ranking((held_out @ values + bias).astype(np.float32), valid.labels, weights=valid.weights)["pr_auc"]
         history.append({"epoch": len(history) + 1, "train_loss": loss, "valid_pr_auc": score})
         bar.update()
-        if watch:
-            watch(len(history), score)
 
     network = pupil.network
     assert isinstance(network, Network)

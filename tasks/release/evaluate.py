@@ -113,11 +113,9 @@ def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int |
 
 
 def micros_per_message(
-    variants: Mapping[str, Model], parts: Parts, schema: Mapping[str, Any], settings: Evaluate
+    variants: Mapping[str, Model], normaliser: Normaliser, raw: Sequence[str], rounds: int
 ) -> dict[str, float]:
-    """Mean over messages of test of the median over rounds: microseconds from raw text to logits, a message at a time."""
-    normaliser, rounds = Normaliser.from_settings(schema["normaliser"]), settings.timing_rounds
-    raw = list(parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed))
+    """Mean over messages of the median over rounds: microseconds from raw text to logits, a message at a time."""
     times = {name: np.zeros((rounds, len(raw))) for name in variants}
     with threadpool_limits(1):
         for variant in variants.values():
@@ -129,6 +127,12 @@ def micros_per_message(
                     variant.logits([normaliser(text)])
                     times[name][turn, number] = time.perf_counter() - start
     return {name: round(float(np.median(taken, axis=0).mean() * 1e6), 1) for name, taken in times.items()}
+
+
+def timed(variants: Mapping[str, Model], parts: Parts, schema: Mapping[str, Any], settings: Evaluate) -> dict[str, float]:
+    """``micros_per_message`` on messages of test, as many as ``settings`` say."""
+    raw = parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed)
+    return micros_per_message(variants, Normaliser.from_settings(schema["normaliser"]), list(raw), settings.timing_rounds)
 
 
 def judge(logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate) -> dict[str, Any]:
@@ -160,7 +164,7 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
             variants[name] = {"parameters": variant.parameters}
             variants[name] |= judge(logits[name], parts, positive, paths.model(name), settings)
         single = {name: load_variant(paths.model(name), 1) for name in settings.variants}
-        for name, micros in micros_per_message(single, parts, schema, settings).items():
+        for name, micros in timed(single, parts, schema, settings).items():
             variants[name]["micros_per_message"] = micros
         fastest = fastest_teacher(variants, settings.teacher, settings.margin)
         report = {

@@ -54,7 +54,7 @@ def python(code: str) -> str:
 
 
 def node(name: str = "work", timeout: float | None = None) -> Node:
-    return Node(name, "", 0, timeout, ())
+    return Node(name, "", 0, timeout, (), "", (), ())
 
 
 def test_a_stage_runs_once_and_is_cached_then(project: Path) -> None:
