@@ -27,12 +27,23 @@ from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, ru
 from tasks.tracking import track
 
 
+Shares = dict[str, float]
+"""What goes: for each kind of part its share. rows (in halves), dimensions, hidden, filters, heads, feed_forward, layers."""
+
+
+class Sweep(Settings):
+    """What to try, one after the other, with a student of each family."""
+
+    linear: list[Shares]
+    bag: list[Shares]
+    cnn: list[Shares]
+    transformer: list[Shares]
+
+
 class Prune(Settings):
     parent: str
     """The folder below models/ that is pruned; its network as it was trained stands beside it."""
-    sweep: list[dict[str, float]]
-    """What to try: for each kind of part the share that goes. rows (in halves), dimensions, hidden, filters, heads,
-    feed_forward, layers; a student has some of them."""
+    sweep: Sweep
     recovery: int = Field(ge=0)
     """Epochs that a pruned student learns on for (passes, where it is linear)."""
     margin: float = Field(ge=0)
@@ -64,7 +75,7 @@ class Parent:
         pupil.network.load_state_dict(torch.load(self._network, weights_only=True))
         return pupil
 
-    def pruned(self, shares: dict[str, float], recovery: int) -> tuple[Pupil, dict[str, float]]:
+    def pruned(self, shares: Shares, recovery: int) -> tuple[Pupil, dict[str, float]]:
         """(student without these shares of its parts, PR-AUC on valid just after the cut and after it learned on)."""
         pupil = self.pupil()
         for kind, share in shares.items():
@@ -82,7 +93,7 @@ class Parent:
 
 def take(pupil: Pupil, kind: str, share: float, parent: Parent) -> Pupil:
     """The pupil without ``share`` of its parts of ``kind``. Raises StageError where it has none, or they do not go so."""
-    where = f"prune.sweep: {kind}: {share}"
+    where = f"prune.sweep.{parent.settings.family}: {kind}: {share}"
     if not 0 < share < 1:
         raise StageError(f"{where}: a share lies between 0 and 1")
     if kind == "rows" and isinstance(pupil, Hashed):
@@ -115,7 +126,8 @@ def prune(settings: Prune, paths: Paths) -> None:
         best: Path | None = None
         with whole(paths.model("student-pruned")) as temporary:
             temporary.mkdir()
-            for shares in tqdm([{}, *settings.sweep], desc="prune", unit=" students"):
+            tries: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
+            for shares in tqdm(tries, desc="prune", unit=" students"):
                 pupil, figures = parent.pruned(shares, settings.recovery)
                 folder = temporary / str(len(table))
                 folder.mkdir()

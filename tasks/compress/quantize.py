@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from service.scorer import BATCH, Student
+from service.scorer import BATCH, STUDENTS, Student, load_student
 from service.tokenizer import pad
 from tasks.compress.codebook import Codebook, write_codebook
 from tasks.compress.int8 import Operator, write_int8, write_static_int8
@@ -46,12 +46,15 @@ def quantize_student(parent: Path, folder: Path, settings: Quantize, texts: Sequ
 
     Raises StageError where the method needs texts and there are none, and for a table that codebook cannot encode.
     """
-    for name in ("words.npz", "variant.json"):
-        shutil.copyfile(parent / name, folder / name)
+    for beside in parent.iterdir():
+        if beside.name != "model.onnx":
+            shutil.copyfile(beside, folder / beside.name)
     model, twin = parent / "model.onnx", folder / "model.onnx"
     if settings.method == "dynamic":
         write_int8(model, twin, settings.operators, settings.per_channel)
         return
+    if read_json(parent / "variant.json")["kind"] != "student":
+        raise StageError(f"quantize.method = {settings.method!r}: models/{parent.name} is a transformer, which bears dynamic")
     if not texts:
         raise StageError(
             f"quantize.calibration_messages = {settings.calibration_messages}: train has no message;"
@@ -76,7 +79,7 @@ def calibration(train: pd.DataFrame, settings: Quantize) -> list[str]:
 def student_folder(name: str, paths: Paths) -> Path:
     """The folder of the parent. Raises StageError where it is none, or holds no student."""
     folder = paths.model(name)
-    if not (folder / "variant.json").exists() or read_json(folder / "variant.json")["kind"] != "student":
+    if not (folder / "variant.json").exists() or read_json(folder / "variant.json")["kind"] not in STUDENTS:
         raise StageError(f"quantize.parent = {name!r}: models/{name} holds no student")
     return folder
 
@@ -91,7 +94,7 @@ def quantize(settings: Quantize, paths: Paths) -> None:
         with whole(paths.model("student-quantized")) as temporary:
             temporary.mkdir()
             quantize_student(parent, temporary, settings, calibration(train, settings))
-            before, after = (Student(folder).logits(list(valid.text)) for folder in (parent, temporary))
+            before, after = (load_student(folder).logits(list(valid.text)) for folder in (parent, temporary))
             parity = compare(before, after, asked)
             agreed = enforce(parity, settings.parity, "quantize.parity")
             sizes = {"before": folder_bytes(parent), "after": folder_bytes(temporary)}

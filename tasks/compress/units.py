@@ -8,6 +8,7 @@ measured on texts that training did not learn from. What is taken out is gone: t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -165,9 +166,9 @@ def sensitivities(pupil: Pupil, found: Sequence[Place], valid: Lesson, voices: V
     """The sensitivity of each part, an array a place."""
     pupil.network.eval()
     sums = [np.zeros(place.count) for place in found]
-    for place in found:
-        place.__enter__()
-    try:
+    with ExitStack() as gates:
+        for place in found:
+            gates.enter_context(place)
         for start in range(0, len(valid.texts), BATCH):
             part = slice(start, start + BATCH)
             loss = distillation_loss(
@@ -180,9 +181,6 @@ def sensitivities(pupil: Pupil, found: Sequence[Place], valid: Lesson, voices: V
             slopes = torch.autograd.grad(loss, [place.gate for place in found])
             for total, slope in zip(sums, slopes, strict=True):
                 total += np.abs(slope.numpy())
-    finally:
-        for place in found:
-            place.__exit__()
     return sums
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import pytest
 import torch
 import yaml
 
-from service.scorer import Student
+from service.scorer import Student, load_student
 from service.tokenizer import Tokenizer
 from service.windows import Windows
 from tasks.compress.lesson import Lesson, Voices
 from tasks.compress.prune import Prune, prune, smallest
 from tasks.compress.pupil import Hashed, Pupil
+from tasks.compress.quantize import Quantize, quantize
 from tasks.compress.student import Convolution, Network
 from tasks.compress.transformer import Thin
 from tasks.compress.units import halve_rows, least, places, remove, sensitivities
+from tasks.metrics import ranking
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.stage import Paths, StageError, folder_bytes, read_json
 from tests.conftest import made_prepared
@@ -165,6 +168,8 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 
 def settings_for(**changes: Any) -> Prune:
+    if "sweep" in changes:
+        changes["sweep"] = dict.fromkeys(("linear", "bag", "cnn", "transformer"), changes["sweep"])
     return Prune.model_validate(PARAMS["prune"] | {"recovery": 3, "margin": 1, "parity": WIDE} | changes)
 
 
@@ -196,9 +201,9 @@ def test_where_nothing_may_go_the_parent_stays_as_it_is(paths: Paths) -> None:
 @pytest.mark.parametrize(
     ("sweep", "says"),
     [
-        ([{"rows": 0.4}], "prune.sweep: rows: 0.4: rows go in halves"),
+        ([{"rows": 0.4}], "prune.sweep.bag: rows: 0.4: rows go in halves"),
         ([{"rows": 0.999999}], "rows go in halves"),
-        ([{"hidden": 1.0}], "prune.sweep: hidden: 1.0: a share lies between 0 and 1"),
+        ([{"hidden": 1.0}], "prune.sweep.bag: hidden: 1.0: a share lies between 0 and 1"),
         ([{"heads": 0.5}], "heads: 0.5: a student of the family 'bag' has none of these parts"),
     ],
 )
@@ -226,3 +231,22 @@ def test_a_student_that_lost_what_it_knew_fails_the_gate(paths: Paths) -> None:
     with pytest.raises(StageError, match=r"does not agree with its parent: mean = .*params.yaml: prune.parity.mean"):
         prune(settings_for(sweep=[{"rows": 0.984375, "hidden": 0.9}], recovery=0, parity=strict), paths)
     assert not paths.model("student-pruned").exists()
+
+
+def test_a_thin_transformer_goes_the_whole_way(paths: Paths, teacher: Path) -> None:
+    """Distilled from some of its teacher's layers, pruned of heads, and in 8-bit integers."""
+    shutil.copytree(teacher, paths.model("teacher"))
+    descent = {"epochs": 3, "batch_size": 16, "learning_rate": 0.002, "weight_decay": 0.0}
+    thin = {"family": "transformer", "transformer": {"layers": [0], "descent": descent}, "parity": WIDE}
+    frame = distilled(paths, ["ham", "spam"], **thin)
+    prune(settings_for(sweep=[{"heads": 0.5}, {"feed_forward": 0.5}], recovery=1), paths)
+    assert read_json(paths.report("prune.json"))["removed"]
+    block = PARAMS["quantize"] | {"parity": WIDE}
+    with pytest.raises(StageError, match=r"quantize\.method = 'codebook': models/student-pruned is a transformer"):
+        quantize(Quantize.model_validate(block), paths)
+    quantize(Quantize.model_validate(block | {"method": "dynamic"}), paths)
+    sizes = [folder_bytes(paths.model(name)) for name in ("student", "student-pruned", "student-quantized")]
+    assert sizes == sorted(sizes, reverse=True)
+    test = frame[frame.split == "test"]
+    logits = load_student(paths.model("student-quantized")).logits(list(test.text))
+    assert ranking(logits, test.label_id.to_numpy())["pr_auc"] > 0.7
