@@ -44,11 +44,12 @@ def comparable(
     """
     if not rivals:
         return {}, "No rival was measured (python -m benchmarks.speed --rivals measures them)."
+    names = ", ".join(rivals["models"])
     if rivals["prepared"] != data:
-        return {}, f"{', '.join(rivals['models'])}: left out, as they were measured on other data ({rivals['prepared'][:12]})."
+        return {}, f"Rivals ({names}) are left out: they were measured on other data ({rivals['prepared'][:12]})."
     both = [name for name in rivals["ours"] if name in variants]
     if not both:
-        return {}, f"{', '.join(rivals['models'])}: left out, as no variant was measured beside them."
+        return {}, f"Rivals ({names}) are left out: no variant was measured beside them."
     pace = float(np.median([variants[name]["micros_per_message"] / rivals["ours"][name] for name in both]))
     entries = {
         name: {

@@ -274,7 +274,7 @@ def test_rivals_that_were_measured_on_other_data_are_left_out_and_told(paths: Pa
     write_json(paths.root / "data/rivals.json", {"prepared": "0" * 64, "ours": {"student": 1.0}, "models": {"fasttext": entry}})
     report, page = reported(paths)
     assert "fasttext" not in report["models"]
-    assert "fasttext: left out, as they were measured on other data (000000000000)." in page
+    assert "Rivals (fasttext) are left out: they were measured on other data (000000000000)." in page
     write_json(paths.root / "data/rivals.json", {"models": {}})
     with pytest.raises(StageError, match=r"rivals\.json: not what python -m benchmarks\.speed --rivals writes"):
         reported(paths)
