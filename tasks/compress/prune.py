@@ -26,7 +26,6 @@ from tasks.model.variants import load_variant
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
 
-
 Shares = dict[str, float]
 """What goes: for each kind of part its share. rows (in halves), dimensions, hidden, filters, heads, feed_forward, layers."""
 
