@@ -46,7 +46,7 @@ TRAIN = list(made_prepared(["ham", "news", "spam"], 100, seed=3).text)
 
 
 def asked(**changes: Any) -> Quantize:
-    return Quantize.model_validate(PARAMS | changes)
+    return Quantize.model_validate(PARAMS | {"parent": "student"} | changes)
 
 
 @pytest.fixture(scope="module")
