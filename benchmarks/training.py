@@ -152,7 +152,8 @@ def main() -> None:
     threads = task.settings.threads or os.cpu_count()
     facts = {"score": score, "threads": threads, "settings": task.settings.model_dump(mode="json", exclude={"patience"})}
     write_json(given.out, read_json(given.out) | facts | {"figures": figures})
-    print(f"\n{len(task.train):,} messages, {task.settings.epochs} epochs, {threads} thread(s); times ours: ours took one\n")
+    asked = f"{len(task.train):,} messages, {task.settings.epochs} epoch(s), {threads} thread(s)"
+    print(f"\n{asked}; times ours: how many times as long as ours\n")
     print(table(figures, score))
 
 
