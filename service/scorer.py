@@ -47,7 +47,7 @@ class Student:
         for start in range(0, len(texts), BATCH):
             rows = pad([self.tokenizer.encode(text) for text in texts[start : start + BATCH]])
             parts.append(self._session.run(wanted, {"rows": rows}))
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def load_student(folder: Path, threads: int = 1) -> Student | WindowedStudent:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,11 +100,18 @@ def _footers(text: str) -> str:
             block = lower[rule.end() : rule.end() + 600]
             if len(text) - rule.end() < 1200 and any(word in block for word in _LIST_WORDS):
                 text = text[: rule.start()]
-        lower = text.lower()
-    if any(word in lower for word in _TRAILERS):
-        lines = text.split("\n")
-        text = "\n".join(line for line in lines if not any(word in line.lower() for word in _TRAILERS))
+        lower = lower[: len(text)]
+    if gone := {line for word in _TRAILERS for line in _lines_with(word, lower)}:
+        text = "\n".join(line for number, line in enumerate(text.split("\n")) if number not in gone)
     return text
+
+
+def _lines_with(word: str, text: str) -> Iterator[int]:
+    """The numbers of the lines of ``text`` that hold ``word``, from 0."""
+    here = text.find(word)
+    while here >= 0:
+        yield text.count("\n", 0, here)
+        here = text.find(word, here + 1)
 
 
 def _addresses(text: str) -> str:

@@ -75,26 +75,29 @@ def _mixed(hashed: Hashes) -> Hashes:
     return mixed
 
 
-def hash_words(characters: Characters) -> Hashes:
-    """A hash of each word and symbol of folded characters, in their order."""
-    kinds = _kinds(characters)
-    letter, symbol = kinds == _LETTER, kinds == _SYMBOL
-    # Both ends are blanks, so every run of letters has a neighbour on either side.
-    begins = np.flatnonzero((letter[1:] & ~letter[:-1]) | symbol[1:]) + 1
-    ends = np.flatnonzero((letter[:-1] & ~letter[1:]) | symbol[:-1]) + 1
-    up, down = _powers(1 << len(characters).bit_length())
-    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(characters.astype(np.uint64) * up[: len(characters)])])
-    return _mixed((sums[ends] - sums[begins]) * down[begins] + _BASE)
+class Folded:
+    """The folded characters of a text, with the sums that the hash of any run of them is made of."""
 
+    def __init__(self, text: str) -> None:
+        self.characters = _characters(text)
+        up, self._down = _powers(1 << len(self.characters).bit_length())
+        self._sums = np.zeros(len(self.characters) + 1, dtype=np.uint64)
+        np.cumsum(self.characters * up[: len(self.characters)], out=self._sums[1:])
 
-def hash_grams(characters: Characters, length: int) -> Hashes:
-    """A hash of each run of ``length`` folded characters, in order; runs of different lengths are different features."""
-    wide = characters.astype(np.uint64)
-    count = max(0, len(wide) - length + 1)
-    hashed = np.full(count, length, dtype=np.uint64)
-    for offset in range(length):
-        hashed = hashed * _BASE + wide[offset : offset + count]
-    return _mixed(hashed)
+    def words(self) -> Hashes:
+        """A hash of each word and symbol, in their order."""
+        kinds = _kinds(self.characters)
+        letter, symbol = kinds == _LETTER, kinds == _SYMBOL
+        # Both ends are blanks, so every run of letters has a neighbour on either side.
+        begins = np.flatnonzero((letter[1:] & ~letter[:-1]) | symbol[1:]) + 1
+        ends = np.flatnonzero((letter[:-1] & ~letter[1:]) | symbol[:-1]) + 1
+        return _mixed((self._sums[ends] - self._sums[begins]) * self._down[begins] + _BASE)
+
+    def grams(self, length: int) -> Hashes:
+        """A hash of each run of ``length`` characters, in order; runs of different lengths are different features."""
+        count = max(0, len(self.characters) - length + 1)
+        sums = self._sums[length : length + count] - self._sums[:count]
+        return _mixed(sums * self._down[:count] + np.uint64(length))
 
 
 class Tokenizer:
@@ -126,14 +129,14 @@ class Tokenizer:
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
         """The rows of one text; empty for a text without words."""
-        characters = _characters(text)
-        words = hash_words(characters)
+        folded = Folded(text)
+        words = folded.words()
         if not len(words):
             return np.zeros(0, dtype=np.int64)
         if self.words:
             return self._rows(words[: self.words])
         pairs = _mixed(words[:-1] * _BASE + words[1:])
-        hashed = np.concatenate([words, pairs, *(hash_grams(characters, length) for length in self.grams)])
+        hashed = np.concatenate([words, pairs, *(folded.grams(length) for length in self.grams)])
         return self._unique(self._rows(hashed))
 
     def _unique(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -146,11 +149,11 @@ class Tokenizer:
         return once
 
     def _rows(self, hashed: Hashes) -> npt.NDArray[np.int64]:
-        return ((hashed * self._salt) >> self._shift).astype(np.int64) + 1
+        return ((hashed * self._salt) >> self._shift).view(np.int64) + 1
 
     def unknown_share(self, text: str) -> float:
         """Share of a text's words that training did not see; 0 for a text without words."""
-        words = hash_words(_characters(text))
+        words = Folded(text).words()
         if not len(words) or not len(self.known):
             return 0.0
         return 1.0 - float(self.known[words >> self._known_shift].mean())
@@ -161,7 +164,7 @@ def known_words(texts: Sequence[str], min_documents: int, bits: int) -> npt.NDAr
     shift = np.uint64(64 - bits)
     documents: Counter[int] = Counter()
     for text in texts:
-        documents.update(set((hash_words(_characters(text)) >> shift).tolist()))
+        documents.update(set((Folded(text).words() >> shift).tolist()))
     known = np.zeros(1 << bits, dtype=np.bool_)
     known[[number for number, count in documents.items() if count >= min_documents]] = True
     return known

@@ -86,24 +86,20 @@ def lookup(
 ) -> tuple[list[onnx.NodeProto], dict[str, npt.NDArray[np.generic]]]:
     """The nodes that take the tensor ``rows`` to the vectors ``output`` that their codes stand for, and their constants.
 
-    ONNX has no Gather of 4-bit numbers, so whole bytes are gathered, and only what was gathered is taken apart.
+    ONNX has no Gather of 4-bit numbers. Nodes with nothing but constants before them unpack the bytes, which ONNX Runtime does
+    once, when it loads the file: a code has 4 bits on disk and 8 in memory.
     """
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, npt.NDArray[np.generic]] = {}
     if bits == 4:
-        half = np.asarray((len(parts[0].codes) + 1) // 2, dtype=np.int64)
-        constants |= {"codes.half": half, "codes.four": np.asarray(4, np.uint8), "codes.lower": np.asarray(15, np.uint8)}
-        nodes += [
-            # A row of the lower half becomes a negative index, which counts from the end: so it meets its own byte.
-            make_node("Sub", [rows, "codes.half"], ["codes.byte"]),
-            make_node("GreaterOrEqual", [rows, "codes.half"], ["codes.is_upper"]),
-        ]
+        constants |= {"codes.four": np.asarray(4, np.uint8), "codes.lower": np.asarray(15, np.uint8)}
     vectors = [f"codes.{number}.vectors" for number in range(len(parts))] if len(parts) > 1 else [output]
     for number, (part, found) in enumerate(zip(parts, vectors, strict=True)):
         name = f"codes.{number}"
         constants |= {f"{name}.stored": pack(part.codes) if bits == 4 else part.codes, f"{name}.words": part.words}
+        nodes += _unpacked(name) if bits == 4 else []
         nodes += [
-            *(_halved(name) if bits == 4 else [make_node("Gather", [f"{name}.stored", rows], [name])]),
+            make_node("Gather", [f"{name}.{'unpacked' if bits == 4 else 'stored'}", rows], [name]),
             make_node("Cast", [name], [f"{name}.index"], to=onnx.TensorProto.INT32),
             make_node("Gather", [f"{name}.words", f"{name}.index"], [found]),
         ]
@@ -112,13 +108,12 @@ def lookup(
     return nodes, constants
 
 
-def _halved(name: str) -> list[onnx.NodeProto]:
-    """The nodes that find each row's code of 4 bits: the upper or the lower half of its byte."""
+def _unpacked(name: str) -> list[onnx.NodeProto]:
+    """The nodes that make a code a byte of two codes a byte, in the order of the rows; there may be one too many."""
     return [
-        make_node("Gather", [f"{name}.stored", "codes.byte"], [f"{name}.pair"]),
-        make_node("BitShift", [f"{name}.pair", "codes.four"], [f"{name}.high"], direction="RIGHT"),
-        make_node("BitwiseAnd", [f"{name}.pair", "codes.lower"], [f"{name}.low"]),
-        make_node("Where", ["codes.is_upper", f"{name}.high", f"{name}.low"], [name]),
+        make_node("BitwiseAnd", [f"{name}.stored", "codes.lower"], [f"{name}.low"]),
+        make_node("BitShift", [f"{name}.stored", "codes.four"], [f"{name}.high"], direction="RIGHT"),
+        make_node("Concat", [f"{name}.low", f"{name}.high"], [f"{name}.unpacked"], axis=0),
     ]
 
 

@@ -49,10 +49,7 @@ def mixed(hashed: int) -> int:
 
 
 def gram(run: str) -> int:
-    hashed = len(run)
-    for character in run:
-        hashed = (hashed * MIX + ord(character)) % 2**64
-    return mixed(hashed)
+    return mixed(polynomial(run) + len(run))
 
 
 @given(st.text(max_size=80) | st.text(alphabet="ab_1.! é\n中", max_size=80))
