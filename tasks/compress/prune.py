@@ -39,12 +39,20 @@ class Sweep(Settings):
     transformer: list[Shares]
 
 
+class Recovery(Settings):
+    """Epochs that a pruned student of each family learns on for; passes, where it is linear."""
+
+    linear: int = Field(ge=0)
+    bag: int = Field(ge=0)
+    cnn: int = Field(ge=0)
+    transformer: int = Field(ge=0)
+
+
 class Prune(Settings):
     parent: str
     """The folder below models/ that is pruned; its network as it was trained stands beside it."""
     sweep: Sweep
-    recovery: int = Field(ge=0)
-    """Epochs that a pruned student learns on for (passes, where it is linear)."""
+    recovery: Recovery
     margin: float = Field(ge=0)
     """PR-AUC on valid that it may lose against its parent."""
     parity: Limits
@@ -65,6 +73,7 @@ class Parent:
             self._known = np.unpackbits(file["known"], count=count).astype(np.bool_)
         self._rows = pd.read_parquet(paths.prepared)
         self.valid = self._rows[self._rows.split == "valid"]
+        self.train_texts = list(self._rows.text[self._rows.split == "train"])
         self.schema = read_json(paths.schema)
 
     def pupil(self) -> Pupil:
@@ -100,7 +109,7 @@ def take(pupil: Pupil, kind: str, share: float, parent: Parent) -> Pupil:
         if halvings != round(halvings) or pupil.tokenizer.bits - halvings < 4:
             raise StageError(f"{where}: rows go in halves (0.5, 0.75, 0.875, ...), down to 4 bits")
         for _ in range(round(halvings)):
-            pupil = halve_rows(pupil)
+            pupil = halve_rows(pupil, parent.train_texts)
         return pupil
     if not places(pupil, kind) or (parent.settings.family == "linear"):
         raise StageError(f"{where}: a student of the family {parent.settings.family!r} has none of these parts")
@@ -127,7 +136,7 @@ def prune(settings: Prune, paths: Paths) -> None:
             temporary.mkdir()
             tries: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
             for shares in tqdm(tries, desc="prune", unit=" students"):
-                pupil, figures = parent.pruned(shares, settings.recovery)
+                pupil, figures = parent.pruned(shares, getattr(settings.recovery, parent.settings.family))
                 folder = temporary / str(len(table))
                 folder.mkdir()
                 pupil.save(folder, parent.settings.opset)

@@ -212,15 +212,19 @@ def remove(pupil: Pupil, kind: str, share: float, valid: Lesson, voices: Voices)
         place.cut(keep)
 
 
-def halve_rows(pupil: Hashed) -> Hashed:
-    """A student of half as many rows: neighbours become one with their mean, and every feature finds its way there.
+def halve_rows(pupil: Hashed, texts: Sequence[str]) -> Hashed:
+    """A student of half as many rows: neighbours become one, and every feature finds its way there.
 
-    Rows are merged, and none is dropped: rare features carry what a text has that no other has.
+    The one is their mean, each as often as ``texts`` hold it: a row that no text holds has nothing to say. Rows are
+    merged, and none is dropped, for rare features carry what a text has that no other has.
     """
     old = pupil.tokenizer
     tokenizer = Tokenizer(old.grams, old.bits - 1, old.known, old.salt, old.words)
     embedding = pupil.network.embedding
     table = embedding.weight.detach()
-    merged = torch.cat([table[:1], (table[1::2] + table[2::2]) / 2])
+    counts = np.bincount(np.concatenate([*pupil.encode(texts), np.zeros(0, np.int64)]), minlength=old.rows)
+    often = torch.from_numpy(counts).to(table.dtype).unsqueeze(1).clamp(min=1e-6)  # neither is held: the plain mean
+    pairs = table * often
+    merged = torch.cat([table[:1], (pairs[1::2] + pairs[2::2]) / (often[1::2] + often[2::2])])
     pupil.network.embedding = nn.Embedding(len(merged), table.shape[1], padding_idx=0, _weight=merged)
     return Hashed(pupil.network, tokenizer)

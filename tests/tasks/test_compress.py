@@ -163,7 +163,12 @@ def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
 def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], family: str) -> None:
     wide = PARAMS["distill"]["parity"] | {"mean": 0.2, "flips": 0.2, "threshold_flips": 0.2, "worst_slice": 0.2}
     frame = distilled(paths, labels, family=family, parity=wide)
-    prune(Prune.model_validate(PARAMS["prune"] | {"recovery": 5, "margin": 1, "parity": wide}), paths)
+    prune(
+        Prune.model_validate(
+            PARAMS["prune"] | {"recovery": dict.fromkeys(PARAMS["prune"]["recovery"], 5), "margin": 1, "parity": wide}
+        ),
+        paths,
+    )
     quantize(Quantize.model_validate(PARAMS["quantize"]), paths)
     test = frame[frame.split == "test"]
     for variant in ("student", "student-pruned", "student-quantized"):

@@ -140,15 +140,20 @@ def test_one_part_of_each_place_stays_however_much_is_asked_for() -> None:
 def test_rows_are_merged_with_their_neighbours_and_every_feature_finds_its_way(make: Any) -> None:
     pupil = make()
     table = pupil.network.embedding.weight.detach().clone()
-    half = halve_rows(pupil)
+    half = halve_rows(pupil, TEXTS)
     assert half.tokenizer.bits == 8
     assert half.network.embedding.weight.shape == (257, 6)
     for text in TEXTS[:5]:
         wide, narrow = make().tokenizer.encode(text), half.tokenizer.encode(text)
         assert set(narrow.tolist()) == {(int(row) - 1) // 2 + 1 for row in wide}
     merged = half.network.embedding.weight.detach()
-    assert torch.allclose(merged[1], (table[1] + table[2]) / 2)
-    assert torch.allclose(merged[256], (table[511] + table[512]) / 2)
+    counts = np.bincount(np.concatenate(make().encode(TEXTS)), minlength=513)
+    assert (counts[1::2] == 0).any() and (counts[1::2] != counts[2::2]).any()
+    for row in range(1, 257):
+        first, second = 2 * row - 1, 2 * row
+        weights = np.maximum([counts[first], counts[second]], 1e-6)
+        expected = np.average(table[[first, second]].numpy(), axis=0, weights=weights)
+        assert np.allclose(merged[row], expected, atol=1e-6)
     assert not merged[0].any()
 
 
@@ -170,7 +175,9 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 def settings_for(**changes: Any) -> Prune:
     if "sweep" in changes:
         changes["sweep"] = dict.fromkeys(("linear", "bag", "cnn", "transformer"), changes["sweep"])
-    return Prune.model_validate(PARAMS["prune"] | {"recovery": 3, "margin": 1, "parity": WIDE} | changes)
+    epochs = changes.pop("recovery", 3)
+    recovery = dict.fromkeys(PARAMS["prune"]["recovery"], epochs)
+    return Prune.model_validate(PARAMS["prune"] | {"recovery": recovery, "margin": 1, "parity": WIDE} | changes)
 
 
 def test_the_stage_tries_all_keeps_one_and_says_what_it_did(paths: Paths) -> None:
