@@ -110,7 +110,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "recovery": {"linear": 20, "bag": 1, "cnn": 1, "transformer": 1},
         "parity": PARITY | {"largest": 1, "mean": 0.1, "worst_slice": 1},
     },
-    "quantize": {"parity": PARITY},
+    "quantize": {"parity": PARITY | {"worst_slice": 0.5}},
     "evaluate": {"resamples": 100, "timing_messages": 10},
     "package": {"margin": 1},
 }

@@ -181,7 +181,7 @@ def test_metrics_params_and_plots_are_dvc_s_too(project: Project) -> None:
     metrics = json.loads(project.run("dvc metrics show --json").stdout)[""]["data"]["reports/evaluation.json"]["data"]
     assert metrics["variants"]["student-quantized"]["metrics"]["test"]["pr_auc"] > 0.5
     project.run("git add dvc.lock && git commit -qam run")
-    project.set(quantize={"codebook": {"bits": 8, "dimensions": 2}})
+    project.set(quantize={"codebook": {"bits": 4, "dimensions": 2}})
     assert "quantize.codebook.bits" in project.run(readme_command("dvc params diff")).stdout
     project.run("dvc plots show")
     assert (project.root / "dvc_plots/index.html").exists()
@@ -190,15 +190,15 @@ def test_metrics_params_and_plots_are_dvc_s_too(project: Project) -> None:
 def test_changing_quantize_reruns_it_and_what_follows(project: Project) -> None:
     project.run("git checkout -q params.yaml")
     project.run(readme_command("flows.pipeline --help"))
-    done = project.run("python -m flows.pipeline -S quantize.codebook.bits=8")
+    done = project.run("python -m flows.pipeline -S quantize.codebook.bits=4")
     assert "ran quantize, evaluate, compression, package, drift, register, bento" in done.stdout
-    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 8
+    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 4
 
 
 def test_an_experiment_overrides_a_parameter(project: Project) -> None:
-    project.run("git add -A && git commit -qm eight-bits")
-    project.run("dvc exp run -S quantize.codebook.bits=4 package")
-    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 4
+    project.run("git add -A && git commit -qm four-bits")
+    project.run("dvc exp run -S quantize.codebook.bits=8 package")
+    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 8
 
 
 def test_the_ui_shows_one_story_a_run(project: Project) -> None:

@@ -33,7 +33,7 @@ class Codebook(Settings):
     bits: Literal[4, 8]
     """Width of a code: a part has two to this many codewords. Two codes of 4 bits share a byte."""
     dimensions: int = Field(ge=1)
-    """Width of a codeword; it divides that of the table, or is larger: then a row is one part."""
+    """Width of a codeword at most: a wider row is cut into as few parts of like width as it takes."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,14 @@ class Part:
 
 
 def encode(table: Floats, counts: npt.NDArray[np.int64], codebook: Codebook, seed: int) -> list[Part]:
-    """The parts of a table ``[rows, width]``, whose rows are looked up ``counts`` times. Rows of zeros stay so.
-
-    Raises StageError where the width is no multiple of a codeword's.
-    """
-    width = table.shape[1]
-    if width > codebook.dimensions and width % codebook.dimensions:
-        raise StageError(f"quantize.codebook.dimensions = {codebook.dimensions}: does not divide the table's {width}")
+    """The parts of a table ``[rows, width]``, whose rows are looked up ``counts`` times. Rows of zeros stay so."""
+    count = -(-table.shape[1] // codebook.dimensions)
     weights = counts.astype(np.float64) + 1  # what no text of these holds may stand in the next
     # One thread, as the order of sums decides the last bit of a mean, and two would race for it.
     with threadpool_limits(1):
         return [
             _encode_part(np.ascontiguousarray(columns), weights, 1 << codebook.bits, seed)
-            for columns in np.split(table, max(1, width // codebook.dimensions), axis=1)
+            for columns in np.array_split(table, count, axis=1)
         ]
 
 

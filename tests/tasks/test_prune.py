@@ -148,7 +148,7 @@ def test_rows_are_merged_with_their_neighbours_and_every_feature_finds_its_way(m
         assert set(narrow.tolist()) == {(int(row) - 1) // 2 + 1 for row in wide}
     merged = half.network.embedding.weight.detach()
     counts = np.bincount(np.concatenate(make().encode(TEXTS)), minlength=513)
-    assert (counts[1::2] == 0).any() and (counts[1::2] != counts[2::2]).any()
+    assert (counts[1::2] != counts[2::2]).any()
     for row in range(1, 257):
         first, second = 2 * row - 1, 2 * row
         weights = np.maximum([counts[first], counts[second]], 1e-6)

@@ -208,10 +208,12 @@ def test_few_vectors_are_kept_as_they_are_and_common_rows_before_rare_ones() -> 
     assert (weighted[:50] ** 2).mean() < 0.7 * (plain[:50] ** 2).mean()
 
 
-def test_a_codeword_that_does_not_divide_the_table_is_named(parents: dict[str, Path], tmp_path: Path) -> None:
-    odd = asked(method="codebook", codebook={"bits": 8, "dimensions": 3})
-    with pytest.raises(StageError, match=r"quantize.codebook.dimensions = 3: does not divide the table's 8"):
-        quantize_student(parents["hidden"], tmp_path, odd, TRAIN)
+def test_a_width_that_codewords_do_not_divide_is_cut_into_like_parts() -> None:
+    chance = np.random.default_rng(0)
+    table = chance.normal(0, 1, (300, 8)).astype(np.float32)
+    parts = encode(table, np.ones(300, np.int64), Codebook(bits=8, dimensions=3), seed=1)
+    assert [part.words.shape[1] for part in parts] == [3, 3, 2]
+    assert decode(parts).shape == table.shape
 
 
 @pytest.mark.parametrize("method", METHODS)
