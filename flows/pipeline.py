@@ -31,7 +31,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.alone import alone
 from flows.graph import Node, read_graph
@@ -190,7 +190,8 @@ def _has_run(name: str, state: State[Any]) -> bool:
 def show(paths: Paths) -> None:
     """Print the evaluation and where to look next."""
     rows = evaluation_rows(read_json(paths.report("evaluation.json")))
-    table = Table(*rows[0], title="Evaluation")
+    first, *others = rows[0]
+    table = Table(Column(first, no_wrap=True), *others, title="Evaluation")
     for row in rows:
         table.add_row(*row.values())
     console = Console(width=None if sys.stdout.isatty() else 160)

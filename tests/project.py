@@ -106,10 +106,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "baseline": {"strengths": [10]},
     "distill": {"parity": PARITY | {"largest": 1, "mean": 0.5, "flips": 0.4, "threshold_flips": 1, "worst_slice": 1}},
-    "prune": {
-        "recovery": {"linear": 20, "bag": 1, "cnn": 1, "transformer": 1},
-        "parity": PARITY | {"largest": 1, "mean": 0.1, "worst_slice": 1},
-    },
+    "prune": {"parity": PARITY | {"largest": 1, "mean": 0.2, "flips": 0.2, "threshold_flips": 0.3, "worst_slice": 1}},
     "quantize": {"parity": PARITY | {"worst_slice": 0.5}},
     "evaluate": {"resamples": 100, "timing_messages": 10},
     "package": {"margin": 1},
