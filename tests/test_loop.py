@@ -33,7 +33,7 @@ COUNT = 60
 MARKER = "zyxmarker"
 LOOP: dict[str, dict[str, Any]] = {
     "train": {"epochs": 1},
-    "evaluate": {"variants": ["baseline", "teacher", "student", "student-quantized"]},
+    "evaluate": {"variants": ["baseline", "teacher", "student", "student-pruned", "student-quantized"]},
     "deployments": {
         "pipeline": {"seconds": 100, "cron": None},
         "monitor": {"seconds": 10, "cron": None},
