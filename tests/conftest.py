@@ -106,6 +106,18 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def fine_tuned(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny teacher as the stage train leaves one: three windows of 16 tokens, two labels, a random head."""
+    from tasks.model.teacher import Teacher, Windows, load_encoder, save_teacher
+
+    folder = tmp_path_factory.mktemp("fine-tuned")
+    torch.manual_seed(1)
+    encoder, tokenizer = load_encoder(str(tiny_teacher))
+    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
+    return folder
+
+
 def fitted_network(frame: pd.DataFrame, steps: int = 80, dimensions: int = 8, hidden: int = 16) -> tuple[Network, Tokenizer]:
     """A student that has learned ``frame``'s labels."""
     from service.tokenizer import pad

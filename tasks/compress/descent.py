@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from tqdm import tqdm
@@ -41,6 +42,45 @@ def valid_pr_auc(pupil: Pupil, valid: Lesson) -> float:
     return ranking(pupil.outputs(valid.texts), valid.labels, weights=valid.weights)["pr_auc"]
 
 
+class Course:
+    """Where a training stands: network, optimizer, learning rate, chance and history, which are kept and taken up together."""
+
+    def __init__(self, network: torch.nn.Module, settings: Descent, steps: int) -> None:
+        """``steps`` batches an epoch."""
+        rate, decay = settings.learning_rate, settings.weight_decay
+        self.network = network
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+        self.cycle = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(steps * settings.epochs, WARMUP))
+        self.history: History = []
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        checkpoint.save(
+            network=self.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            cycle=self.cycle.last_epoch,
+            chance=torch.get_rng_state(),
+            history=self.history,
+        )
+
+    def take_up(self, checkpoint: Checkpoint) -> None:
+        """Go on where a killed run was, if one was."""
+        if not (state := checkpoint.load()):
+            return
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.cycle.last_epoch = state["cycle"]
+        torch.set_rng_state(state["chance"])
+        self.history = state["history"]
+        print(f"goes on after epoch {len(self.history)}")
+
+    def step(self, loss: torch.Tensor) -> float:
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.cycle.step()
+        self.optimizer.zero_grad()
+        return float(loss.detach())
+
+
 def descend(
     pupil: Pupil,
     train: Lesson,
@@ -52,46 +92,29 @@ def descend(
     watch: Watch | None = None,
 ) -> History:
     """Train the pupil's network in place over all epochs; its history."""
-    texts, weights = train.texts, mean_one(train.weights)
-    steps = math.ceil(len(texts) / settings.batch_size)
-    network = pupil.network
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    cycle = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(steps * settings.epochs, WARMUP))
-    history: History = []
-    if checkpoint and (state := checkpoint.load()):
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        cycle.last_epoch = state["cycle"]
-        torch.set_rng_state(state["chance"])
-        history = state["history"]
-        print(f"goes on after epoch {len(history)}")
-    epochs = range(len(history) + 1, settings.epochs + 1)
-    for epoch in tqdm(epochs, desc="student", unit=" epochs", initial=len(history), total=settings.epochs):
-        network.train()
-        losses = []
-        for batch in np.array_split(np.random.default_rng([seed, epoch]).permutation(len(texts)), steps):
-            loss = distillation_loss(
-                pupil.ask([texts[row] for row in batch]),
-                torch.from_numpy(train.teacher[batch]),
-                torch.from_numpy(train.labels[batch]),
-                torch.from_numpy(weights[batch]),
-                voices,
-            )
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            cycle.step()
-            optimizer.zero_grad()
-            losses.append(float(loss.detach()))
-        history.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "valid_pr_auc": valid_pr_auc(pupil, valid)})
+    weights = mean_one(train.weights)
+    steps = math.ceil(len(train.texts) / settings.batch_size)
+    course = Course(pupil.network, settings, steps)
+    if checkpoint:
+        course.take_up(checkpoint)
+
+    def loss_of(rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        asked = pupil.ask([train.texts[row] for row in rows])
+        teacher, labels, counts = (torch.from_numpy(part[rows]) for part in (train.teacher, train.labels, weights))
+        return distillation_loss(asked, teacher, labels, counts, voices)
+
+    done = len(course.history)
+    for epoch in tqdm(
+        range(done + 1, settings.epochs + 1), desc="student", unit=" epochs", initial=done, total=settings.epochs
+    ):
+        pupil.network.train()
+        order = np.random.default_rng([seed, epoch]).permutation(len(train.texts))
+        losses = [course.step(loss_of(rows)) for rows in np.array_split(order, steps)]
+        pr_auc = valid_pr_auc(pupil, valid)
+        course.history.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "valid_pr_auc": pr_auc})
         if checkpoint:
-            checkpoint.save(
-                network=network.state_dict(),
-                optimizer=optimizer.state_dict(),
-                cycle=cycle.last_epoch,
-                chance=torch.get_rng_state(),
-                history=history,
-            )
+            course.keep(checkpoint)
         if watch:
-            watch(epoch, history[-1]["valid_pr_auc"])
-    network.eval()
-    return history
+            watch(epoch, pr_auc)
+    pupil.network.eval()
+    return course.history

@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 from service.scorer import load_student
 from service.tokenizer import Tokenizer, known_words
 from service.transformer import WindowedStudent
-from service.windows import Windows
 from tasks.compress.descent import Descent, descend
 from tasks.compress.distill import Distill
 from tasks.compress.embeddings import principal, start_from_teacher
@@ -29,7 +28,6 @@ from tasks.compress.student import Convolution, Network
 from tasks.compress.texts import Crops, ask_teacher, crops
 from tasks.compress.transformer import Thin
 from tasks.model.checkpoint import Checkpoint
-from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
 from tasks.stage import StageError
 from tests.conftest import FILLER, WORDS, made_prepared
@@ -51,15 +49,6 @@ def linear_pupil(labels: int, bits: int = 10) -> Hashed:
     torch.manual_seed(0)
     tokenizer = Tokenizer([4], bits, NONE)
     return Hashed(Network(tokenizer.rows, labels, 0, labels, 0.0), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fine-tuned")
-    torch.manual_seed(1)
-    encoder, tokenizer = load_encoder(str(tiny_teacher))
-    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
-    return folder
 
 
 def random_scores(rows: int, labels: int) -> tuple[npt.NDArray[np.float64], ...]:
@@ -164,11 +153,11 @@ def test_a_convolution_reads_order_and_its_padding_says_nothing() -> None:
         assert not network.pool(torch.zeros((1, 3), dtype=torch.long)).any(), "a text without words"
 
 
-def test_words_start_as_their_teacher_s(teacher: Path) -> None:
+def test_words_start_as_their_teacher_s(fine_tuned: Path) -> None:
     tokenizer = Tokenizer([], 16, NONE, salt_of(4))
     embedding = torch.nn.Embedding(tokenizer.rows, 5)
     before = embedding.weight.detach().clone()
-    count = start_from_teacher(embedding, tokenizer, teacher)
+    count = start_from_teacher(embedding, tokenizer, fine_tuned)
     words = {*FILLER, *(word for pool in WORDS.values() for word in pool)}
     assert count == len(words)
     rows = {word: int(Tokenizer([], 16, NONE, salt_of(4), words=1).encode(word)[0]) for word in words}
@@ -184,24 +173,24 @@ def test_principal_components_keep_what_differs_most() -> None:
     assert first.std() == pytest.approx(0.1, rel=1e-3)
 
 
-def test_crops_are_runs_of_words_and_the_teacher_scores_them(teacher: Path) -> None:
+def test_crops_are_runs_of_words_and_the_teacher_scores_them(fine_tuned: Path) -> None:
     text = " ".join(FILLER * 4)
     settings = Crops(count=3, shares=(0.3, 0.6), weight=0.5)
     pieces = crops([text, "too short"], settings, seed=2)
     assert len(pieces) == 3
     assert all(piece in text and 20 <= len(piece.split()) <= 0.6 * len(text.split()) for piece in pieces)
     assert pieces == crops([text, "too short"], settings, seed=2)
-    assert ask_teacher(teacher, pieces).shape == (3, 2)
+    assert ask_teacher(fine_tuned, pieces).shape == (3, 2)
 
 
-def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(teacher: Path, tmp_path: Path) -> None:
+def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(fine_tuned: Path, tmp_path: Path) -> None:
     texts = list(made_prepared(["ham", "spam"], 20).text)
     known = known_words(texts, 1, 10)
     for layers in ([], [1, 0], [2], [0, 0]):
         with pytest.raises(StageError, match="the teacher has the layers 0 to 1"):
-            Thin(teacher, layers, known)
-    full, thin = Thin(teacher, [0, 1], known), Thin(teacher, [1], known)
-    assert np.abs(full.outputs(full.encode(texts)) - load_variant(teacher, 1).logits(texts)).max() < 0.02
+            Thin(fine_tuned, layers, known)
+    full, thin = Thin(fine_tuned, [0, 1], known), Thin(fine_tuned, [1], known)
+    assert np.abs(full.outputs(full.encode(texts)) - load_variant(fine_tuned, 1).logits(texts)).max() < 0.02
     (tmp_path / "thin").mkdir()
     thin.save(tmp_path / "thin", opset=20)
     served = load_student(tmp_path / "thin")
@@ -211,13 +200,13 @@ def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(tea
     assert features.shape == (20, 0)
     assert served.tokenizer.unknown_share(texts[0]) == 0
     assert served.tokenizer.unknown_share("zyzzyva") == 1
-    assert served.parameters < load_variant(teacher, 1).parameters
+    assert served.parameters < load_variant(fine_tuned, 1).parameters
 
 
 @pytest.mark.parametrize("family", ["linear", "bag", "cnn", "transformer"])
-def test_every_family_of_params_can_be_made(family: str, teacher: Path) -> None:
+def test_every_family_of_params_can_be_made(family: str, fine_tuned: Path) -> None:
     changes = {"family": family, "bits": 10, "transformer": PARAMS["distill"]["transformer"] | {"layers": [0]}}
     settings = Distill.model_validate(PARAMS["distill"] | changes)
-    pupil = make_pupil(settings, 2, NONE, teacher)
+    pupil = make_pupil(settings, 2, NONE, fine_tuned)
     assert pupil.outputs(pupil.encode(["winner prize money", "kernel patch review"])).shape == (2, 2)
     assert pupil.ask(pupil.encode(["winner"])).requires_grad

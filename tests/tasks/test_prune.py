@@ -13,7 +13,6 @@ import yaml
 
 from service.scorer import Student, load_student
 from service.tokenizer import Tokenizer
-from service.windows import Windows
 from tasks.compress.lesson import Lesson, Voices
 from tasks.compress.prune import Prune, prune, smallest
 from tasks.compress.pupil import Hashed, Pupil
@@ -22,7 +21,6 @@ from tasks.compress.student import Convolution, Network
 from tasks.compress.transformer import Thin
 from tasks.compress.units import halve_rows, least, places, remove, sensitivities
 from tasks.metrics import ranking
-from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.stage import Paths, StageError, folder_bytes, read_json
 from tests.conftest import made_prepared
 from tests.imports import ROOT
@@ -47,23 +45,14 @@ def cnn() -> Hashed:
     return Hashed(Convolution(tokenizer.rows, 6, [1, 3], 5, 2, 0.0), tokenizer)
 
 
-@pytest.fixture(scope="module")
-def teacher(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fine-tuned")
-    torch.manual_seed(1)
-    encoder, tokenizer = load_encoder(str(tiny_teacher))
-    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
-    return folder
-
-
 def lesson(pupil: Pupil) -> Lesson:
     chance = np.random.default_rng(0)
     labels = chance.integers(0, 2, len(TEXTS))
     return Lesson(pupil.encode(TEXTS), np.eye(2, dtype=np.float32)[labels] * 3, labels, np.ones(len(TEXTS)))
 
 
-def pupil_of(family: str, teacher: Path) -> Pupil:
-    return {"bag": bag, "cnn": cnn}[family]() if family != "transformer" else Thin(teacher, [0, 1], NONE)
+def pupil_of(family: str, fine_tuned: Path) -> Pupil:
+    return {"bag": bag, "cnn": cnn}[family]() if family != "transformer" else Thin(fine_tuned, [0, 1], NONE)
 
 
 KINDS = [
@@ -73,8 +62,8 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
-def test_half_of_the_parts_are_gone_and_the_rest_answers(family: str, kind: str, teacher: Path, tmp_path: Path) -> None:
-    pupil = pupil_of(family, teacher)
+def test_half_of_the_parts_are_gone_and_the_rest_answers(family: str, kind: str, fine_tuned: Path, tmp_path: Path) -> None:
+    pupil = pupil_of(family, fine_tuned)
     count = sum(place.count for place in places(pupil, kind))
     numbers = sum(parameter.numel() for parameter in pupil.network.parameters())
     for name in ("before", "after"):
@@ -90,8 +79,8 @@ def test_half_of_the_parts_are_gone_and_the_rest_answers(family: str, kind: str,
 
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
-def test_a_part_that_says_nothing_goes_first_and_its_going_changes_nothing(family: str, kind: str, teacher: Path) -> None:
-    pupil = pupil_of(family, teacher)
+def test_a_part_that_says_nothing_goes_first_and_its_going_changes_nothing(family: str, kind: str, fine_tuned: Path) -> None:
+    pupil = pupil_of(family, fine_tuned)
     silent = silence(pupil, kind)
     before = pupil.outputs(pupil.encode(TEXTS))
     found = places(pupil, kind)
@@ -240,9 +229,9 @@ def test_a_student_that_lost_what_it_knew_fails_the_gate(paths: Paths) -> None:
     assert not paths.model("student-pruned").exists()
 
 
-def test_a_thin_transformer_goes_the_whole_way(paths: Paths, teacher: Path) -> None:
+def test_a_thin_transformer_goes_the_whole_way(paths: Paths, fine_tuned: Path) -> None:
     """Distilled from some of its teacher's layers, pruned of heads, and in 8-bit integers."""
-    shutil.copytree(teacher, paths.model("teacher"))
+    shutil.copytree(fine_tuned, paths.model("teacher"))
     descent = {"epochs": 3, "batch_size": 16, "learning_rate": 0.002, "weight_decay": 0.0}
     thin = {"family": "transformer", "transformer": {"layers": [0], "descent": descent}, "parity": WIDE}
     frame = distilled(paths, ["ham", "spam"], **thin)
