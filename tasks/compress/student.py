@@ -39,11 +39,12 @@ class Network(nn.Module):
 
     def pool(self, rows: Tensor) -> Tensor:
         """The pooled features ``float[batch, dimensions]``: all that the layers behind see of a text."""
-        vectors = self.embedding(rows)
-        present = (rows != PADDING).unsqueeze(-1).to(vectors.dtype)
+        vectors = self.embedding(rows)  # of padding: zeros, so it adds nothing and needs no mask
+        present = (rows != PADDING).to(vectors.dtype)
         if self.training and self.row_dropout:
             present = present * (torch.rand_like(present) > self.row_dropout).to(vectors.dtype)
-        pooled: Tensor = self.dimensions((vectors * present).sum(1) / present.sum(1).clamp(min=1.0).sqrt())
+            vectors = vectors * present.unsqueeze(-1)
+        pooled: Tensor = self.dimensions(vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1.0).sqrt())
         return pooled
 
     def judge(self, pooled: Tensor) -> Tensor:

@@ -65,3 +65,15 @@ def test_every_word_that_footers_look_for_holds_a_hint() -> None:
     from service.text import _LIST_HINTS, _LIST_WORDS, _TRAILERS
 
     assert all(any(hint in word for hint in _LIST_HINTS) for word in (*_LIST_WORDS, *_TRAILERS))
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_loses_its_control_characters_and_nothing_else(text: str) -> None:
+    kept = (letter for letter in text.replace("\r\n", "\n").replace("\r", "\n") if letter.isprintable() or letter in "\n\t")
+    assert STEPS["unicode"](text) == "".join(kept)
+
+
+@pytest.mark.parametrize("line", ["X-Spam-Status: No", "> Received: from here", "  List-Id : a list", "Message-ID:", "Date: Mon"])
+def test_header_lines_go_whole_and_their_neighbours_stay(line: str) -> None:
+    assert STEPS["headers"](f"one: 1\n{line}\nDates: two") == "one: 1\nDates: two"
+    assert STEPS["headers"](f"see {line}\nX-ray") == f"see {line}\nX-ray"
