@@ -73,7 +73,9 @@ def test_ascii_loses_its_control_characters_and_nothing_else(text: str) -> None:
     assert STEPS["unicode"](text) == "".join(kept)
 
 
-@pytest.mark.parametrize("line", ["X-Spam-Status: No", "> Received: from here", "  List-Id : a list", "Message-ID:", "Date: Mon"])
+@pytest.mark.parametrize(
+    "line", ["X-Spam-Status: No", "> Received: from here", "  List-Id : a list", "Message-ID:", "Date: Mon"]
+)
 def test_header_lines_go_whole_and_their_neighbours_stay(line: str) -> None:
     assert STEPS["headers"](f"one: 1\n{line}\nDates: two") == "one: 1\nDates: two"
     assert STEPS["headers"](f"see {line}\nX-ray") == f"see {line}\nX-ray"
