@@ -132,7 +132,7 @@ def test_evaluate_depends_on_every_variant_that_it_may_judge() -> None:
 def test_the_path_of_compression_is_of_variants_and_ends_in_what_is_released() -> None:
     block = PARAMS["compression"]
     for params in (PARAMS, merged(PARAMS, PARAMS["replay"]["params"])):
-        assert {*block["path"], block["student"]} <= set(params["evaluate"]["variants"])
+        assert {*block["path"], *block["beside"], block["student"]} <= set(params["evaluate"]["variants"])
     assert block["path"][0] == PARAMS["evaluate"]["teacher"]
     assert block["student"] == block["path"][-1] == PARAMS["package"]["among"][0]
     assert block["path"][-2] == PARAMS["quantize"]["parent"]

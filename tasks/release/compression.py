@@ -22,7 +22,7 @@ from tasks.release.disagreement import count, surest, told, verdicts, who_is_rig
 from tasks.release.fronts import QUALITY, comparable, fronts
 from tasks.release.report import NAMES
 from tasks.release.scores import HELD_OUT, Logits, judged, read_scores
-from tasks.release.steps import RATIOS, differences, known, ratios
+from tasks.release.steps import RATIOS, differences, known, ratios, steps_along, steps_beside
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
 from tasks.tracking import Tracker, track
 
@@ -35,6 +35,8 @@ class Compression(Settings):
     """Variants, each made from the one before it."""
     student: str
     """The folder below models/ whose answers are held against the teacher's, message by message."""
+    beside: list[str]
+    """Variants off the path that the student is held against as well."""
     rivals: Path
     """Other classifiers as ``python -m benchmarks.speed --rivals`` measured them; ``{}`` in it: none."""
     resamples: int = Field(ge=10)
@@ -72,6 +74,7 @@ def compression(settings: Compression, paths: Paths) -> None:
     evaluation, variants = found.evaluation, found.evaluation["variants"]
     known(settings.path, variants, "compression.path")
     known([settings.student], variants, "compression.student")
+    known(settings.beside, variants, "compression.beside")
     with track("compression", settings, paths) as tracker:
         report = {
             "teacher": evaluation["teacher"],
@@ -88,15 +91,15 @@ def compression(settings: Compression, paths: Paths) -> None:
 
 
 def steps(settings: Compression, found: Judged) -> dict[str, Any]:
-    """By step of the path: times smaller, times faster, and the differences by split and figure."""
+    """By step, along the path and beside it: times smaller, times faster, and the differences by split and figure."""
     variants, draws = found.evaluation["variants"], (settings.resamples, settings.seed)
+    pairs = {**steps_along(settings.path), **steps_beside(settings.beside, settings.student)}
     by_split = {
-        split: differences(settings.path, found.logits, part, variants, found.positive, draws)
-        for split, part in found.parts.items()
+        split: differences(pairs, found.logits, part, variants, found.positive, draws) for split, part in found.parts.items()
     }
     return {
         name: {**ratio, "differences": {split: of[name] for split, of in by_split.items()}}
-        for name, ratio in ratios(settings.path, variants).items()
+        for name, ratio in ratios(pairs, variants).items()
     }
 
 

@@ -17,10 +17,19 @@ WHOLE = "the whole path"
 RATIOS = {"times_smaller": "bytes", "times_faster": "micros_per_message"}
 
 
-def step_names(path: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """(parent, child) of each step of ``path``, and of all steps together where they are more than one."""
+Steps = Mapping[str, tuple[str, str]]
+"""(parent, child) by what the step is called."""
+
+
+def steps_along(path: Sequence[str]) -> Steps:
+    """Each step of ``path``, and all steps together where they are more than one."""
     steps = {f"{parent} to {child}": (parent, child) for parent, child in pairwise(path)}
     return steps | ({WHOLE: (path[0], path[-1])} if len(path) > 2 else {})
+
+
+def steps_beside(others: Sequence[str], student: str) -> Steps:
+    """The student held against others that it was not made of, as if it were their child."""
+    return {f"{student} against {other}": (other, student) for other in others}
 
 
 def known(names: Sequence[str], variants: Mapping[str, Any], parameter: str) -> None:
@@ -43,7 +52,7 @@ def resampled(
 
 
 def differences(
-    path: Sequence[str],
+    steps: Steps,
     logits: Mapping[str, Floats],
     rows: pd.DataFrame,
     variants: Mapping[str, Any],
@@ -57,12 +66,11 @@ def differences(
     """
     drawn = metrics.bootstrap_weights(rows.group.to_numpy(dtype=str), *draws)
     weights = np.vstack([np.ones(len(rows)), drawn])  # the first row is the split as it is
-    figures = {
-        name: resampled(logits[name][rows.index], rows, variants[name], positive, weights) for name in dict.fromkeys(path)
-    }
+    asked = dict.fromkeys(name for pair in steps.values() for name in pair)
+    figures = {name: resampled(logits[name][rows.index], rows, variants[name], positive, weights) for name in asked}
     return {
         step: {metric: _difference(figures[child][metric] - values) for metric, values in figures[parent].items()}
-        for step, (parent, child) in step_names(path).items()
+        for step, (parent, child) in steps.items()
     }
 
 
@@ -80,9 +88,9 @@ def verdict(between: Sequence[float] | None) -> str:
     return "won" if low > 0 else "lost" if high < 0 else "no difference shown"
 
 
-def ratios(path: Sequence[str], variants: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def ratios(steps: Steps, variants: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """By step: how many times smaller and faster the child is than its parent."""
     return {
         step: {name: round(variants[parent][cost] / variants[child][cost], 2) for name, cost in RATIOS.items()}
-        for step, (parent, child) in step_names(path).items()
+        for step, (parent, child) in steps.items()
     }

@@ -23,7 +23,7 @@ from tasks.release.evaluate import Evaluate, evaluate
 from tasks.release.fronts import comparable, front, fronts
 from tasks.release.report import number, percent
 from tasks.release.scores import judged, read_scores, write_scores
-from tasks.release.steps import WHOLE, differences, ratios
+from tasks.release.steps import WHOLE, differences, ratios, steps_along
 from tasks.stage import Paths, StageError, read_json, write_json
 from tests.conftest import made_prepared
 from tests.imports import ROOT
@@ -40,8 +40,13 @@ CHOSEN = {"temperature": 1.0, "threshold": 0.5}
 
 
 def settings(**changes: Any) -> Compression:
-    shorter = {"path": ["baseline", "student", "student-quantized"], "resamples": 100, "student": "student-quantized"}
-    return Compression.model_validate(PARAMS["compression"] | shorter | changes)
+    shorter = {
+        "path": ["baseline", "student", "student-quantized"],
+        "resamples": 100,
+        "student": "student-quantized",
+        "beside": [],
+    }
+    return Compression.model_validate(PARAMS["compression"] | {"resamples": 100} | shorter | changes)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +106,8 @@ def rows_of(count: int) -> pd.DataFrame:
 
 def stepped(child: npt.NDArray[np.float32], parent: npt.NDArray[np.float32], rows: pd.DataFrame) -> dict[str, Any]:
     variants = {"parent": CHOSEN, "child": CHOSEN}
-    found = differences(["parent", "child"], {"parent": parent, "child": child}, rows, variants, 1, (300, 1))
-    step: dict[str, Any] = found["parent to child"]
+    found = differences({"step": ("parent", "child")}, {"parent": parent, "child": child}, rows, variants, 1, (300, 1))
+    step: dict[str, Any] = found["step"]
     return step
 
 
@@ -153,8 +158,8 @@ def test_steps_are_those_of_the_path_and_the_whole() -> None:
     variants = {
         name: {"bytes": size, "micros_per_message": size / 2} for name, size in (("a", 1000), ("b", 100), ("c", 50), ("d", 10))
     }
-    assert ratios(["a", "b"], variants) == {"a to b": {"times_smaller": 10, "times_faster": 10}}
-    found = ratios(["a", "b", "c", "d"], variants)
+    assert ratios(steps_along(["a", "b"]), variants) == {"a to b": {"times_smaller": 10, "times_faster": 10}}
+    found = ratios(steps_along(["a", "b", "c", "d"]), variants)
     assert list(found) == ["a to b", "b to c", "c to d", WHOLE]
     assert found[WHOLE]["times_smaller"] == 100
 
@@ -204,7 +209,7 @@ def test_the_surest_come_first_and_a_doubt_of_either_counts() -> None:
 
 
 def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
-    report, page = reported(paths)
+    report, page = reported(paths, beside=["student"])
     assert set(report["models"]) == {"baseline", "student", "student-quantized"}
     assert set(report["splits"]) == {"test", "golden", "future"}, "neither valid nor slices"
     assert page.count("<svg") == 2
@@ -215,7 +220,9 @@ def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
         shown += [number(v) for figures in entry["metrics"].values() for v in figures.values()]
         shown += [percent(entry["kept"][split][metric]) for split in report["splits"] for metric in ("pr_auc", "f1")]
         assert not [one for one in shown if f">{one}<" not in page]
-    assert list(report["steps"]) == ["baseline to student", "student to student-quantized", WHOLE]
+    along, beside = ["baseline to student", "student to student-quantized", WHOLE], "student-quantized against student"
+    assert list(report["steps"]) == [*along, beside]
+    assert report["steps"][beside] == report["steps"]["student to student-quantized"]
     for step in report["steps"].values():
         assert f"<td>{step['times_smaller']:.1f}</td>" in page
         for one in (one for by_metric in step["differences"].values() for one in by_metric.values()):
@@ -287,6 +294,7 @@ def test_rivals_that_were_measured_on_other_data_are_left_out_and_told(paths: Pa
     [
         ({"path": ["baseline", "student-xxl"]}, r"compression\.path: 'student-xxl': evaluate knows baseline, student"),
         ({"student": "student-xxl"}, r"compression\.student: 'student-xxl': evaluate knows"),
+        ({"beside": ["student-xxl"]}, r"compression\.beside: 'student-xxl': evaluate knows"),
         ({"student": "baseline"}, r"compression\.student = 'baseline': models/baseline holds no student"),
     ],
 )
