@@ -102,7 +102,7 @@ def learn(
     watch: Watch | None = None,
     epochs: int | None = None,
 ) -> History:
-    """The family's own way to learn, from where the pupil stands; ``epochs`` in place of as many as it takes.
+    """The family's own way to learn, from where the pupil stands (the linear one anew); ``epochs`` in place of its own.
 
     ``watch`` is told of epochs of descent; the linear student is found before anybody could stop it.
     """

@@ -62,12 +62,11 @@ def solve(
     penalty: float,
     passes: int,
     watch: Callable[[float, Floats, Floats], None],
-    start: tuple[Floats, Floats] | None = None,
 ) -> tuple[Floats, Floats]:
     """The (values ``[width, labels]``, bias ``[labels]``) of least ``objective`` plus ``penalty`` / 2 by squared values.
 
     ``objective`` gives the loss of all texts' logits and its gradient. At most ``passes`` steps of L-BFGS are taken from
-    ``start`` (or from zero), and ``watch`` is told of each: loss, values, bias. Rows that no text holds stay zero.
+    zero, and ``watch`` is told of each: loss, values, bias. Rows that no text holds stay zero.
     """
     width = texts.shape[1]
     used = np.unique(texts.indices)
@@ -92,13 +91,10 @@ def solve(
         table[used] = values
         return table, bias.copy()
 
-    first = np.zeros(labels * (len(used) + 1))
-    if start is not None:
-        first = np.concatenate([start[1], start[0][used].ravel()])
     with threadpool_limits(1):  # sums in another order would be another student
         found = minimize(
             judged,
-            first,
+            np.zeros(labels * (len(used) + 1)),
             jac=True,
             method="L-BFGS-B",
             callback=lambda point: watch(latest, *spread(point)),
@@ -115,9 +111,11 @@ class Linear(Settings):
 
 
 def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, voices: Voices) -> History:
-    """Put the best values into the pupil's network, from where it stands on; its history, a pass an epoch.
+    """Put the best values into the pupil's network; its history, a pass an epoch.
 
-    The network must have a dimension for each label and no hidden layer: it is read as if it were ``solve``'s table.
+    They are sought from zero, wherever the network stands: the last steps towards the best are long, and what is left of
+    another beginning in rows that few texts hold is noise. The network must have a dimension for each label and no hidden
+    layer: it is read as if it were ``solve``'s table.
     """
     width, weights = pupil.tokenizer.rows, mean_one(train.weights).astype(np.float64)
     texts, held_out = matrix(train.texts, width), matrix(valid.texts, width)
@@ -133,8 +131,6 @@ def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, vo
     network = pupil.network
     assert isinstance(network, Network)
     assert network.hidden is None
-    bent = network.head.weight.detach().double().numpy()
-    start = network.embedding.weight.detach().double().numpy() @ bent.T, network.head.bias.detach().double().numpy()
     with bar:
         values, bias = solve(
             texts,
@@ -143,7 +139,6 @@ def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, vo
             settings.penalty,
             settings.passes,
             seen,
-            start,
         )
     with torch.no_grad():
         network.embedding.weight.copy_(torch.from_numpy(values))
