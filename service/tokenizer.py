@@ -33,6 +33,7 @@ _ASCII = np.array(
     [_BLANK if chr(code) == " " else _LETTER if re.match(r"\w", chr(code)) else _SYMBOL for code in range(128)], dtype=np.uint8
 )
 _BEYOND = np.uint32(127)
+_FOLDED = bytes(ord(" ") if chr(code).isspace() else ord(chr(code).lower()) for code in range(128)) + bytes(128)
 
 
 def fold(text: str) -> str:
@@ -55,10 +56,12 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 
 def _characters(text: str) -> Characters:
-    folded = fold(text)
-    if folded.isascii():  # most are, and a byte a character is faster to look through
-        return np.frombuffer(folded.encode("ascii"), dtype=np.uint8)
-    return np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    if text.isascii():  # most are, and a byte a character is faster to fold and to look through
+        folded = text.encode("ascii").translate(_FOLDED).strip()
+        if b"  " in folded:
+            folded = b" ".join(folded.split())
+        return np.frombuffer(b" %b " % folded, dtype=np.uint8)
+    return np.frombuffer(fold(text).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
 def _kinds(characters: Characters) -> npt.NDArray[np.uint8]:
@@ -172,6 +175,8 @@ def known_words(texts: Sequence[str], min_documents: int, bits: int) -> npt.NDAr
 
 def pad(rows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     """Encoded texts as one array ``int64[texts, longest]``, filled with ``PADDING``; at least one column."""
+    if len(rows) == 1 and len(rows[0]):
+        return rows[0][np.newaxis]
     longest = max([1, *(len(row) for row in rows)])
     batch = np.full((len(rows), longest), PADDING, dtype=np.int64)
     for number, row in enumerate(rows):

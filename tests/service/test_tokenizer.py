@@ -52,7 +52,11 @@ def gram(run: str) -> int:
     return mixed(polynomial(run) + len(run))
 
 
-@given(st.text(max_size=80) | st.text(alphabet="ab_1.! é\n中", max_size=80))
+@given(
+    st.text(max_size=80)
+    | st.text(alphabet="ab_1.! é\n中", max_size=80)
+    | st.text(alphabet=st.characters(max_codepoint=127), max_size=80)
+)
 @example("x" * 5000 + " a b " * 2000)
 def test_rows_are_those_of_words_pairs_and_runs_one_by_one(text: str) -> None:
     words = [mixed(polynomial(word) + MIX) for word in words_of(text)]
