@@ -78,7 +78,7 @@ def test_a_range_of_whole_numbers_gives_whole_numbers_and_choices_may_be_lists()
         ({"distill.bit": {"low": 12, "high": 18}}, r"tune.space.distill.bit: there is no such parameter"),
         ({"distil.bits": {"low": 12, "high": 18}}, r"tune.space.distil.bits: there is no such parameter"),
         ({"train.epochs": {"low": 1, "high": 3}}, r"tune.space.train.epochs: a trial runs distill, quantize"),
-        ({"distill.bits": {"low": 12, "high": 14}}, r"tune.space.distill.bits: 18, what distill.bits is now, is not in it"),
+        ({"distill.bits": {"low": 12, "high": 14}}, r"tune.space.distill.bits: \d+, what distill.bits is now, is not in it"),
         ({"distill.bits": {"low": 12, "high": 30}}, r"tune.space.distill.bits: 30 cannot be: .*distill.bits = 30"),
         ({}, r"tune.space = {}"),
     ],
