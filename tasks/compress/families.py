@@ -16,7 +16,7 @@ from tasks.compress.lesson import Lesson, Voices
 from tasks.compress.linear import Linear, fit_linear
 from tasks.compress.pupil import Hashed, Pupil
 from tasks.compress.student import Convolution, Network
-from tasks.compress.transformer import Thin
+from tasks.compress.transformer import ThinStudent
 from tasks.model.checkpoint import Checkpoint
 from tasks.stage import Settings
 
@@ -76,7 +76,7 @@ def salt_of(seed: int) -> int:
 def make_pupil(settings: Learning, labels: int, known: npt.NDArray[np.bool_], teacher: Path) -> Pupil:
     """A student that has learned nothing yet; torch's chance must have been seeded. Raises StageError."""
     if settings.family == "transformer":
-        return Thin(teacher, settings.transformer.layers, known)
+        return ThinStudent(teacher, settings.transformer.layers, known)
     words = settings.cnn.words if settings.family == "cnn" else 0
     tokenizer = Tokenizer(settings.grams, settings.bits, known, salt_of(settings.seed), words)
     if settings.family == "linear":

@@ -1,6 +1,6 @@
-"""Transformers on the compression path: the teacher's ONNX file, and a thin student made of some of its layers.
+"""Transformers on the compression path: the teacher's ONNX file, and what is made of some of its layers.
 
-A thin student starts as the teacher without the other layers (Sun et al. 2019, Sanh et al. 2019), so it reads text as the
+A thin transformer starts as the teacher without the other layers (Sun et al. 2019, Sanh et al. 2019), so it reads text as the
 teacher does, and is as slow to read it.
 """
 
@@ -41,30 +41,43 @@ def write_transformer(model: Teacher, tokenizer: Any, shape: Windows, folder: Pa
     write_json(folder / "variant.json", settings)
 
 
+def _place_of_layers(model: Teacher) -> tuple[nn.Module, str]:
+    """(module, attribute) that hold the encoder's list of layers: the one list of as many as its configuration says.
+
+    Raises StageError for an encoder that has no such list, as one whose layers share their weights.
+    """
+    count = model.encoder.config.num_hidden_layers  # type: ignore[union-attr]
+    for module in model.encoder.modules():
+        for name, part in module.named_children():
+            if isinstance(part, nn.ModuleList) and len(part) == count:
+                return module, name
+    raise StageError(f"train.model: {type(model.encoder).__name__} has no list of {count} layers of which some could stay")
+
+
 def layers_of(model: Teacher) -> nn.ModuleList:
-    """The encoder's layers. Raises StageError for an encoder that keeps them elsewhere than BERT does."""
-    layers = getattr(getattr(model.encoder, "encoder", None), "layer", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise StageError(f"distill.family = 'transformer': {type(model.encoder).__name__} has no encoder.layer to keep some of")
+    """The encoder's layers. Raises StageError for an encoder that has no list of them."""
+    layers: nn.ModuleList = getattr(*_place_of_layers(model))
     return layers
 
 
-def keep_layers(model: Teacher, wanted: Sequence[int]) -> None:
-    """Leave only the layers of these numbers, counted from 0, in their order. Raises StageError for one that is not there."""
+def keep_layers(model: Teacher, wanted: Sequence[int], where: str) -> None:
+    """Leave only the layers of these numbers, counted from 0, in their order.
+
+    Raises StageError for one that is not there; ``where`` is the parameter that asked for it.
+    """
+    place, name = _place_of_layers(model)
     layers = layers_of(model)
     if not wanted or any(not 0 <= number < len(layers) for number in wanted) or list(wanted) != sorted(set(wanted)):
-        raise StageError(f"distill.transformer.layers = {list(wanted)}: the teacher has the layers 0 to {len(layers) - 1}")
-    model.encoder.encoder.layer = nn.ModuleList(layers[number] for number in wanted)  # type: ignore[union-attr]
+        raise StageError(f"{where} = {list(wanted)}: the teacher has the layers 0 to {len(layers) - 1}")
+    setattr(place, name, nn.ModuleList(layers[number] for number in wanted))
     model.encoder.config.num_hidden_layers = len(wanted)  # type: ignore[union-attr]
 
 
 class Thin:
-    """The teacher with some of its layers, its tokenizer and its windows."""
+    """The teacher with its tokenizer and its windows, to learn on once ``keep_layers`` has left some of its layers."""
 
-    def __init__(self, teacher: Path, layers: Sequence[int], known: npt.NDArray[np.bool_]) -> None:
-        self.known = known
+    def __init__(self, teacher: Path) -> None:
         self.network, self._tokenizer, self._shape = load_teacher(teacher)
-        keep_layers(self.network, layers)
         self._padding = self._tokenizer.pad_token_id or 0
         self._bfloat16 = has_fast_bfloat16(CPU)
 
@@ -89,6 +102,18 @@ class Thin:
 
     def save(self, folder: Path, opset: int) -> None:
         write_transformer(self.network.eval(), self._tokenizer, self._shape, folder, opset)
+
+
+class ThinStudent(Thin):
+    """A thin transformer that may be served: it knows which words are new to it."""
+
+    def __init__(self, teacher: Path, layers: Sequence[int], known: npt.NDArray[np.bool_]) -> None:
+        super().__init__(teacher)
+        keep_layers(self.network, layers, "distill.transformer.layers")
+        self.known = known
+
+    def save(self, folder: Path, opset: int) -> None:
+        super().save(folder, opset)
         save_known(self.known, folder)
         settings = read_json(folder / "variant.json") | {"known_words": len(self.known)}
         write_json(folder / "variant.json", settings)

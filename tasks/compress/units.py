@@ -206,7 +206,7 @@ def remove(pupil: Pupil, kind: str, share: float, valid: Lesson, voices: Voices)
     found = places(pupil, kind)
     if kind == "layers" and isinstance(pupil, Thin):
         measured = np.concatenate(sensitivities(pupil, found, valid, voices))
-        keep_layers(pupil.network, least([measured], share)[0].tolist())
+        keep_layers(pupil.network, least([measured], share)[0].tolist(), "prune.sweep.transformer: layers")
         return
     for place, keep in zip(found, least(sensitivities(pupil, found, valid, voices), share), strict=True):
         place.cut(keep)

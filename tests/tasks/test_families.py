@@ -26,7 +26,7 @@ from tasks.compress.linear import Linear, fit_linear, loss_and_gradient, matrix
 from tasks.compress.pupil import Hashed
 from tasks.compress.student import Convolution, Network
 from tasks.compress.texts import Crops, ask_teacher, crops
-from tasks.compress.transformer import Thin
+from tasks.compress.transformer import ThinStudent
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
 from tasks.stage import StageError
@@ -188,8 +188,8 @@ def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(fin
     known = known_words(texts, 1, 10)
     for layers in ([], [1, 0], [2], [0, 0]):
         with pytest.raises(StageError, match="the teacher has the layers 0 to 1"):
-            Thin(fine_tuned, layers, known)
-    full, thin = Thin(fine_tuned, [0, 1], known), Thin(fine_tuned, [1], known)
+            ThinStudent(fine_tuned, layers, known)
+    full, thin = ThinStudent(fine_tuned, [0, 1], known), ThinStudent(fine_tuned, [1], known)
     assert np.abs(full.outputs(full.encode(texts)) - load_variant(fine_tuned, 1).logits(texts)).max() < 0.02
     (tmp_path / "thin").mkdir()
     thin.save(tmp_path / "thin", opset=20)

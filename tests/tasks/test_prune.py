@@ -18,7 +18,7 @@ from tasks.compress.prune import Prune, prune, smallest
 from tasks.compress.pupil import Hashed, Pupil
 from tasks.compress.quantize import Quantize, quantize
 from tasks.compress.student import Convolution, Network
-from tasks.compress.transformer import Thin
+from tasks.compress.transformer import ThinStudent
 from tasks.compress.units import halve_rows, least, places, remove, sensitivities
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, folder_bytes, read_json
@@ -52,7 +52,7 @@ def lesson(pupil: Pupil) -> Lesson:
 
 
 def pupil_of(family: str, fine_tuned: Path) -> Pupil:
-    return {"bag": bag, "cnn": cnn}[family]() if family != "transformer" else Thin(fine_tuned, [0, 1], NONE)
+    return {"bag": bag, "cnn": cnn}[family]() if family != "transformer" else ThinStudent(fine_tuned, [0, 1], NONE)
 
 
 KINDS = [

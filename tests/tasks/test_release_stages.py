@@ -18,7 +18,7 @@ from service.decision import softmax
 from service.release import Release, ReleaseError, verify
 from service.tokenizer import known_words
 from service.windows import Windows
-from tasks.compress.transformer import Thin
+from tasks.compress.transformer import ThinStudent
 from tasks.metrics import bootstrap_weights, resampled_ranking
 from tasks.model.baseline import Baseline, baseline
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
@@ -212,7 +212,7 @@ def test_a_transformer_can_be_the_release_and_its_bento_must_have_its_tokenizer(
     torch.manual_seed(0)
     encoder, tokenizer = load_encoder(str(tiny_teacher))
     save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), Windows(16, 2))
-    thin = Thin(paths.model("teacher"), [0], known_words(list(pd.read_parquet(paths.prepared).text), 1, 10))
+    thin = ThinStudent(paths.model("teacher"), [0], known_words(list(pd.read_parquet(paths.prepared).text), 1, 10))
     rmtree(paths.model("student"))
     paths.model("student").mkdir()
     thin.save(paths.model("student"), opset=20)
