@@ -51,7 +51,10 @@ def _place_of_layers(model: Teacher) -> tuple[nn.Module, str]:
         for name, part in module.named_children():
             if isinstance(part, nn.ModuleList) and len(part) == count:
                 return module, name
-    raise StageError(f"train.model: {type(model.encoder).__name__} has no list of {count} layers of which some could stay")
+    raise StageError(
+        f"train.model: {type(model.encoder).__name__} has no list of {count} layers of which some could stay: "
+        "take another model, or do without what leaves layers out (docs/architecture.md, Thin)"
+    )
 
 
 def layers_of(model: Teacher) -> nn.ModuleList:
