@@ -116,9 +116,9 @@ def by_elimination(data: Data, name: str) -> str:
     if _INDEX.fullmatch(name):
         return "mail_index"
     head = data[:_HEAD_BYTES]
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar":  # tar
         return "archive_unpack_it_first"
-    if _LINK.fullmatch(data[:_HEAD_BYTES]):
+    if _LINK.fullmatch(head):
         return "link_as_text"  # what git writes for a link where a file system has none
     controls = len(_CONTROLS.findall(head))
     return "binary" if controls > len(head) / 10 or b"\0" in head else "not_a_message"

@@ -21,6 +21,7 @@ from tasks.stage import StageError
 _PACKED = re.compile(r"\.(?:gz|bz2|xz)\Z", re.I)
 _BOX = re.compile(r"(?:.*\.)?(?:mbox|mbx)", re.I | re.S)
 _ONE_MESSAGE = re.compile(r".*\.emlx?", re.I | re.S)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LIKE_IN_BOX = re.compile(r"(.+)#\d+", re.S)
 
 Read = tuple[int | None, bytes | str]
@@ -67,8 +68,8 @@ def _label(group: str, labels: Mapping[str, str]) -> str:
 def storable(path: Path, entry: Entry) -> str:
     """What a file is called in all rows: its path below the root.
 
-    Where that is no UTF-8, or reads like a message of the box beside it (``box#1``), it is ``./`` and the path with its
-    odd bytes as ``%E9`` (RFC 3986): no other name begins so, and none is called as another.
+    Where that is no UTF-8, holds control characters, or reads like a message of the box beside it (``box#1``), it is
+    ``./`` and the path with its odd bytes as ``%E9`` (RFC 3986): no other name begins so, and none is called as another.
     """
     name = "/".join(entry.parts)
     inside = _LIKE_IN_BOX.fullmatch(entry.parts[-1])
@@ -78,10 +79,12 @@ def storable(path: Path, entry: Entry) -> str:
 
 
 def _text(name: str, mark: str = "") -> str:
+    raw = os.fsencode(name)  # the bytes are the name; what Python made of them depends on the locale
     try:
-        return os.fsencode(name).decode()  # the bytes are the name; what Python made of them depends on the locale
+        text = raw.decode()
     except UnicodeDecodeError:
-        return mark + quote(os.fsencode(name))
+        text = ""
+    return text if text and not _CONTROL.search(text) else mark + quote(raw)
 
 
 def _box_name(path: Path) -> str:

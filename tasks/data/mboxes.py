@@ -32,10 +32,10 @@ MESSAGE_BYTES = 64 * 2**20
 BLOCK_BYTES = 2**16
 """What is looked at of a header block."""
 
-LOOK_AHEAD_BYTES = 2**22
-"""How far behind an envelope line the end of the multipart around it is looked for."""
+LOOK_AHEAD_BYTES = 2**23
+"""How far the end of a multipart is looked for."""
 
-_START = re.compile(rb"(?:\xef\xbb\xbf|\s)*")
+_START = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 _MAIL_FIELD = re.compile(
@@ -116,23 +116,19 @@ def _next(data: Data, begin: int, one_expected: bool) -> int | None:
     end = _end_by_length(data, begin)
     if end is not None and not (one_expected and end < len(data)):
         return end if end < len(data) else None
+    own = _envelope_at(data, begin) if one_expected else None
+    inside: int | None = None
     at = begin
     while (at := data.find(b"\nFrom ", at) + 1) > 0:
-        if _is_boundary(data, begin, at, one_expected):
+        if data[at - 2 : at] != b"\n\n" and data[at - 3 : at] != b"\n\r\n":
+            continue
+        found = _envelope_at(data, at)
+        if not found or (own and (not own.time or not found.time or found.time < own.time)):
+            continue
+        inside = _multipart_end(data, begin) if inside is None else inside
+        if at >= inside:
             return at
     return None
-
-
-def _is_boundary(data: Data, begin: int, at: int, one_expected: bool) -> bool:
-    if data[at - 2 : at] != b"\n\n" and data[at - 3 : at] != b"\n\r\n":
-        return False
-    found = _envelope_at(data, at)
-    if not found or _in_open_multipart(data, begin, at):
-        return False
-    if one_expected:
-        own = _envelope_at(data, begin)
-        return bool(own and own.time and found.time and found.time >= own.time)
-    return True
 
 
 @dataclass(frozen=True)
@@ -160,6 +156,7 @@ def _envelope_at(data: Data, at: int) -> _Found | None:
 
 
 def _has_field(block: bytes) -> bool:
+    block = block.partition(b"\0")[0]  # in an archive, a message may stand behind
     return bool(_MAIL_FIELD.search(block) or _FIRST_FIELD.match(block))
 
 
@@ -187,17 +184,17 @@ def _end_by_length(data: Data, begin: int) -> int | None:
     return None
 
 
-def _in_open_multipart(data: Data, begin: int, at: int) -> bool:
+def _multipart_end(data: Data, begin: int) -> int:
+    """Where the multipart that the message at ``begin`` is ends; ``begin`` where it is none, or was cut."""
     declared = _BOUNDARY.search(_block(data, begin))
-    if not declared:
-        return False
-    boundary = declared[1] or declared[2]
-    close = b"\n--" + boundary + b"--"
-    if data.find(close, begin, at) >= 0:
-        return False
-    closed = data.find(close, at, at + LOOK_AHEAD_BYTES)
-    # Where the boundary is declared again, a copy of the message follows, and this one was cut.
-    return closed >= 0 and all(boundary != (found[1] or found[2]) for found in _BOUNDARY.finditer(data, at, closed))
+    boundary = (declared[1] or declared[2]) if declared else b""
+    end = data.find(b"\n--" + boundary + b"--", begin, begin + LOOK_AHEAD_BYTES) if declared else -1
+    at = begin + declared.end() if declared else begin
+    while end >= 0 and (at := data.find(boundary, at, end)) >= 0:
+        if data[at - 1 : at] in (b"=", b'"', b"'"):
+            return begin  # it is declared again: a copy of the message, of which this one lacks the end
+        at += 1
+    return max(end, begin)
 
 
 def _message(data: Data, begin: int, end: int) -> bytes:
@@ -206,6 +203,6 @@ def _message(data: Data, begin: int, end: int) -> bytes:
         raw = raw.removesuffix(b"\n").removesuffix(b"\r")
     head = _BLANK_LINE.search(raw)
     body = head.end() if head else len(raw)
-    if _end_by_length(data, begin) == end and b"\nFrom " in raw[body - 1 :]:
+    if raw.find(b"\nFrom ", body - 1) >= 0 and _end_by_length(data, begin) == end:
         return raw
     return raw[:body] + _QUOTED.sub(rb"\1", raw[body:])
