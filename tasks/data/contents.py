@@ -51,6 +51,7 @@ _SYSTEM = re.compile(r"(?:ehthumbs(?:_vista)?|thumbs)\.db|desktop\.ini|\.ds_stor
 _INDEX = re.compile(r"dovecot.*|courier.*|maildirfolder|maildirsize|subscriptions|.*\.(?:msf|mab|snm|toc|idx)", re.I | re.S)
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LINK = re.compile(rb"(?:\.{1,2}/|/)?[^\s/]+(?:/[^\s/]+)+|\.{1,2}(?:/\.\.)*")
+_LENGTH_LINE = re.compile(rb"\s*(\d{1,12})[ \t]*\r?\n")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -64,7 +65,10 @@ def load(path: Path) -> Data:
 
 
 def unpack(data: Data) -> Data | str:
-    """What a gzip, bzip2 or xz file holds, or the reason why it stays packed; ``data`` itself where it is none of them."""
+    """What a gzip, bzip2 or xz file holds, or the reason why it stays packed; ``data`` itself where it is none of them.
+
+    Raises OSError where there is no room to unpack it.
+    """
     opened = next((opened for magic, opened in _PACKED.items() if data[: len(magic)] == magic), None)
     if opened is None:
         return data
@@ -76,7 +80,9 @@ def unpack(data: Data) -> Data | str:
                     if held.tell() + len(piece) > bound:
                         return "packed_too_much"
                     held.write(piece)
-        except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):  # cut, or broken
+        except (OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError) as error:
+            if getattr(error, "errno", None):  # of the system, as of a disk that is full, and not of the file
+                raise
             return "packed_broken"
         if held.tell() <= MAPPED_BYTES:
             held.seek(0)
@@ -90,6 +96,12 @@ def as_utf8(data: Data) -> Data:
     if data[:2] not in _UTF16 or len(data) > 2 * MESSAGE_BYTES:
         return data
     return data[:].decode("utf-16", "replace").encode()
+
+
+def of_apple_mail(data: Data) -> Data:
+    """The message in an ``.emlx`` file: a line with its length stands before it, a property list behind it."""
+    length = _LENGTH_LINE.match(data)
+    return data[length.end() : length.end() + int(length[1])] if length else data
 
 
 def system_file(name: str) -> bool:

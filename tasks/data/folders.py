@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from tasks.data.contents import as_utf8, by_elimination, by_magic, load, unpack
+from tasks.data.contents import as_utf8, by_elimination, by_magic, load, of_apple_mail, unpack
 from tasks.data.mboxes import MESSAGE_BYTES, Data, begins_message, find_box, text_start
 from tasks.data.sources import Rejected, Row, _label_table, from_message
 from tasks.data.tree import Entry, entries
@@ -104,7 +104,9 @@ def _read(path: Path, entry: Entry) -> Iterator[Read]:
     if isinstance(data, str):
         yield None, data
     else:
-        yield from _messages(as_utf8(data), _PACKED.sub("", entry.parts[-1]), entry)
+        name = _PACKED.sub("", entry.parts[-1])
+        data = as_utf8(data)
+        yield from _messages(of_apple_mail(data) if name.lower().endswith(".emlx") else data, name, entry)
 
 
 def _messages(data: Data, name: str, entry: Entry) -> Iterator[Read]:
@@ -121,7 +123,7 @@ def _messages(data: Data, name: str, entry: Entry) -> Iterator[Read]:
             yield number, "message_too_large" if raw is None else raw
     elif not reason and begins_message(data, start):
         yield None, data[:] if len(data) <= MESSAGE_BYTES else "message_too_large"
-    elif entry.index and reason != "empty_file":
+    elif entry.index and reason in (None, "empty_file"):
         yield None, "maildir_index"
     else:
         reason = reason or by_elimination(data, name)

@@ -32,8 +32,8 @@ MESSAGE_BYTES = 64 * 2**20
 BLOCK_BYTES = 2**16
 """What is looked at of a header block."""
 
-LOOK_AHEAD_BYTES = 2**23
-"""How far the end of a multipart is looked for."""
+LOOK_AHEAD_BYTES = 2**20
+"""How far behind an envelope line the end of the multipart around it is looked for."""
 
 _START = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -125,7 +125,7 @@ def _next(data: Data, begin: int, one_expected: bool) -> int | None:
         found = _envelope_at(data, at)
         if not found or (own and (not own.time or not found.time or found.time < own.time)):
             continue
-        inside = _multipart_end(data, begin) if inside is None else inside
+        inside = _multipart_end(data, begin, at) if inside is None else inside
         if at >= inside:
             return at
     return None
@@ -184,17 +184,16 @@ def _end_by_length(data: Data, begin: int) -> int | None:
     return None
 
 
-def _multipart_end(data: Data, begin: int) -> int:
-    """Where the multipart that the message at ``begin`` is ends; ``begin`` where it is none, or was cut."""
+def _multipart_end(data: Data, begin: int, at: int) -> int:
+    """Where the multipart that the message at ``begin`` is ends; ``begin`` where it is none, or has no end beyond ``at``."""
     declared = _BOUNDARY.search(_block(data, begin))
-    boundary = (declared[1] or declared[2]) if declared else b""
-    end = data.find(b"\n--" + boundary + b"--", begin, begin + LOOK_AHEAD_BYTES) if declared else -1
-    at = begin + declared.end() if declared else begin
-    while end >= 0 and (at := data.find(boundary, at, end)) >= 0:
-        if data[at - 1 : at] in (b"=", b'"', b"'"):
-            return begin  # it is declared again: a copy of the message, of which this one lacks the end
-        at += 1
-    return max(end, begin)
+    if not declared:
+        return begin
+    boundary = declared[1] or declared[2]
+    end = data.find(b"\n--" + boundary + b"--", begin, at + LOOK_AHEAD_BYTES)
+    # Where the boundary is declared again, that is a copy of the message, whose end this is, and this one was cut.
+    again = re.compile(rb"""[='"]""" + re.escape(boundary)).search(data, begin + declared.end(), max(end, begin))
+    return begin if again else max(end, begin)
 
 
 def _message(data: Data, begin: int, end: int) -> bytes:

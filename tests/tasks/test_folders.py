@@ -10,6 +10,7 @@ import lzma
 import mailbox
 import os
 import random
+import resource
 import socket
 import tarfile
 import tracemalloc
@@ -225,6 +226,23 @@ def test_headers_need_no_company_and_an_envelope_needs_no_headers(tmp_path: Path
     assert [row.text for row in rows if isinstance(row, Row) and row.id != "a/3"] == ["body"] * 3
 
 
+def test_a_file_of_apple_mail_is_its_message_alone(tmp_path: Path) -> None:
+    plist = b'<?xml version="1.0"?>\n<plist><dict/></plist>\n'
+    write(tmp_path, {"a/1.emlx": b"%-10d\n" % len(PLAIN) + PLAIN + plist, "a/2.emlx": PLAIN, "a/3.emlx": b"99999\n" + PLAIN})
+    assert [row.text for row in rows_of(tmp_path) if isinstance(row, Row)] == ["A note about the garden."] * 3
+
+
+def test_a_disk_that_is_full_is_not_a_broken_file(tmp_path: Path) -> None:
+    write(tmp_path, {"a/1.gz": gzip.compress(PLAIN + b"line\n" * 2**19), "a/2.gz": gzip.compress(PLAIN)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        found = read(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found == {"a/1.gz": "unreadable: File too large", "a/2.gz": "greenhouse"}
+
+
 @pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
 def test_packed_files_are_read_by_their_content(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
     twice = pack(BOX[: BOX.index(b"From b")]) + pack(BOX[BOX.index(b"From b") :])  # as logs are appended to
@@ -270,9 +288,11 @@ def test_large_boxes_are_read_in_little_memory_and_large_messages_are_told(
     box.parent.mkdir(parents=True)
     with box.open("wb") as file:
         for number in range(40):
-            lines = 2**20 if number == 7 else 2**15
-            file.write(b"From a@b.c Thu Aug 22 13:17:22 2002\nSubject: %d\n\n" % number + b"a line of words.\n" * lines + b"\n")
-    (box.parent / "large.eml").write_bytes(PLAIN + b"line\n" * 2**19)
+            lines = 2500 if number == 7 else 900
+            file.write(
+                b"From a@b.c Thu Aug 22 13:17:22 2002\nSubject: %d\n\n" % number + (b"words " * 170 + b"\n") * lines + b"\n"
+            )
+    (box.parent / "large.eml").write_bytes(PLAIN + b"line " * 2**19)
     (box.parent / "blank").write_bytes(b"\n" * 2**22)
     tracemalloc.start()
     found: Counter[str] = Counter()
@@ -281,7 +301,7 @@ def test_large_boxes_are_read_in_little_memory_and_large_messages_are_told(
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found == {"message": 39, "message_too_large": 2, "empty_file": 1}
-    assert peak < 2**24, "the box is 38 MB"
+    assert peak < 2**24, "the box is 38 MB large"
 
 
 def test_a_maildir_may_lack_folders_and_hold_indexes(tmp_path: Path) -> None:
@@ -295,7 +315,7 @@ def test_a_maildir_may_lack_folders_and_hold_indexes(tmp_path: Path) -> None:
     })  # fmt: skip
     assert read(tmp_path / "mail") == {
         f"cur/{named}:2,S": "greenhouse", f"new/{named}": "greenhouse", "dovecot-uidlist": "maildir_index",
-        "dovecot.index": "maildir_index", "subscriptions": "maildir_index", "maildirfolder": "empty_file",
+        "dovecot.index": "maildir_index", "subscriptions": "maildir_index", "maildirfolder": "maildir_index",
         "loose.eml": "greenhouse", f".Spam/cur/{named}:2,": "greenhouse", f".Junk/new/{named}": "greenhouse",
         f".Junk/tmp/{named}": "maildir_not_delivered", ".Both/cur/1": "greenhouse", ".Both/new/2": "first",
         ".Both/dovecot-keywords": "maildir_index", ".notmuch/xapian/1": "hidden", "cur/.lock": "hidden",

@@ -72,7 +72,7 @@ def test_envelopes_of_many_programs_split(envelope: str) -> None:
 
 @pytest.mark.parametrize(
     "second",
-    [B, B.rstrip(), B + b"Subj", B + b"Subject: x", B + b"\nno headers\n", B + b"no colon\nSubject: x\n\n", 
+    [B, B.rstrip(), B + b"Subj", B + b"Subject: x", B + b"\nno headers\n", B + b"no colon\nSubject: x\n\n",
      B + b"Custom: 1\n\nx", B + b">From c@d Fri Aug 23 13:17:22 2002 remote from x\nSubject: x\n\n"],
 )  # fmt: skip
 def test_the_last_message_may_be_cut_and_headers_may_be_broken(second: bytes) -> None:
