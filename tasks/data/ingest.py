@@ -22,7 +22,8 @@ from pydantic import Field
 from tqdm import tqdm
 
 from tasks.data import npm
-from tasks.data.sources import FEEDBACK, Rejected, Row, from_message, read_feedback, read_folder, read_table
+from tasks.data.folders import read_folder
+from tasks.data.sources import FEEDBACK, Rejected, Row, from_message, read_feedback, read_table
 from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
 
 
@@ -75,7 +76,7 @@ def _npm_rows(
     if first is None:
         raise StageError(f"{pointer.package}: no file of the archive matches {pointer.messages!r}")
     for name, group, raw in chain([first], messages):
-        yield from_message(name, group, labels.get(group, group), raw)
+        yield from_message(name, group, labels.get(group, group), raw, name)
 
 
 def label_weights(source: pd.Series, feedback: pd.Series, prior: float) -> dict[str, float]:
@@ -150,8 +151,21 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
 
 
-def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, object]:
-    """Where every message went; the figures add up."""
+def counted(rows: Iterable[Row | Rejected], files: Counter[str]) -> Iterator[Row | Rejected]:
+    """The rows as they come; ``files`` then says how many rows came of each file."""
+    for row in rows:
+        if row.file:
+            files[row.file] += 1
+        yield row
+
+
+def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataFrame, files: Counter[str]) -> dict[str, object]:
+    """Where every message went; the figures add up.
+
+    Where files are messages, ``files - boxes + in_boxes`` are the messages of the source: each file is one row, or is one
+    of ``boxes``, which together are ``in_boxes`` rows.
+    """
+    boxes = [rows for rows in files.values() if rows > 1]
     warnings = Counter(chain.from_iterable(filter(None, cell.split(",")) for cell in corpus.warnings))
     return {
         "messages": len(corpus) + len(quarantine) + len(unlabelled),
@@ -163,13 +177,14 @@ def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataF
         "labels": corpus.label.value_counts().sort_index().to_dict(),
         "sources": corpus.source.value_counts().sort_index().to_dict(),
         "warnings": dict(sorted(warnings.items())),
-    }
+    } | ({"files": len(files), "boxes": len(boxes), "in_boxes": sum(boxes)} if files else {})
 
 
 def ingest(settings: Ingest, paths: Paths) -> None:
     """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
     rows = chain(read_source(settings, paths), read_feedback(Path(settings.feedback)))
-    shown = tqdm(rows, desc="ingest", unit=" messages", mininterval=1)
+    files: Counter[str] = Counter()
+    shown = tqdm(counted(rows, files), desc="ingest", unit=" messages", mininterval=1)
     corpus, quarantine, unlabelled = collect(shown, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior)
     if corpus.empty:
         seen = len(quarantine) + len(unlabelled)
@@ -182,7 +197,7 @@ def ingest(settings: Ingest, paths: Paths) -> None:
         unlabelled.to_parquet(temporary, index=False)
     with whole(paths.quarantine / "ingest.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
-    write_json(paths.report("ingest.json"), account(corpus, quarantine, unlabelled))
+    write_json(paths.report("ingest.json"), account(corpus, quarantine, unlabelled, files))
 
 
 if __name__ == "__main__":
