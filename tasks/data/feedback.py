@@ -23,7 +23,8 @@ import pandas as pd
 
 from service.journal import Journal, Limits, read, segments
 from service.text import document
-from tasks.data.sources import FEEDBACK, Row, read_table
+from tasks.data.sources import FEEDBACK, Row
+from tasks.data.tables import read_table
 from tasks.stage import Paths, StageError, as_time, read_params, whole
 
 COLUMNS = ["id", "received", "label", "subject", "text"]

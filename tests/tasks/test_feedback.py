@@ -249,7 +249,7 @@ def test_feedback_that_contradicts_itself_is_not_believed_and_broken_lines_are_n
     assert {name: found[name] for name in ("yes", "no", "eggs", "none")} == {
         "yes": "same_text_other_label", "no": "same_text_other_label", "eggs": "label_unknown", "none": "no_label",
     }  # fmt: skip
-    assert [found[f"feedback.jsonl#{n}"] for n in range(4, 8)] == [
+    assert [found[f"feedback.jsonl:{n}"] for n in range(5, 9)] == [
         "not_json", "not_an_object", "received_not_iso8601", "subject_missing_or_no_text",
     ]  # fmt: skip
     report = read_json(tmp_path / "reports/ingest.json")

@@ -153,7 +153,7 @@ def test_times_are_utc() -> None:
         ({}, b"label,body\nham,hello\n", "ingest.columns.text = 'text': data.csv has no such column; it has label, body"),
         ({}, b'label,text\nham,"never closed\n', "cannot be read as csv"),
         ({}, b"label,text\nham,\xff\xfe\n", "cannot be read as csv"),
-        ({"path": "data.jsonl"}, b"{broken\n", "cannot be read as jsonl"),
+        ({"path": "data.jsonl"}, b"{broken\n", "none of 1 messages could be read and has a label: not_json 1"),
         ({"path": "data.parquet"}, b"no parquet", "cannot be read as parquet"),
         ({"path": "data.xls"}, b"x", "a table ends in"),
         ({"source": "folder", "path": "nowhere"}, None, "nowhere: there is no such folder"),
