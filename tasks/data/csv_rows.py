@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from io import TextIOBase
 from pathlib import Path
 
 from tasks.data.text_file import not_utf8, open_text
 
+_CR = "\ud800"
+"""Stands for a CR within a line, which the parser takes for a broken line end; no decoded text holds it."""
 _FIELD = 2**31 - 1
 """Longest field, in characters; the parser's own limit is 131,072."""
 
@@ -21,11 +22,12 @@ _FIELD = 2**31 - 1
 class _Lines:
     """The lines of a file, counted, of which some can be read again."""
 
-    def __init__(self, file: TextIOBase) -> None:
+    def __init__(self, file: Iterator[str]) -> None:
         self._file = file
         self._waiting: deque[str] = deque()
         self.taken: list[str] = []
         """What was read since ``begin``."""
+        self.marked = False
         self.first = 1
         """The line at which ``taken`` begins, from 1."""
 
@@ -48,6 +50,9 @@ class _Lines:
             number = self.first + len(self.taken) - 1
             mend = "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8"
             raise ValueError(f"line {number} is not UTF-8 (byte 0x{byte:02x}); {mend}")
+        if "\r" in line.rstrip("\r\n"):
+            self.marked = True
+            return line.replace("\r", _CR, line.count("\r") - line.endswith("\r\n"))
         return line
 
 
@@ -114,4 +119,4 @@ def _rows(lines: _Lines, delimiter: str) -> Iterator[list[str] | str]:
             lines.again(1)
             yield "quote_not_closed_or_not_doubled"
         else:
-            yield row
+            yield [cell.replace(_CR, "\r") for cell in row] if lines.marked else row

@@ -9,14 +9,12 @@ always known.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -24,11 +22,10 @@ from pydantic import Field
 from tqdm import tqdm
 
 from tasks.data import npm
+from tasks.data.rows import not_feedback, storable, told_apart
 from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row, from_message, read_folder
 from tasks.data.tables import labelled, read_feedback, read_labels, read_table
 from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Columns(Settings):
@@ -139,39 +136,6 @@ def collect(
     return corpus, quarantine, _table(unlabelled).sort_values(["received", "id"], na_position="first", ignore_index=True)
 
 
-def told_apart(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
-    """``rows``, with a number behind an id that stood before, and a warning: by their ids all stages tell messages apart."""
-    taken: set[str] = set()
-    times: Counter[str] = Counter()
-    for row in rows:
-        if isinstance(row, Row) and row.id in taken:
-            own = row.id
-            times[own] += 1
-            while (name := f"{own}#{times[own] + 1}") in taken:
-                times[own] += 1
-            row = replace(row, id=name, warnings=(*row.warnings, "id_repeated"))
-        if isinstance(row, Row):
-            taken.add(row.id)
-        yield row
-
-
-def storable(row: Row | Rejected) -> Row | Rejected:
-    """Lone surrogates cannot be written as UTF-8; they become replacement characters, which validate counts."""
-    broken: dict[str, Any] = {
-        name: _paired(value) for name, value in vars(row).items() if isinstance(value, str) and not _is_utf8(value)
-    }
-    return replace(row, **broken) if broken else row
-
-
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not _SURROGATE.search(text)
-
-
-def _paired(text: str) -> str:
-    """Two surrogates that are a pair are the character that they stand for."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _table(rows: list[Row]) -> pd.DataFrame:
     """What each message is, but for its label. Times are of microseconds: pandas' own nanoseconds end in 2262."""
     times = [row.received.astimezone(UTC).replace(tzinfo=None) if row.received else None for row in rows]
@@ -216,7 +180,7 @@ def nothing_left(quarantine: pd.DataFrame, unlabelled: pd.DataFrame) -> str:
 
 def ingest(settings: Ingest, paths: Paths) -> None:
     """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
-    rows = chain(read_source(settings, paths), read_feedback(Path(settings.feedback)))
+    rows = chain(map(not_feedback, read_source(settings, paths)), read_feedback(Path(settings.feedback)))
     shown = tqdm(rows, desc="ingest", unit=" messages", mininterval=1)
     corpus, quarantine, unlabelled = collect(shown, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior)
     if corpus.empty:

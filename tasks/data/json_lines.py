@@ -38,7 +38,7 @@ def read_json_rows(
             objects += 1
             keys.update(dict.fromkeys(found))
         yield number, found
-    if objects < 2 and ((first[:1] == "[" and last[-1:] == "]") or first == "{"):
+    if objects < 2 and ((first[:1], last[-1:]) == ("[", "]") or (first, last) == ("{", "}")):
         raise ValueError("it is one JSON document, and not an object a line: jq -c '.[]' makes lines of an array")
     if objects:
         check(keys)

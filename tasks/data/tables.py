@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pyarrow as pa
 
@@ -162,9 +163,11 @@ def read_labels(path: Path) -> dict[str, str | None]:
 
 def labelled(rows: Iterator[Row | Rejected], labels: Mapping[str, str | None], table: str) -> Iterator[Row | Rejected]:
     """``rows`` with the labels of a table, by their ids; then what the table says of files that are not there."""
-    left = dict.fromkeys(labels)
+    by_name = {normalize("NFC", file): label for file, label in labels.items()}  # macOS writes ``ü`` in two characters
+    left = dict.fromkeys(by_name)
     for row in rows:
-        left.pop(row.id, None)
-        yield row if isinstance(row, Rejected) else replace(row, label=labels.get(row.id))
+        name = normalize("NFC", row.id)
+        left.pop(name, None)
+        yield row if isinstance(row, Rejected) else replace(row, label=by_name.get(name))
     for name in left:
         yield Rejected(name, table, LABEL_WITHOUT_FILE)

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -23,8 +24,8 @@ _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """The file as lines with their ends; a line ends in LF, CR or CR LF and in nothing else (no U+2028, no form feed).
+def open_text(path: Path) -> Iterator[Iterator[str]]:
+    """The lines of a file with their ends: LF or CR LF, CR where the first line ends so, and nothing else (no U+2028).
 
     Compression and encoding are known by the content, and not by the name. Bytes that are not UTF-8 come as lone surrogates
     (PEP 383), see ``not_utf8``. Raises OSError, EOFError, zlib.error, UnicodeError, also while it is read.
@@ -36,7 +37,20 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
         start = raw.peek(4)
         encoding = next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8")
         with io.TextIOWrapper(raw, encoding, errors="surrogateescape", newline="") as text:
-            yield text
+            yield _lines(text)
+
+
+def _lines(text: Iterator[str]) -> Iterator[str]:
+    """Python ends a line at each CR; one within a line of another kind is part of it."""
+    first = next(text, "")
+    if first.endswith("\r"):
+        yield first
+        yield from text
+        return
+    for line in chain([first] if first else [], text):
+        while line.endswith("\r") and (more := next(text, "")):
+            line += more
+        yield line
 
 
 def not_utf8(line: str) -> int | None:
