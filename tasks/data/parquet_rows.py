@@ -76,7 +76,7 @@ def _columns(parts: list[tuple[Path, dict[str, object]]], needed: Collection[str
             raise ValueError(f"the column {twice[0]!r} stands twice in {part.name}; rename or remove one")
         nested = [f"{field.name!r} is {field.type}" for field in schema if field.name in needed and not _is_scalar(field.type)]
         if nested:
-            raise ValueError(f"the column {', the column '.join(nested)}: it must be of text, numbers or times")
+            raise ValueError(f"the column {', the column '.join(nested)}: it must be of text, numbers, booleans or timestamps")
         columns.update(dict.fromkeys(names))
     return list(columns)
 
