@@ -64,6 +64,12 @@ def as_moment(value: object) -> datetime | None:
     raise _no_scalar(value)
 
 
+def shown(name: str) -> str:
+    """The name of a column within one line of text; with its blanks in view, if it has such at an end."""
+    short = name if len(name) <= 40 else f"{name[:40]}..."
+    return short if short.isprintable() and short == short.strip() and short else repr(short)
+
+
 def since_1970(count: int, per_second: int) -> datetime | Unreadable:
     """The time that a typed column holds as a count; what ``datetime`` cannot hold (years 1 to 9999) is Unreadable."""
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from tasks.data.cells import shown
 from tasks.data.text_file import not_utf8, open_text
 
 
@@ -66,7 +67,7 @@ def _object(line: str) -> dict[str, object] | str:
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        return f"key_twice: {key[:40]}"
+        return f"key_twice: {shown(key)}"
     return found
 
 

@@ -17,7 +17,7 @@ from unicodedata import normalize
 
 import pyarrow as pa
 
-from tasks.data.cells import Unreadable, as_moment, as_text
+from tasks.data.cells import Unreadable, as_moment, as_text, shown
 from tasks.data.csv_rows import EmptyTable, read_csv
 from tasks.data.json_lines import read_json_lines, read_json_rows
 from tasks.data.parquet_rows import read_parquet
@@ -56,7 +56,7 @@ def read_table(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row | 
     def check(there: Collection[str]) -> None:
         for ours, theirs in wanted.items():
             if theirs not in there:
-                names = ", ".join(list(there)[:50])
+                names = ", ".join(map(shown, list(there)[:50]))
                 raise StageError(f"ingest.columns.{ours} = {theirs!r}: {path} has no such column; it has {names}")
 
     number = -1
@@ -143,7 +143,7 @@ def read_labels(path: Path) -> dict[str, str | None]:
 
     def check(there: Collection[str]) -> None:
         if not {"file", "label"} <= set(there):
-            raise refused(f"needs a header line with the columns file,label and rows; it has {', '.join(there)}")
+            raise refused(f"needs a header line with the columns file,label and rows; it has {', '.join(map(shown, there))}")
 
     with _told("ingest.label_table", path, "csv"):
         for line, row in read_csv(path, ("file", "label"), check):

@@ -374,6 +374,7 @@ def test_marks_of_files_that_were_joined_and_columns_that_only_some_lines_hold(t
         ("d.csv", "l\0a\0b\0e\0l\0", "its header holds NUL"),
         ("d.csv", 'label,"text\n', "never closed"),
         ("d.csv", 'label,te"xt,"a"b\n', "has no such column"),
+        ("d.csv", 'label, text,"a\nb",\nham,one\n', "it has label, ' text', 'a\\nb', ''"),
         ("d.csv", "\ufeff", "the table is empty"),
         ("d.csv", " \n\n", "the table is empty"),
         ("d.tsv", "label\ttext\n", "the table holds no row"),
