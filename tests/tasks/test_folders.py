@@ -104,6 +104,15 @@ def test_folders_boxes_and_maildirs(paths: Paths) -> None:
     assert (report["files"], report["boxes"], report["in_boxes"], report["messages"]) == (5, 1, 2, 6)
 
 
+def test_a_maildir_and_its_subfolders_as_the_source(paths: Paths) -> None:
+    directory = mailbox.Maildir(paths.root / "mail")
+    directory.add(b"Subject: top\n\nbody\n")
+    directory.add_folder("Spam").add(b"Subject: filed\n\nbody\n")
+    corpus, _, report = ingested(paths, {"mail": "ham", "Spam": "spam"})
+    assert corpus.set_index("subject").label.to_dict() == {"top": "ham", "filed": "spam"}
+    assert report["quarantined"] == {"maildir_index": 1}, "Python's maildirfolder"
+
+
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("name", ["Inbox", "archive.MBOX", "2002-August.txt", "list.2002", "a.mbox", "b.mbx", "mbox", "x.eml"])
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b"\n\n", b"\xef\xbb\xbf\r\n"])
