@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import unquote_to_bytes
 
+from service.envelope import read_envelope
+
 HEADER_BYTES = 2000
 """What is read of one header field: dates and parameters are parsed by patterns that long fields would slow down."""
 DEPTH = 20
@@ -143,6 +145,8 @@ def _plain_bytes(raw: bytes) -> bytes:
         raw = raw.replace(b"\r", b"\n")
     begin = _ENVELOPES.match(raw)
     text = raw[begin.end() :] if begin else raw
+    if read_envelope(raw[:HEADER_BYTES].lstrip(b"\xef\xbb\xbf").partition(b"\n")[0]):
+        return text if _KNOWN.search(text, 0, HEADER_BYTES) else raw.partition(b"\n")[2]
     return text if _KNOWN.search(text, 0, HEADER_BYTES) else raw
 
 

@@ -29,6 +29,7 @@ from tasks.data import contents
 from tasks.data.folders import read_folder
 from tasks.data.ingest import Ingest, ingest
 from tasks.data.sources import Rejected, Row
+from tasks.data.tables import labelled, read_labels
 from tasks.stage import Paths, StageError, read_json
 
 COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subject": None, "text": "text"}
@@ -40,7 +41,8 @@ BOX = (
 
 
 def rows_of(root: Path, label_table: str | None = None) -> list[Row | Rejected]:
-    return list(read_folder(root, {}, label_table))
+    rows = read_folder(root, {}, label_table)
+    return list(labelled(rows, read_labels(root / label_table), label_table) if label_table else rows)
 
 
 def read(root: Path) -> dict[str, str]:
@@ -102,6 +104,15 @@ def test_folders_boxes_and_maildirs(paths: Paths) -> None:
     assert corpus.set_index("id").text.to_dict()["archive.mbox#1"] == "From the body"
     assert dict(zip(quarantine.id, quarantine.reason, strict=True)) == {"good/empty.eml": "empty_file"}
     assert (report["files"], report["boxes"], report["in_boxes"], report["messages"]) == (5, 1, 2, 6)
+
+
+def test_a_maildir_and_its_subfolders_as_the_source(paths: Paths) -> None:
+    directory = mailbox.Maildir(paths.root / "mail")
+    directory.add(b"Subject: top\n\nbody\n")
+    directory.add_folder("Spam").add(b"Subject: filed\n\nbody\n")
+    corpus, _, report = ingested(paths, {"mail": "ham", "Spam": "spam"})
+    assert corpus.set_index("subject").label.to_dict() == {"top": "ham", "filed": "spam"}
+    assert report["quarantined"] == {"maildir_index": 1}, "Python's maildirfolder"
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])

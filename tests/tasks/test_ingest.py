@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mailbox
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,49 +71,6 @@ def test_tables_of_three_kinds_with_columns_mapped_by_name(
     assert dict(zip(quarantine.id, quarantine.reason, strict=True)) == {"c": "no_label", "d": "received_not_iso8601"}
     report = read_json(paths.report("ingest.json"))
     assert report["messages"] == 4 == report["corpus"] + sum(report["quarantined"].values())
-
-
-def test_folders_mboxes_and_maildirs(paths: Paths) -> None:
-    mail = paths.root / "mail"
-    for group in ("good", "bad"):
-        (mail / group).mkdir(parents=True)
-        (mail / group / "1.eml").write_bytes(message(f"{group} one"))
-    (mail / "good" / "empty.eml").write_bytes(b" \n")
-    box = mailbox.mbox(mail / "archive.mbox")
-    box.add(message("boxed one", 2).partition(b"\n")[2])
-    box.add(message("boxed two", 3).partition(b"\n")[2])
-    box.flush()
-    directory = mailbox.Maildir(mail / "good" / "dir")
-    directory.add(message("dir one", 4).partition(b"\n")[2])
-    ingest(settings_for(source="folder", path="mail", labels={"bad": "spam", "good": "ham", "archive": "ham"}), paths)
-    corpus = corpus_of(paths)
-    assert sorted(corpus.subject) == ["bad one", "boxed one", "boxed two", "dir one", "good one"]
-    assert corpus.set_index("subject").label.to_dict()["bad one"] == "spam"
-    assert corpus.set_index("subject").source.to_dict()["boxed one"] == "archive"
-    assert read_json(paths.report("ingest.json"))["quarantined"] == {"empty_file": 1}
-
-
-def test_other_mailboxes_and_what_is_no_message_in_them(paths: Paths) -> None:
-    root = paths.root / "mail"
-    root.mkdir()
-    directory = mailbox.Maildir(root / "work")
-    directory.add(message("top", 4).partition(b"\n")[2])
-    (root / "work/dovecot-uidlist").write_text("index")
-    (root / "half.mbox").write_text("no envelope here")
-    (root / "inbox").write_bytes(message("first", 6) + b"\n" + message("second", 7))
-    ingest(settings_for(source="folder", path="mail", labels={"work": "ham", "mail": "spam"}), paths)
-    corpus = corpus_of(paths).set_index("subject").label.to_dict()
-    assert corpus == {"top": "ham", "first": "inbox", "second": "inbox"}
-    quarantine = pd.read_csv(paths.quarantine / "ingest.csv")
-    assert sorted(quarantine.reason) == ["maildir_index", "mbox_without_messages"]
-
-
-def test_a_maildir_and_its_subfolders_as_the_source(paths: Paths) -> None:
-    directory = mailbox.Maildir(paths.root / "mail")
-    directory.add(message("top", 4).partition(b"\n")[2])
-    directory.add_folder("Spam").add(message("filed", 5).partition(b"\n")[2])
-    ingest(settings_for(source="folder", path="mail", labels={"mail": "ham", "Spam": "spam"}), paths)
-    assert corpus_of(paths).set_index("subject").label.to_dict() == {"top": "ham", "filed": "spam"}
 
 
 def test_labels_from_a_csv_in_the_folder(paths: Paths) -> None:

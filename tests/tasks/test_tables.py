@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -566,7 +567,7 @@ def test_rows_of_the_file_are_corpus_unlabelled_and_quarantine_together(made: tu
         path = Path(folder) / ("t" + (".csv", ".jsonl", ".parquet")[kind])
         path.write_bytes(content)
         corpus, quarantine, unlabelled = collect(read_table(path, MAPPED), datetime(2010, 1, 1, tzinfo=UTC), 1.0, 1.0)
-        report = account(corpus, quarantine, unlabelled)
+        report = account(corpus, quarantine, unlabelled, Counter())
         for name, frame in (("c", corpus), ("q", quarantine), ("u", unlabelled)):
             frame.to_parquet(Path(folder) / f"{name}.parquet")
             frame.to_csv(Path(folder) / f"{name}.csv", index=False)
