@@ -90,7 +90,7 @@ def test_a_path_or_a_method_that_is_not_there_gets_a_sentence_too(client: TestCl
         assert answer.status_code == status
         assert says in answer.json()["error"]
         assert "MARKER" not in answer.text + str(answer.headers)
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "OPTIONS, POST"
 
 
 def test_an_error_never_repeats_the_text(client: TestClient) -> None:
