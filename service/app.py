@@ -34,7 +34,7 @@ from service.record import Judged, mail_text, observe
 from service.refused import Empty, Refused
 from service.release import Release, ReleaseError
 from service.requests import JSON, MAIL, ManyTexts, OneText, Verdict, check_text, parse, read_body
-from service.rim import BENTOML, Front, Rim
+from service.rim import Front, Rim
 from service.worker import Worker
 
 FEEDBACK_THREADS = 4
@@ -146,9 +146,14 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"ready": serves, **state}, status_code=200 if serves else 503)
 
 
-async def described(request: Request) -> Response:
-    """GET: BentoML answers this where it runs (``Front``)."""
-    raise HTTPException(404)
+async def schema(request: Request) -> Response:
+    """GET: what BentoML's client asks for."""
+    return JSONResponse(cast(Any, Restill).schema())
+
+
+async def openapi(request: Request) -> Response:
+    """GET: BentoML's own description of the service."""
+    return JSONResponse(cast(Any, Restill).openapi_spec.asdict())
 
 
 async def metrics(request: Request) -> Response:
@@ -201,7 +206,8 @@ http = Starlette(
         Route("/livez", alive, methods=["GET"]),
         Route("/healthz", alive, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
-        *(Route(path, described, methods=["GET"]) for path in BENTOML),
+        Route("/schema.json", schema, methods=["GET"]),
+        Route("/docs.json", openapi, methods=["GET"]),
     ],
     middleware=[Middleware(Rim)],
     exception_handlers={Refused: refuse, HTTPException: unanswered},

@@ -23,10 +23,11 @@ HEAD_BYTES = 32_768
 HEADERS = 100
 UPGRADES = 8
 """Requests to upgrade that are read from one piece of data: each costs a copy of the rest."""
+PIPELINED = 100
+"""Requests that wait for the answer to one before them on their connection. A kilobyte may hold thirty, and uvicorn needs ten
+kilobytes for each."""
 OVERHEAD = 8
 """Bytes of framing for a byte of body: a chunk of one byte takes six. Extensions and trailers are not for ever."""
-DRAIN_BYTES = 1_048_576
-"""Of a body that nobody wants any more, what is read so that the connection can be used again."""
 LINGER_SECONDS = 3.0
 """How long what is still sent is thrown away after the last answer, so that the client gets to read it."""
 ANSWER_SECONDS = 60.0
@@ -67,6 +68,7 @@ class Connection(HttpToolsProtocol):
         self._own = False  # whether ``cycle`` is that of the request which is being read, and not of the one before
         self._over = self._closing = self._ended = False
         self._taken = self._body = 0
+        self._keep = True
         self._refusal: tuple[int, str] = BROKEN
         super().connection_made(cast(asyncio.Transport, _Transport(transport, self)))
         self._allow(self.head_seconds)
@@ -100,8 +102,19 @@ class Connection(HttpToolsProtocol):
         return self.scheme == "http"  # TLS has no half-open connections
 
     def close(self) -> None:
-        """In place of the transport's."""
-        self._close(unread=self._part is not Part.NONE)
+        """In place of the transport's: say that no more is coming, and close when the client does, or is given up on.
+
+        To close at once would be a reset where the client is still sending, and take the answer from it (RFC 9112 9.6).
+        """
+        if self._closing:
+            return
+        self._over = self._closing = True
+        self._allow(ANSWER_SECONDS if self._socket.get_write_buffer_size() else LINGER_SECONDS)
+        if self._ended or not self._socket.can_write_eof():
+            self._socket.close()
+        else:
+            self._socket.write_eof()
+            self.flow.resume_reading()
 
     def is_closing(self) -> bool:
         return self._closing or self._socket.is_closing()
@@ -122,11 +135,15 @@ class Connection(HttpToolsProtocol):
             self._stop(414, f"The request's target is larger than {URL_BYTES} bytes.")
         if len(self.headers) > HEADERS or sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES:
             self._stop(431, f"The request has more than {HEADERS} headers or {HEAD_BYTES} bytes of them.")
+        if len(self.pipeline) >= PIPELINED:
+            self._stop(400, f"More than {PIPELINED} requests wait on this connection.")
         if not self.url.startswith(b"/"):
             self.url = self._target()
         before = self.cycle
         super().on_headers_complete()
         self._part, self._own = Part.BODY, self.cycle is not before
+        if self._own:  # whoever is answered before all was read cannot know where the next request begins
+            self._keep, self.cycle.keep_alive = self.cycle.keep_alive, False
         self._allow(self.body_seconds + LINGER_SECONDS)  # whoever reads the body says that it is late; this is for the rest
 
     def on_body(self, body: bytes) -> None:
@@ -135,13 +152,15 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._part, self._taken = Part.NONE, 0
+        if self._own and not self.cycle.response_started:
+            self.cycle.keep_alive = self._keep
+        self._part, self._own, self._taken = Part.NONE, False, 0
         self._allow(ANSWER_SECONDS)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._over:
-            self._allow(ANSWER_SECONDS if self._part is Part.NONE else self.body_seconds)
+        if self._part is Part.NONE and not self._over:
+            self._allow(ANSWER_SECONDS)
 
     def _should_upgrade(self) -> bool:
         """uvicorn leaves the request to ``handle_websocket_upgrade``; here, to ``_parse``."""
@@ -198,8 +217,6 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, f"The request has more than {HEADERS} headers or {HEAD_BYTES} bytes of them.")
         elif self._taken > OVERHEAD * self._body + 2 * HEAD_BYTES:
             self._refuse(400, "The request has more framing than body.")
-        elif self.cycle.response_complete and self._taken > DRAIN_BYTES:
-            self._close(unread=True)
 
     def _refuse(self, status: int, sentence: str) -> None:
         """Say it once those requests are answered that came whole before, and close."""
@@ -218,20 +235,7 @@ class Connection(HttpToolsProtocol):
             if not answered:
                 cycle.disconnected = True
                 cycle.message_event.set()
-            self._close(unread=True)
-
-    def _close(self, unread: bool) -> None:
-        """Close, but not over bytes that are still to be read."""
-        if self._closing:
-            return
-        self._over = self._closing = True
-        if unread and not self._ended and self._socket.can_write_eof():
-            self._allow(LINGER_SECONDS)
-            self._socket.write_eof()
-            self.flow.resume_reading()
-        else:
-            self._allow(ANSWER_SECONDS)
-            self._socket.close()
+            self.close()
 
     def _write(self, status: int, content: Mapping[str, str]) -> None:
         body = json.dumps(content).encode()

@@ -15,9 +15,6 @@ log = logging.getLogger("restill.http")
 ROUTES = ("/classify", "/classify_batch", "/classify_mail", "/feedback")
 """The routes that are counted."""
 
-BENTOML = ("/schema.json", "/docs.json")
-"""BentoML's own descriptions of the service."""
-
 GONE = 499
 """What is counted for a caller who left before the request was read; nobody gets it."""
 
@@ -57,11 +54,10 @@ class Rim:
 
 
 class Front:
-    """Leads every request past BentoML's own router to ours, whose errors are sentences; but for what BentoML alone knows."""
+    """Leads every request past BentoML's router to ours: its errors and redirects are neither sentences nor free of the path."""
 
     def __init__(self, app: ASGIApp, ours: ASGIApp) -> None:
         self._app, self._ours = app, ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bentoml = scope["type"] != "http" or (scope["path"] in BENTOML and scope["method"] in ("GET", "HEAD"))
-        await (self._app if bentoml else self._ours)(scope, receive, send)
+        await (self._ours if scope["type"] == "http" else self._app)(scope, receive, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ import httpx
 
 from service.journal import read, segments
 from tests.imports import ROOT
+
+CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
 @dataclass
@@ -120,20 +123,25 @@ def parse_answers(received: bytes, methods: tuple[str, ...] = ()) -> list[Answer
     return found
 
 
-def talk(port: int, *pieces: bytes, pause: float = 0, half_close: bool = False, seconds: float = 20) -> list[Answer]:
+def exchange(port: int, *pieces: bytes, pause: float = 0, half_close: bool = False, seconds: float = 20) -> bytes:
     """Send the pieces on one connection, and read until the server closes it. Raises TimeoutError where it does not."""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
-        for piece in pieces:
-            try:
+        try:
+            for piece in pieces:
                 connection.sendall(piece)
-            except (BrokenPipeError, ConnectionResetError):  # it has said what it had to say, which is still to be read
-                break
-            time.sleep(pause)
-        if half_close:
-            connection.shutdown(socket.SHUT_WR)
+                time.sleep(pause)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            assert error.errno in CLOSED, error  # what it had to say is still to be read
         received, deadline = bytearray(), time.monotonic() + seconds
         while piece := connection.recv(65_536):
             received += piece
             if time.monotonic() > deadline:
                 raise TimeoutError("the server does not close the connection")
-    return parse_answers(bytes(received))
+    return bytes(received)
+
+
+def talk(port: int, *pieces: bytes, pause: float = 0, half_close: bool = False) -> list[Answer]:
+    """The answers to the pieces, all of which must be whole."""
+    return parse_answers(exchange(port, *pieces, pause=pause, half_close=half_close))
