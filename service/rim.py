@@ -54,7 +54,7 @@ class Rim:
 
 
 class Front:
-    """Leads every request past BentoML's router to ours: its errors and redirects are neither sentences nor free of the path."""
+    """Leads every request past BentoML's router to ours: its errors are no sentences, and its redirects repeat the path."""
 
     def __init__(self, app: ASGIApp, ours: ASGIApp) -> None:
         self._app, self._ours = app, ours
