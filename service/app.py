@@ -1,6 +1,6 @@
 """The Bento: one release behind HTTP.
 
-BentoML owns the processes and /livez. The routes are a Starlette application mounted in it, so that every refusal is
+BentoML owns the processes. The routes are a Starlette application that every request goes to, so that every refusal is
 a 4xx with a sentence and no text of a request can reach a log. BentoML's own access log and metrics are off: both
 repeat a request's path, which is a caller's text as well.
 """
