@@ -1,0 +1,129 @@
+"""Reader of folders of raw messages: files of one message each, boxes (mbox), Maildirs; packed or behind links.
+
+Each file becomes rows, or one rejected row with its reason; the rules stand in ``docs/data.md``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from tasks.data.contents import as_utf8, by_elimination, by_magic, load, of_apple_mail, unpack
+from tasks.data.mboxes import MESSAGE_BYTES, Data, begins_message, find_box, text_start
+from tasks.data.sources import Rejected, Row, from_message
+from tasks.data.tree import Entry, entries
+from tasks.stage import StageError
+
+_PACKED = re.compile(r"\.(?:gz|bz2|xz)\Z", re.I)
+_BOX = re.compile(r"(?:.*\.)?(?:mbox|mbx)", re.I | re.S)
+_ONE_MESSAGE = re.compile(r".*\.emlx?", re.I | re.S)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_LIKE_IN_BOX = re.compile(r"(.+)#\d+", re.S)
+
+Read = tuple[int | None, bytes | str]
+"""The number within a box, None where the file is none; and a raw message, or the reason why there is none."""
+
+
+def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) -> Iterator[Row | Rejected]:
+    """The messages of all files below ``root``, and a rejected row for each file that holds none.
+
+    The source group is the first folder below ``root``; of a box that lies in ``root`` itself, the box's name. The
+    label is what ``labels`` maps the group to, else the group's name. The file ``label_table``, a path below ``root``, is no
+    message. Raises StageError where ``root`` is no folder, or holds nothing but hidden files.
+    """
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        why = "it cannot be read" if isinstance(error, PermissionError) else "there is no such folder"
+        raise StageError(f"ingest.path = {root}: {why}") from error
+    found = False
+    for entry in entries(root):
+        path = root.joinpath(*entry.parts)
+        if label_table and path == root / label_table:
+            continue
+        found = found or entry.reason not in ("hidden", "system_file")
+        file = storable(path, entry)
+        for number, raw in _read(path, entry):
+            name = file if number is None else f"{file}#{number}"
+            group = _text(_box_name(path) if number is not None and len(entry.parts) == 1 else entry.group)
+            label = _label(group, labels)
+            if isinstance(raw, str):
+                yield Rejected(name, group, raw, file)
+            else:
+                yield from_message(name, group, label, raw, file)
+    if not found:
+        raise StageError(f"ingest.path = {root}: the folder holds no message")
+
+
+def _label(group: str, labels: Mapping[str, str]) -> str:
+    """macOS writes ``ü`` of a folder's name as two characters, a keyboard as one: both are the same name."""
+    return labels.get(group) or labels.get(unicodedata.normalize("NFC", group), group)
+
+
+def storable(path: Path, entry: Entry) -> str:
+    """What a file is called in all rows: its path below the root.
+
+    Where that is no UTF-8, holds control characters, or reads like a message of the box beside it (``box#1``), it is
+    ``./`` and the path with its odd bytes as ``%E9`` (RFC 3986): no other name begins so, and none is called as another.
+    """
+    name = "/".join(entry.parts)
+    inside = _LIKE_IN_BOX.fullmatch(entry.parts[-1])
+    if inside and os.access(path.with_name(inside[1]), os.F_OK):
+        return f"./{quote(os.fsencode(name))}"
+    return _text(name, "./")
+
+
+def _text(name: str, mark: str = "") -> str:
+    raw = os.fsencode(name)  # the bytes are the name; what Python made of them depends on the locale
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = ""
+    return text if text and not _CONTROL.search(text) else mark + quote(raw)
+
+
+def _box_name(path: Path) -> str:
+    return Path(_PACKED.sub("", path.name)).stem
+
+
+def _read(path: Path, entry: Entry) -> Iterator[Read]:
+    """What one file holds; it is not opened where the entry has a reason."""
+    if entry.reason:
+        yield None, entry.reason
+        return
+    try:
+        data = unpack(load(path))
+    except OSError as error:
+        yield None, f"unreadable: {error.strerror}"
+        return
+    if isinstance(data, str):
+        yield None, data
+    else:
+        name = _PACKED.sub("", entry.parts[-1])
+        data = as_utf8(data)
+        yield from _messages(of_apple_mail(data) if name.lower().endswith(".emlx") else data, name, entry)
+
+
+def _messages(data: Data, name: str, entry: Entry) -> Iterator[Read]:
+    start = text_start(data)
+    named_box = bool(_BOX.fullmatch(name))
+    reason = "empty_file" if start == len(data) else by_magic(data, name)
+    box = None
+    if not reason and not entry.one_message:
+        box = find_box(data, named_box=named_box, one_expected=bool(_ONE_MESSAGE.fullmatch(name)))
+    if box:
+        if box.begin > start:
+            yield None, "mbox_head_cut"
+        for number, raw in enumerate(box.messages()):
+            yield number, "message_too_large" if raw is None else raw
+    elif not reason and begins_message(data, start):
+        yield None, data[:] if len(data) <= MESSAGE_BYTES else "message_too_large"
+    elif entry.index and reason in (None, "empty_file"):
+        yield None, "maildir_index"
+    else:
+        reason = reason or by_elimination(data, name)
+        yield None, "mbox_without_messages" if named_box and reason == "not_a_message" else reason
