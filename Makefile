@@ -50,7 +50,8 @@ test: setup ## every check: lint, types, tests
 	pytest
 
 serve: setup ## answer requests on 127.0.0.1:3000
-	tag=$$(python -m tasks.release.bento --tag) && bentoml serve $$tag --host 127.0.0.1 --port $${PORT:-3000}
+	@python -m service.port "PORT=$${PORT:-3000}"
+	@tag=$$(python -m tasks.release.bento --tag) && exec bentoml serve $$tag --host 127.0.0.1 --port "$${PORT:-3000}"
 
 up: setup ## the whole loop on this machine: Prefect, MLflow, service, schedules, Evidently
 	@mkdir -p $(RESTILL_HOME)/log $(RESTILL_HOME)/evidently

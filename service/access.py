@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.config import ConfigError, read_config
-from service.requests import Refused
+from service.refused import Refused
 from service.trouble import Trouble, reason_of
 
 log = logging.getLogger("restill.access")

@@ -1,6 +1,6 @@
 """The Bento: one release behind HTTP.
 
-BentoML owns the processes and /livez. The routes are a Starlette application mounted in it, so that every refusal is
+BentoML owns the processes. The routes are a Starlette application that every request goes to, so that every refusal is
 a 4xx with a sentence and no text of a request can reach a log. BentoML's own access log and metrics are off: both
 repeat a request's path, which is a caller's text as well.
 """
@@ -26,12 +26,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.config import ConfigError, full_paths, read_config
+from service.connection import install
 from service.mail import parse_mail
 from service.meters import Meters, exposition, make_folder
+from service.port import check_served_port
 from service.record import Judged, mail_text, observe
+from service.refused import Empty, Refused
 from service.release import Release, ReleaseError
-from service.requests import Empty, ManyTexts, OneText, Refused, Verdict, check_text, parse, read_body
-from service.rim import Readiness, Rim
+from service.requests import JSON, MAIL, ManyTexts, OneText, Verdict, check_text, parse, read_body
+from service.rim import Front, Rim
 from service.worker import Worker
 
 FEEDBACK_THREADS = 4
@@ -44,9 +47,10 @@ UNANSWERED = {
 logging.getLogger("restill").setLevel(logging.INFO)  # BentoML's own level would hide which release took over
 
 try:
-    WORKERS = read_config(os.environ).workers
+    CONFIG = read_config(os.environ)
 except ConfigError as error:
     sys.exit(f"restill: {error}")
+install(CONFIG.head_seconds, CONFIG.body_seconds)
 
 
 def judge(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[Judged]:
@@ -77,14 +81,14 @@ def admitted(request: Request, scope: str) -> tuple[Worker, Release, str]:
 async def classify(request: Request) -> Response:
     """POST {"text": ...}: the label, its score, the release that says so, and the id to give feedback on."""
     worker, release, client = admitted(request, "classify")
-    body = parse(OneText, await read_body(request, release.limits["body_bytes"], "application/json"))
+    body = parse(OneText, await read_body(request, release.limits["body_bytes"], JSON, CONFIG.body_seconds))
     return JSONResponse(worker.publish(judge(release, [body.text], ["text"], worker.salt), "/classify", client)[0])
 
 
 async def classify_batch(request: Request) -> Response:
     """POST {"texts": [...]}: the same for each text, in order; one bad text refuses the whole batch by its number."""
     worker, release, client = admitted(request, "classify")
-    body = parse(ManyTexts, await read_body(request, release.limits["body_bytes"], "application/json"))
+    body = parse(ManyTexts, await read_body(request, release.limits["body_bytes"], JSON, CONFIG.body_seconds))
     if not body.texts:
         raise Empty(f"texts holds 0 texts; 1 to {release.limits['batch']} are allowed.")
     if len(body.texts) > release.limits["batch"]:
@@ -98,7 +102,7 @@ async def classify_batch(request: Request) -> Response:
 async def classify_mail(request: Request) -> Response:
     """POST a raw message (message/rfc822): the same for its subject and text."""
     worker, release, client = admitted(request, "classify")
-    raw = await read_body(request, release.limits["body_bytes"], "message/rfc822")
+    raw = await read_body(request, release.limits["body_bytes"], MAIL, CONFIG.body_seconds)
     if not raw.strip():
         raise Empty("The message is empty.")
     mail = await run_in_threadpool(parse_mail, raw)
@@ -110,7 +114,7 @@ async def feedback(request: Request) -> Response:
     """POST {"id", "label", "text" or "raw"}: a reviewer's label for an answer. 202 where it contradicts an earlier one."""
     worker, release, client = admitted(request, "feedback")
     # Base64 makes four bytes of three.
-    verdict = parse(Verdict, await read_body(request, 2 * release.limits["body_bytes"], "application/json"))
+    verdict = parse(Verdict, await read_body(request, 2 * release.limits["body_bytes"], JSON, CONFIG.body_seconds))
     limiter: CapacityLimiter = request.app.state.feedback_threads
     outcome, said = await to_thread.run_sync(worker.review, verdict, release, client, limiter=limiter)
     return JSONResponse(said, status_code=202 if outcome == "contradicts" else 200)
@@ -130,6 +134,28 @@ async def index(request: Request) -> Response:
     return JSONResponse({"service": "restill", "routes": [route.path for route in request.app.routes]})
 
 
+async def alive(request: Request) -> Response:
+    """GET: this process answers."""
+    return JSONResponse({"alive": True})
+
+
+async def ready(request: Request) -> Response:
+    """GET: whether, and with what, it can serve, which BentoML's own answer does not know."""
+    state = request.app.state.worker.serving.state()
+    serves = state["release"] is not None
+    return JSONResponse({"ready": serves, **state}, status_code=200 if serves else 503)
+
+
+async def schema(request: Request) -> Response:
+    """GET: what BentoML's client asks for."""
+    return JSONResponse(cast(Any, Restill).schema())
+
+
+async def openapi(request: Request) -> Response:
+    """GET: BentoML's own description of the service."""
+    return JSONResponse(cast(Any, Restill).openapi_spec.asdict())
+
+
 async def metrics(request: Request) -> Response:
     """GET: the counts of all workers."""
     return Response(await run_in_threadpool(exposition), media_type="text/plain; version=0.0.4")
@@ -139,13 +165,19 @@ async def refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     if isinstance(error, Empty):
         request.app.state.worker.meters.empty()
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else error.headers
     return JSONResponse({"error": error.sentence}, status_code=error.status, headers=headers)
 
 
 async def unanswered(request: Request, error: Exception) -> Response:
     """What Starlette refuses before any route is asked. Its path and method are a caller's text, and not repeated."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        methods = {*(error.headers or {})["Allow"].split(", "), "OPTIONS"}
+        headers = {"Allow": ", ".join(sorted(methods))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+        return JSONResponse({"error": UNANSWERED[405]}, status_code=405, headers=headers)
     sentence = UNANSWERED.get(error.status_code, f"{error.detail}.")
     return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)
 
@@ -171,14 +203,20 @@ http = Starlette(
         Route("/feedback", feedback, methods=["POST"]),
         Route("/model", model, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
+        Route("/livez", alive, methods=["GET"]),
+        Route("/healthz", alive, methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+        Route("/schema.json", schema, methods=["GET"]),
+        Route("/docs.json", openapi, methods=["GET"]),
     ],
     middleware=[Middleware(Rim)],
     exception_handlers={Refused: refuse, HTTPException: unanswered},
     lifespan=lifespan,
 )
+http.router.redirect_slashes = False  # the address of a redirect would be the caller's text
 
 SETTINGS: dict[str, Any] = {
-    "workers": WORKERS,
+    "workers": CONFIG.workers,
     # OpenTelemetry's middleware is always on and costs more than the model.
     "tracing": {"excluded_urls": ".*"},
     "traffic": {"timeout": 30},
@@ -197,6 +235,7 @@ class Restill:
     def settle() -> None:
         """Runs once, before the workers, which would look for ``var`` in the Bento's folder instead of the user's."""
         os.environ.update(full_paths(os.environ) | make_folder())
+        check_served_port()
         fixed = read_config(os.environ).release
         try:
             if fixed is not None:
@@ -205,4 +244,4 @@ class Restill:
             sys.exit(f"restill: RESTILL_RELEASE: {error}")
 
 
-cast(Any, Restill).add_asgi_middleware(Readiness, app_of_worker=http)
+cast(Any, Restill).add_asgi_middleware(Front, ours=http)

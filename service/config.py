@@ -13,6 +13,10 @@ FOREIGN = re.compile(r"RESTILL_(BENTO|INVOCATION|METERS|PORT|PROGRAM|WEBHOOK|(PO
 """Not our settings: variables of the Makefile, the flows and ``service.meters``, and what Kubernetes sets for a service."""
 
 
+MOST_BODY_SECONDS = 25
+"""BentoML ends what takes 30 seconds (``service.app``), and a late body is to be called that."""
+
+
 class ConfigError(ValueError):
     """A variable that the user can mend: the message names it, its value and what is expected."""
 
@@ -39,6 +43,10 @@ class Config:
     """How long segments of the journal are kept. Feedback is kept for ever."""
     status_seconds: float = 60.0
     """How often a worker writes a status record."""
+    head_seconds: float = 10.0
+    """How long the head of a request may take to come, from its first byte; and a new connection to say anything."""
+    body_seconds: float = 20.0
+    """How long the body of a request may take to come."""
     workers: int = 1
     """Processes that answer. One a core is enough."""
 
@@ -75,6 +83,8 @@ def read_config(environment: Mapping[str, str]) -> Config:
         segment_records=_whole(given, "RESTILL_SEGMENT_RECORDS", Config.segment_records, 1, 10_000_000),
         keep_days=_number(given, "RESTILL_KEEP_DAYS", Config.keep_days, 0.01, 36_500),
         status_seconds=_number(given, "RESTILL_STATUS_SECONDS", Config.status_seconds, 0.1, 86_400),
+        head_seconds=_number(given, "RESTILL_HEAD_SECONDS", Config.head_seconds, 0.1, 3600),
+        body_seconds=_number(given, "RESTILL_BODY_SECONDS", Config.body_seconds, 0.1, MOST_BODY_SECONDS),
         workers=_whole(given, "RESTILL_WORKERS", Config.workers, 1, 256),
     )
 

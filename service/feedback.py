@@ -21,7 +21,8 @@ from typing import Any
 from service.journal import Journal, Limits
 from service.mail import Mail, parse_mail
 from service.record import hash_text, mail_text, now
-from service.requests import Refused, Verdict
+from service.refused import Refused
+from service.requests import Verdict
 from service.segments import CLOSED, decode, find, segments, stem_of
 from service.trouble import Trouble, reason_of
 

@@ -6,9 +6,8 @@ import logging
 import time
 import traceback
 
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("restill.http")
@@ -27,7 +26,7 @@ class Rim:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in ROUTES:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 0
@@ -38,29 +37,27 @@ class Rim:
                 status = message["status"]
             await send(message)
 
+        counted = scope["path"] in ROUTES
         try:
             await self._app(scope, receive, noting)
-        except ClientDisconnect:
-            status = GONE
+        except ClientDisconnect:  # BentoML would wait for an answer as long as it waits for any
+            await Response(status_code=GONE)(scope, receive, noting)
         except Exception as error:  # its message may quote the text that it choked on
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s: %s in %s, line %s", scope["path"], type(error).__name__, place.name, place.lineno)
+            route = scope["path"] if counted else "another route"
+            log.error("%s: %s in %s, line %s", route, type(error).__name__, place.name, place.lineno)
             if status == 0:
                 await JSONResponse({"error": "The service made a mistake."}, status_code=500)(scope, receive, noting)
         finally:
-            scope["app"].state.worker.meters.request(scope["path"], status or 500, time.perf_counter() - begun)
+            if counted:
+                scope["app"].state.worker.meters.request(scope["path"], status or 500, time.perf_counter() - begun)
 
 
-class Readiness:
-    """Answers /readyz in place of BentoML, whose answer does not know whether, and with what, we can serve."""
+class Front:
+    """Leads every request past BentoML's router to ours: its errors are no sentences, and its redirects repeat the path."""
 
-    def __init__(self, app: ASGIApp, app_of_worker: Starlette) -> None:
-        self._app, self._http = app, app_of_worker
+    def __init__(self, app: ASGIApp, ours: ASGIApp) -> None:
+        self._app, self._ours = app, ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != "/readyz":
-            await self._app(scope, receive, send)
-            return
-        state = self._http.state.worker.serving.state()
-        ready = state["release"] is not None
-        await JSONResponse({"ready": ready, **state}, status_code=200 if ready else 503)(scope, receive, send)
+        await (self._ours if scope["type"] == "http" else self._app)(scope, receive, send)

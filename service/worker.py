@@ -15,8 +15,9 @@ from service.feedback import Feedback
 from service.journal import Journal, Limits
 from service.meters import ANSWERS, FEEDBACK, REFUSED, REFUSING, SERVING, SWAPS, Meters, forget_the_dead
 from service.record import Judged, now, read_salt
+from service.refused import Refused
 from service.release import Release
-from service.requests import Refused, Verdict
+from service.requests import Verdict
 from service.swap import Serving
 
 log = logging.getLogger("restill.worker")

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from service.access import Access, KeysError, add, hash_key, read_keys, remove
 from service.app import http
 from service.config import Config
-from service.requests import Refused
+from service.refused import Refused
 from tests.service.conftest import LOOPBACK
 
 TEXT = {"text": "winner prize money"}

@@ -43,41 +43,99 @@ def test_the_model_card_names_the_release(client: TestClient, release: Path) -> 
     assert card["labels"] == ["ham", "spam"]
 
 
-@pytest.mark.parametrize(
-    ("path", "content", "headers", "status", "says"),
-    [
-        ("/classify", b"{bad", JSON, 400, "not JSON"),
-        ("/classify", b'{"text": "\xff\xfe"}', JSON, 400, "not JSON in UTF-8"),
-        ("/classify", b'{"text": "\\ud800"}', JSON, 400, "not JSON in UTF-8"),
-        ("/classify", b"", JSON, 400, "not JSON"),
-        ("/classify", b"[" * 50_000, JSON, 400, "not JSON"),
-        ("/classify", b"[]", JSON, 422, "object"),
-        ("/classify", b"{}", JSON, 422, "text: Field required"),
-        ("/classify", b'{"text": 1}', JSON, 422, "valid string"),
-        ("/classify", b'{"text": null}', JSON, 422, "valid string"),
-        ("/classify", b'{"text": "a", "more": 1}', JSON, 422, "the body: Extra inputs"),
-        ("/classify", b'{"text": ""}', JSON, 422, "text is empty"),
-        ("/classify", b'{"text": " \\n\\t "}', JSON, 422, "text is empty"),
-        ("/classify", b'{"text": "<br><p></p>"}', JSON, 422, "no readable text"),
-        ("/classify", json.dumps({"text": "x" * 10_001}).encode(), JSON, 422, "at most 10000"),
-        ("/classify", b"x" * 100_001, JSON, 413, "larger than 100000"),
-        ("/classify", b"text=hello", {"content-type": "application/x-www-form-urlencoded"}, 415, "send application/json"),
-        ("/classify_batch", b'{"texts": []}', JSON, 422, "1 to 8"),
-        ("/classify_batch", json.dumps({"texts": ["a"] * 9}).encode(), JSON, 422, "1 to 8"),
-        ("/classify_batch", b'{"texts": "a"}', JSON, 422, "valid array"),
-        ("/classify_batch", b'{"texts": ["fine", ""]}', JSON, 422, "texts.1 is empty"),
-        ("/classify_batch", b'{"texts": ["fine", 3]}', JSON, 422, "texts.1"),
-        ("/classify_mail", b"", {"content-type": "message/rfc822"}, 422, "empty"),
-        ("/classify_mail", b"X-Only: headers\n\n", {"content-type": "message/rfc822"}, 422, "empty"),
-        ("/classify_mail", b"Subject: x", JSON, 415, "send message/rfc822"),
-    ],
-)
-def test_bad_requests_get_a_sentence(
-    client: TestClient, path: str, content: bytes, headers: dict[str, str], status: int, says: str
-) -> None:
-    answer = client.post(path, content=content, headers=headers)
-    assert answer.status_code == status, answer.text
-    assert says in answer.json()["error"]
+BAD = [
+    ("/classify", b"{bad", JSON, 400, "not JSON"),
+    ("/classify", b'{"text": "\xff\xfe"}', JSON, 400, "not JSON in UTF-8"),
+    ("/classify", b'{"text": "\\ud800"}', JSON, 400, "not JSON in UTF-8"),
+    ("/classify", b"", JSON, 400, "not JSON"),
+    ("/classify", b"[" * 50_000, JSON, 400, "not JSON"),
+    ("/classify", b"[]", JSON, 422, "object"),
+    ("/classify", b"{}", JSON, 422, "text: Field required"),
+    ("/classify", b'{"text": 1}', JSON, 422, "valid string"),
+    ("/classify", b'{"text": null}', JSON, 422, "valid string"),
+    ("/classify", b'{"text": "a", "more": 1}', JSON, 422, "the body: Extra inputs"),
+    ("/classify", b'{"text": ""}', JSON, 422, "text is empty"),
+    ("/classify", b'{"text": " \\n\\t "}', JSON, 422, "text is empty"),
+    ("/classify", b'{"text": "<br><p></p>"}', JSON, 422, "no readable text"),
+    ("/classify", json.dumps({"text": "x" * 10_001}).encode(), JSON, 422, "at most 10000"),
+    ("/classify", b"x" * 100_001, JSON, 413, "larger than 100000"),
+    ("/classify", b"text=hello", {"content-type": "application/x-www-form-urlencoded"}, 415, "send application/json"),
+    ("/classify_batch", b'{"texts": []}', JSON, 422, "1 to 8"),
+    ("/classify_batch", json.dumps({"texts": ["a"] * 9}).encode(), JSON, 422, "1 to 8"),
+    ("/classify_batch", b'{"texts": "a"}', JSON, 422, "valid array"),
+    ("/classify_batch", b'{"texts": ["fine", ""]}', JSON, 422, "texts.1 is empty"),
+    ("/classify_batch", b'{"texts": ["fine", 3]}', JSON, 422, "texts.1"),
+    ("/classify_mail", b"", {"content-type": "message/rfc822"}, 422, "empty"),
+    ("/classify_mail", b"X-Only: headers\n\n", {"content-type": "message/rfc822"}, 422, "empty"),
+    ("/classify_mail", b"Subject: x", JSON, 415, "send message/rfc822 or message/global"),
+    ("/classify_mail", b" \r\n\r\n", {"content-type": "message/rfc822"}, 422, "empty"),
+    ("/classify_mail", b"Subject: x\n\n" + b"x" * 100_001, {"content-type": "message/rfc822"}, 413, "larger than 100000"),
+    ("/classify", b'{"text": "a\x00b"}', JSON, 400, "not JSON"),
+    ("/classify", b'\x00{"text": "a"}', JSON, 400, "UTF-16"),
+    ("/classify", b'{"text": "\\udc00\\ud800"}', JSON, 400, "not JSON in UTF-8"),
+    ("/classify", b'{"text": "\xed\xa0\x80"}', JSON, 400, "not JSON in UTF-8"),
+    ("/classify", b'{"text": "\xe4"}', JSON, 400, "not JSON in UTF-8"),
+    ("/classify", '{"text": "a"}'.encode("utf-16"), JSON, 400, "UTF-16"),
+    ("/classify", '{"text": "a"}'.encode("utf-16-be"), JSON, 400, "UTF-16"),
+    ("/classify", '{"text": "a"}'.encode("utf-32"), JSON, 400, "UTF-32"),
+    ("/classify", '{"text": "a"}'.encode("utf-32-le"), JSON, 400, "UTF-32"),
+    ("/classify", b"\xef\xbb\xbf", JSON, 400, "not JSON"),
+    ("/classify", b'\xef\xbb\xbf\xef\xbb\xbf{"text": "a"}', JSON, 400, "not JSON"),
+    ("/classify", b'{"text":' * 12_000, JSON, 400, "not JSON"),
+    ("/classify", b'{"text": NaN}', JSON, 400, "no JSON numbers"),
+    ("/classify", b'{"text": "a", "more": [{"b": -Infinity}]}', JSON, 400, "no JSON numbers"),
+    ("/classify", b'{"text": 1e400}', JSON, 422, "valid string"),
+    ("/classify", b'{"text": -' + b"9" * 90_000 + b"}", JSON, 400, "not JSON"),
+    ("/classify", b'{"text": ' + b"9" * 4_000 + b"}", JSON, 422, "valid string"),
+    ("/classify", b'{"text": 0.' + b"9" * 90_000 + b"}", JSON, 422, "valid string"),
+    ("/classify", b'{"text": "MARKER", "text": "MARKER"}', JSON, 400, "twice"),
+    ("/classify", b'{"text": "MARKER", "te\\u0078t": "a"}', JSON, 400, "twice"),
+    ("/classify", b'{"MARKER": 1, "MARKER": 2, "text": "a"}', JSON, 400, "twice"),
+    ("/classify", b'"MARKER"', JSON, 422, "object"),
+    ("/classify", b"null", JSON, 422, "object"),
+    ("/classify", b'{"text": "a"} {"text": "MARKER"}', JSON, 400, "not JSON"),
+    ("/classify", b"{'text': 'MARKER'}", JSON, 400, "not JSON"),
+    ("/classify", b'{"text": "a",}', JSON, 400, "not JSON"),
+    ("/classify", b"{}", {"content-type": "application/problem+json"}, 415, "send application/json"),
+    ("/classify", b"{}", {"content-type": "text/json"}, 415, "send application/json"),
+    ("/classify", b"{}", {"content-type": "application/json, text/plain"}, 415, "send application/json"),
+    ("/classify", b"{}", {"content-type": "application/json; charset=latin-1"}, 415, "utf-8"),
+    ("/classify", b"{}", {"content-type": 'application/json;x=1; Charset="UTF-16"'}, 415, "utf-8"),
+    ("/classify", b"{}", {"content-type": "application/json; charset"}, 415, "utf-8"),
+    ("/classify_mail", b"Subject: x", {"content-type": "message/partial"}, 415, "send message/rfc822"),
+    ("/classify_mail", b"Subject: x", {"content-type": "text/plain"}, 415, "send message/rfc822"),
+]
+"""Path, body, headers, the status they get and what the sentence says."""
+
+
+def test_bad_requests_get_a_sentence(client: TestClient) -> None:
+    for path, content, headers, status, says in BAD:
+        answer = client.post(path, content=content, headers=headers)
+        assert (answer.status_code, list(answer.json())) == (status, ["error"]), (path, content[:80], answer.text)
+        assert says in answer.json()["error"]
+        assert answer.text.endswith('."}')
+        assert "MARKER" not in answer.text
+
+
+def test_json_is_known_by_its_media_type_and_may_have_a_byte_order_mark(client: TestClient) -> None:
+    utf8 = ["application/json; charset=utf-8", 'application/json ;x=1;Charset="UTF-8"', "application/json;"]
+    for kind in ("", "application/json", "APPLICATION/JSON", *utf8):
+        for mark in (b"", b"\xef\xbb\xbf"):
+            body = mark + b'{"text": "winner \\u0000 \\ud83d\\ude00 prize"}'
+            answer = client.post("/classify", content=body, headers={"content-type": kind} if kind else {})
+            assert answer.status_code == 200, (kind, answer.text)
+
+
+def test_a_mail_is_known_by_its_media_type(client: TestClient) -> None:
+    raw = "Subject: winner prize für alle\n\nmoney".encode()
+    for kind in ("", "message/rfc822", "Message/RFC822; charset=iso-8859-1", "message/global", "message/global;x"):
+        answer = client.post("/classify_mail", content=raw, headers={"content-type": kind} if kind else {})
+        assert answer.json()["label"] == "spam", kind
+
+
+def test_a_mail_whose_text_is_too_long_is_cut_as_it_is_in_training(client: TestClient) -> None:
+    raw = b"Subject: winner prize\n\n" + b"money cash " * 2000
+    assert client.post("/classify_mail", content=raw, headers={"content-type": "message/rfc822"}).status_code == 200
 
 
 def test_a_path_or_a_method_that_is_not_there_gets_a_sentence_too(client: TestClient) -> None:
@@ -90,7 +148,7 @@ def test_a_path_or_a_method_that_is_not_there_gets_a_sentence_too(client: TestCl
         assert answer.status_code == status
         assert says in answer.json()["error"]
         assert "MARKER" not in answer.text + str(answer.headers)
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == "OPTIONS, POST"
 
 
 def test_an_error_never_repeats_the_text(client: TestClient) -> None:

@@ -22,7 +22,8 @@ from service.config import Config
 from service.feedback import Feedback
 from service.journal import read, segments
 from service.record import Judged
-from service.requests import Refused, Verdict
+from service.refused import Refused
+from service.requests import Verdict
 from tests.service.conftest import LOOPBACK
 
 TEXT = "winner prize money"

@@ -6,12 +6,8 @@ import base64
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,65 +15,22 @@ import pytest
 
 from service.access import add
 from service.journal import read, segments
-from tests.imports import ROOT
+from tests.service.serving import Server, serving
 
 MARKER = "zebrafinch"
 """Planted in every request; nobody else says it."""
 
 
-@dataclass
-class Server:
-    home: Path
-    log: Path
-    client: httpx.Client
-    key: str
-    bento_home: Path
-
-    def counts(self) -> set[Path]:
-        """Where the workers keep their counts, as their environment says."""
-        variables = [line for pid in self.pids() for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
-        return {Path(line.decode().partition("=")[2]) for line in variables if line.startswith(b"RESTILL_METERS=")}
-
-    def pids(self) -> set[int]:
-        """The workers, as their status records name them."""
-        found = [record for path in segments(self.home / "journal") for record in read(path)]
-        return {record["pid"] for record in found if record["kind"] == "status"}
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path]) -> Iterator[Server]:
-    from tests.conftest import made_release
-
     folder = tmp_path_factory.mktemp("server")
-    release = made_release(students[1], folder / "release")
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
     key = add(folder / "var/keys.json", "test", ["classify", "feedback"])
-    environment = os.environ | {
-        "RESTILL_HOME": str(folder / "var"), "RESTILL_RELEASE": str(release), "RESTILL_WORKERS": "2",
-        "RESTILL_STATUS_SECONDS": "0.3", "BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Restill", "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"}, timeout=30)
-    served = Server(folder / "var", folder / "log", client, key, folder / "bentoml")
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            assert process.poll() is None, served.log.read_text()
+    with serving(students[1], folder, key, {"RESTILL_WORKERS": "2", "RESTILL_STATUS_SECONDS": "0.3"}) as served:
+        deadline = time.monotonic() + 60
+        while len(served.pids()) < 2:
             assert time.monotonic() < deadline, served.log.read_text()
-            try:
-                if client.get("/readyz").status_code == 200 and len(served.pids()) == 2:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.2)
+            time.sleep(0.1)
         yield served
-    finally:
-        client.close()
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
 
 
 def everything_written(server: Server) -> dict[str, bytes]:
