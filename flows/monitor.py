@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from flows.alone import alone
+from flows.command import get_ready, run_command
 from flows.notice import name_of
 from tasks.monitor import watch
 from tasks.monitor.decide import Decide, Decision, Seen
@@ -157,6 +158,7 @@ def main() -> None:
         prog="python -m flows.monitor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.parse_args()
+    get_ready()
     root = Path.cwd()
     try:
         read_monitor(read_params(root))
@@ -169,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("monitor", main)
