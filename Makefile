@@ -8,18 +8,22 @@ BIN := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
 ifeq ($(wildcard params.yaml),)
 $(error make works in the project's folder: cd there, or say make -C FOLDER)
 endif
-# PATH is cut at colons; the scripts that pip writes, and bin/activate, hold the folder's name between double quotes.
+# PATH is cut at colons; the scripts that pip writes, and bin/activate, hold the folder's name between double quotes; DVC fills
+# in what stands between braces.
 define NEWLINE
 
 
 endef
-$(foreach mark,: " $$ \ `,$(if $(findstring $(mark),$(CURDIR)$(VENV)),$(error $(CURDIR), VENV = $(VENV): the name of the folder \
-holds a $(mark), and the environment's scripts cannot be in such a folder; rename it)))
+$(foreach mark,: " $$ \ ` { },$(if $(findstring $(mark),$(CURDIR)$(VENV)),$(error $(CURDIR), VENV = $(VENV): the name of the folder \
+holds a $(mark), with which its tools cannot work; rename it)))
 ifneq ($(findstring $(NEWLINE),$(CURDIR)),)
 $(error the name of the project's folder holds a line break; rename it)
 endif
-ifneq ($(words $(VENV))$(findstring %,$(VENV)),1)
-$(error VENV = $(VENV): the name of the environment's folder holds no blank and no %)
+ifneq ($(words $(VENV)),1)
+$(error VENV = $(VENV): the name of the environment's folder cannot hold a blank)
+endif
+ifneq ($(findstring %,$(BIN)),)
+$(error $(BIN): the environment cannot be in a folder whose name holds a %, for MLflow would fill it in; say make VENV=/ANOTHER/PLACE)
 endif
 export
 # Of whoever calls: they would lead the environment's own Python, or pip in it, astray.

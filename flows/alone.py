@@ -25,7 +25,7 @@ OWNER = "RESTILL_OWNER"
 def alone(paths: Paths, flow: str) -> Iterator[bool]:
     """Whether no other run of ``flow`` is at work on this runtime state; the lock file holds the process id of the one."""
     paths.monitor.mkdir(parents=True, exist_ok=True)
-    with (paths.monitor / f"{flow}.lock").open("a") as lock:
+    with (paths.monitor / f"{flow}.lock").open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

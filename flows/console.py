@@ -18,9 +18,10 @@ UNCHANGED = ("didn't change, skipping", "is cached - skipping run")
 AROUND = (
     "Running stage '", "> ", "Stage '", "Verifying data sources in stage", "Generating lock file", "Updating lock file",
     "To track the changes", "\tgit add", "To enable auto staging", "\tdvc config", "Use `dvc push`",
-    "Data and pipelines are up to date", "ERROR: failed to reproduce '",
+    "Data and pipelines are up to date",
 )  # fmt: skip
-"""How the lines begin that are DVC's own talk. Its other errors and warnings are shown."""
+"""How the lines begin that are DVC's own talk. Its errors and warnings are shown, but for the one that we say ourselves."""
+STAGE_FAILED = "': failed to run: "
 CLEAR = "\r\x1b[K"
 
 
@@ -72,7 +73,7 @@ class StageConsole:
 
     def _line(self, text: str) -> None:
         self.unchanged |= any(words in text for words in UNCHANGED)
-        if not text or text.startswith(AROUND):
+        if not text or text.startswith(AROUND) or STAGE_FAILED in text:
             return
         warning = text.startswith("WARNING: ")
         if warning and text in self._warned:  # DVC says it at each look at the graph

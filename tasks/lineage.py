@@ -67,7 +67,7 @@ def lock_hash(root: Path, before: str | None = None) -> str:
     path = root / "dvc.lock"
     if not path.exists():
         return "none"
-    stages = yaml.safe_load(path.read_text())["stages"]
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
     stages.pop(before, None)
     return hashlib.sha256(yaml.safe_dump(stages, sort_keys=True).encode()).hexdigest()
 

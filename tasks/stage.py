@@ -74,7 +74,7 @@ def read_params(root: Path) -> dict[str, Any]:
     """The whole of ``params.yaml``. Raises StageError where it is missing or is not YAML."""
     path = root / "params.yaml"
     try:
-        params = yaml.safe_load(path.read_text())
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise StageError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(params, dict):
@@ -123,6 +123,8 @@ OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 def project_folder() -> Path:
     """The current folder. Raises StageError where its name is none that every library can write down."""
     root = Path.cwd()
+    if braces := set("{}") & set(str(root)):
+        raise StageError(f"{root}: DVC cannot work in a folder whose name holds a {braces.pop()}: rename it")
     if os.fsencode(root) == str(root).encode(errors="replace"):
         return root
     mend = "set PYTHONUTF8=1: in this locale its name is read in another charset"
@@ -185,11 +187,11 @@ def _remove(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as sorted, indented JSON, whole or not at all. NaN is refused: write None."""
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def folder_bytes(folder: Path) -> int:
