@@ -63,13 +63,15 @@ class StageConsole:
         self._clear()
         return self._held
 
-    def close(self, word: str = "") -> None:
-        """Show how the stage ended, in ``word`` or in its own last line, and in how many seconds."""
-        said, self._held = (self._held, "") if not word else ("", self._held)
-        if word and self._held:
+    def close(self, word: str = "", hold: bool = False) -> None:
+        """Show how the stage ended, in ``word`` or in its own last line, and in how many seconds.
+
+        ``hold``: the last line is left for whoever says why the run ended.
+        """
+        if word and self._held and not hold:
             self._show(self._held)
         seconds = f"{time.monotonic() - self._start:.1f} s"
-        self._show(", ".join(filter(None, (word or said, seconds))))
+        self._show(", ".join(filter(None, (word or self._held, seconds))))
 
     def _line(self, text: str) -> None:
         self.unchanged |= any(words in text for words in UNCHANGED)

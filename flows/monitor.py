@@ -36,6 +36,7 @@ from tasks.monitor.state import Intent, State, Window
 from tasks.release.mirror import mirror
 from tasks.release.store import Fenced, rollback
 from tasks.stage import Paths, StageError, read_params
+from tasks.tracking import tracking_uri
 
 PATIENCE = 3
 """Windows that may fail to be shown before a run gives up."""
@@ -107,7 +108,7 @@ def start_restill(intent: Intent) -> str:
 def monitor(root: Path | None = None) -> RunState[Any]:
     """Judge every window of the traffic that has closed, and act on what was decided."""
     paths = Paths((root or Path.cwd()).resolve())
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/mlflow.db")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
     settings, policy = read_monitor(read_params(paths.root))
     with alone(paths, "monitor") as free:
         if not free:

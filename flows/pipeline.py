@@ -58,7 +58,8 @@ def run_stage(node: Node, root: Path, force: bool, invocation: str, place: tuple
     timer = Timer(node.timeout or threading.TIMEOUT_MAX, lambda: late.set() or _stop(process))  # type: ignore[func-returns-value]
     timer.daemon = True
     timer.start()
-    console = StageConsole(*place, node.name, attempt=task_run.run_count or 1)
+    attempt = task_run.run_count or 1
+    console = StageConsole(*place, node.name, attempt)
     try:
         assert isinstance(process.stdout, io.BufferedReader)
         while chunk := process.stdout.read1():
@@ -74,7 +75,7 @@ def run_stage(node: Node, root: Path, force: bool, invocation: str, place: tuple
         console.close("stopped")
         return Failed(message=message)
     if code:
-        console.close(f"failed with exit code {code}")
+        console.close(f"failed with exit code {code}", hold=attempt > node.retries)
         return Failed(message=f"{node.name} failed with exit code {code}:\n" + "\n".join(console.last))
     console.close("up to date" if console.unchanged else "")
     return Completed(name=CACHED, message="nothing changed") if console.unchanged else Completed(message=said)
@@ -211,9 +212,9 @@ def show(paths: Paths) -> None:
 
 
 def _said(state: State[Any]) -> str:
-    """How the run ended; the last lines of a stage that failed stand above already."""
+    """How the run ended; of a stage that failed the last line is left to say, the others stand above."""
     first, *lines = str(state.message).splitlines()
-    return first.removesuffix(":") if first.endswith(":") else "\n".join([first, *lines])
+    return f"{first} {lines[-1]}" if first.endswith(":") and lines else first
 
 
 def main() -> None:

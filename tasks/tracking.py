@@ -27,6 +27,8 @@ from tasks.stage import Paths, StageError, sqlite_uri, write_json
 EXPERIMENT = "restill"
 INVOCATION = "restill.invocation"
 INVOCATION_VARIABLE = "RESTILL_INVOCATION"
+CLOCK_SECONDS = 5
+"""By which the time of a process's start may differ from itself, where the machine's clock was set meanwhile."""
 PROCESS = "restill.process"
 """The tag that says which process writes to a run, so that a run whose process died can be told from one at work."""
 
@@ -44,21 +46,13 @@ def connect(root: Path) -> str:
             return str(experiment.experiment_id)
         return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri()))
     except MlflowException as error:
-        raise StageError(f"MLFLOW_TRACKING_URI = {shown_uri(uri)}: MLflow cannot be reached: {_line(error)}") from error
+        said = f"MLFLOW_TRACKING_URI = {uri}: MLflow cannot be reached: {' '.join(str(error).split())[:300]}"
+        raise StageError(re.sub(r"//[^/@\s]*@", "//***@", said)) from error  # an address may hold a password
 
 
 def tracking_uri(root: Path) -> str:
     """The project's own SQLite file, for MLflow."""
     return sqlite_uri(root.resolve() / "mlflow.db")
-
-
-def shown_uri(uri: str) -> str:
-    """``uri`` without a password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//***@", uri)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def invocation() -> str:
@@ -104,7 +98,7 @@ def alive(name: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return False
 

@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from tasks.release.snapshot import AUTHOR, command
-from tasks.stage import StageError
+from tasks.stage import StageError, sqlite_uri
 
 SOURCE = "data/world.parquet"
 COLUMNS = ("id", "received", "source", "label", "subject", "text")
@@ -73,7 +73,7 @@ def world_environment(folder: Path) -> dict[str, str]:
         "RESTILL_HOME": str(folder / "var"),
         "BENTOML_HOME": str(folder / ".bentoml"),
         "PREFECT_HOME": str(folder / "var/prefect"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_TRACKING_URI": sqlite_uri(folder / "mlflow.db"),
     }
 
 
