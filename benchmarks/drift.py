@@ -291,7 +291,7 @@ def main() -> None:
         "decide": setting.policy.model_dump(mode="json"),
     }
     write_json(given.out / "drift.json", result)
-    (given.out / "drift.md").write_text(table(result) + "\n")
+    (given.out / "drift.md").write_text(table(result) + "\n", encoding="utf-8")
     print(table(result))
 
 

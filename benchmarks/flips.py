@@ -48,13 +48,13 @@ def retrain(world: Path, share: float, seed: int) -> dict[str, Any]:
     shutil.copytree(world, copy, symlinks=True)
     try:
         environment = world_environment(copy)
-        labels = json.loads((copy / "data/schema.json").read_text())["labels"]
+        labels = json.loads((copy / "data/schema.json").read_text(encoding="utf-8"))["labels"]
         flipped, given = flip(copy / "var/feedback", share, labels, seed)
         state = State(copy / "var/monitor/state.db")
         asked = state.ask(f"{share:.0%} of the labels are flipped", datetime.now(UTC))
         run_in(copy, environment, copy / "flips.log", sys.executable, "-m", "flows.restill")
         intent = state.intent(asked.id)
-        report = json.loads(Path(intent.facts["gate"]).read_text())
+        report = json.loads(Path(intent.facts["gate"]).read_text(encoding="utf-8"))
         figure = next(check for check in report["checks"] if check["name"] == "labels")
         return {
             "share": share, "flipped": flipped, "labels": given, "outcome": intent.outcome,

@@ -44,7 +44,7 @@ def _onnx_transformer(folder: Path) -> Answer:
 
     from service.session import session
 
-    shape = json.loads((folder / "variant.json").read_text())["windows"]
+    shape = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["windows"]
     tokenizer, model = Tokenizer.from_file(str(folder / "tokenizer.json")), session(folder / "model.onnx", 1)
     tokenizer.no_padding()
     tokenizer.enable_truncation(shape["tokens"])
@@ -68,7 +68,7 @@ def _student(folder: Path) -> Answer:
 def _rival(folder: Path) -> Answer:
     from benchmarks.rivals import KINDS
 
-    model = KINDS[json.loads((folder / "variant.json").read_text())["kind"]](folder)
+    model = KINDS[json.loads((folder / "variant.json").read_text(encoding="utf-8"))["kind"]](folder)
     return lambda text: model.logits([text])
 
 
@@ -87,7 +87,7 @@ def probe() -> None:
         from service.text import Normaliser
 
         folder = Path(asked["folder"])
-        kind = json.loads((folder / "variant.json").read_text())["kind"]
+        kind = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["kind"]
         LOADERS.get(kind, _rival)(folder)(Normaliser.from_settings(asked["normaliser"])(asked["text"]))
     print(psutil.Process().memory_info().rss)
 
@@ -97,7 +97,7 @@ def resident(folder: Path | None, normaliser: dict[str, Any], text: str) -> int:
     asked = {"folder": None if folder is None else str(folder.absolute()), "normaliser": normaliser, "text": text}
     done = subprocess.run(
         [sys.executable, "-c", "from benchmarks.memory import probe; probe()"],
-        input=json.dumps(asked), capture_output=True, text=True, check=True, cwd=ROOT,
+        input=json.dumps(asked), capture_output=True, encoding="utf-8", errors="replace", check=True, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return int(done.stdout.split()[-1])

@@ -69,15 +69,15 @@ def copies(folder: Path, count: int) -> Iterator[Path]:
     for number in range(count):
         copy = folder / f"release-{number}"
         shutil.copytree(ROOT / "release", copy)
-        card = json.loads((copy / "card.json").read_text())
-        (copy / "card.json").write_text(json.dumps(card | {"copy": number}))
+        card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
+        (copy / "card.json").write_text(json.dumps(card | {"copy": number}), encoding="utf-8")
         seal(copy)
         yield copy
 
 
 def texts(count: int) -> list[bytes]:
     """Bodies of random words of the release's probe texts."""
-    probes = json.loads((ROOT / "release/probes.json").read_text())["probes"]
+    probes = json.loads((ROOT / "release/probes.json").read_text(encoding="utf-8"))["probes"]
     words = " ".join(probe["text"] for probe in probes).split(" ")
     chance = np.random.default_rng(0)
     return [json.dumps({"text": " ".join(chance.choice(words, size=400))[:CHARACTERS]}).encode() for _ in range(count)]
@@ -97,7 +97,7 @@ def service(home: Path, port: int) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        print((home / "log").read_text(), file=sys.stderr)
+        print((home / "log").read_text(encoding="utf-8"), file=sys.stderr)
         raise
     finally:
         os.killpg(process.pid, signal.SIGTERM)

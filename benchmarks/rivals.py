@@ -68,7 +68,7 @@ class FastText:
         import fasttext
 
         fasttext.FastText.eprint = lambda *words: None  # a warning about a class that nobody asked for
-        labels = json.loads((folder / "variant.json").read_text())["labels"]
+        labels = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["labels"]
         return cls(fasttext.load_model(str(folder / "model.bin")), labels)
 
     def logits(self, texts: Sequence[str]) -> Floats:

@@ -88,7 +88,7 @@ class Folder:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to((self.project.paths.root / name).absolute())
-        (self.root / "params.yaml").write_text(yaml.safe_dump(self.params, sort_keys=False))
+        (self.root / "params.yaml").write_text(yaml.safe_dump(self.params, sort_keys=False), encoding="utf-8")
 
     def run(self, step: Step) -> None:
         """One stage as its own command. Raises StageError with its last line where it fails."""

@@ -41,7 +41,7 @@ class Step:
 def read_path(root: Path, params: Mapping[str, Any]) -> list[Step]:
     """The path from ``FIRST`` to ``LAST`` in the order of ``dvc.yaml``. Raises StageError where it has no such stages."""
     try:
-        stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
         steps = {name: _step(name, entry, params) for name, entry in stages.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise StageError(f"dvc.yaml cannot be read: {' '.join(str(error).split())}") from error

@@ -6,22 +6,26 @@ Prefect's own concurrency limits keep the place of a run that was killed; a lock
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from tasks.stage import Paths
-from tasks.tracking import INVOCATION_VARIABLE
+from tasks.tracking import INVOCATION_VARIABLE, alive, is_dvc, process_name
+
+OWNER = "RESTILL_OWNER"
+"""The variable by which what a flow starts (stages, Prefect's temporary server) knows the flow's process."""
 
 
 @contextmanager
 def alone(paths: Paths, flow: str) -> Iterator[bool]:
     """Whether no other run of ``flow`` is at work on this runtime state; the lock file holds the process id of the one."""
     paths.monitor.mkdir(parents=True, exist_ok=True)
-    with (paths.monitor / f"{flow}.lock").open("a") as lock:
+    with (paths.monitor / f"{flow}.lock").open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -30,7 +34,20 @@ def alone(paths: Paths, flow: str) -> Iterator[bool]:
         os.truncate(lock.fileno(), 0)
         lock.write(str(os.getpid()))
         lock.flush()
+        own()
         yield True
+
+
+def own() -> int:
+    """Mark what this process starts from now on as its own, and end what dead flows left at work; how much that was."""
+    os.environ[OWNER] = process_name()
+    return _end(lambda process: not alive(process.environ()[OWNER]))
+
+
+def end_owned() -> int:
+    """End what this process has started, also what left its process group or lost its parent; how much that was."""
+    name = process_name()
+    return _end(lambda process: process.environ()[OWNER] == name)
 
 
 def end_orphans(folder: Path) -> int:
@@ -40,20 +57,44 @@ def end_orphans(folder: Path) -> int:
     the variable that names its run, so whoever looks around there, with a shell of his own, is left alone.
     """
     place = folder.resolve()  # as the system tells where a process works
-    orphans = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is_flow_s(process, place)]
-    for process in orphans:
+    ended = _end(lambda process: Path(process.cwd()).is_relative_to(place) and INVOCATION_VARIABLE in process.environ())
+    for name in ("lock", "rwlock", "rwlock.lock"):
+        (folder / ".dvc/tmp" / name).unlink(missing_ok=True)
+    return ended
+
+
+def free_rwlock(folder: Path) -> None:
+    """Take DVC's list of readers and writers away where a kill left it half written, or naming nobody who is at work.
+
+    DVC frees what dead processes hold by itself, unless their number was given to another process since.
+    """
+    path = folder / ".dvc/tmp/rwlock"
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        holders = [*(entry for entries in held["read"].values() for entry in entries), *held["write"].values()]
+        if any(is_dvc(psutil.Process(int(holder["pid"]))) for holder in holders if psutil.pid_exists(int(holder["pid"]))):
+            return
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, AttributeError, psutil.Error):  # half written, or its holder is gone just now
+        pass
+    path.unlink(missing_ok=True)
+
+
+def _end(ours: Callable[[psutil.Process], bool]) -> int:
+    """kill -9 to every other process of which ``ours`` is true, and wait until they are gone; how many there were."""
+    found = [process for process in psutil.process_iter() if process.pid != os.getpid() and _is(ours, process)]
+    for process in found:
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(orphans, timeout=10)
-    for name in ("lock", "rwlock", "rwlock.lock"):
-        (folder / ".dvc/tmp" / name).unlink(missing_ok=True)
-    return len(orphans)
+    psutil.wait_procs(found, timeout=10)
+    return len(found)
 
 
-def _is_flow_s(process: psutil.Process, place: Path) -> bool:
+def _is(ours: Callable[[psutil.Process], bool], process: psutil.Process) -> bool:
     try:
-        return Path(process.cwd()).is_relative_to(place) and INVOCATION_VARIABLE in process.environ()
-    except (psutil.Error, OSError):  # of another user, or gone
+        return ours(process)
+    except (psutil.Error, OSError, KeyError, ValueError):  # of another user, gone, or without the variable
         return False

@@ -10,6 +10,7 @@ import networkx  # type: ignore[import-untyped]
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
 from tasks.stage import StageError
@@ -41,6 +42,9 @@ def read_graph(root: Path) -> list[Node]:
         graph = index.graph  # consumer -> producer
         place = {stage: number for number, stage in enumerate(index.stages)}  # as written, where the graph leaves a choice
         order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=place.__getitem__))
+    except SCMError as error:
+        mend = "say `git init`, or `dvc config --local core.no_scm true` to do without"
+        raise StageError(f"{error}, and DVC asks for one: {mend}") from error
     except DvcException as error:
         raise StageError(f"dvc.yaml or params.yaml cannot be read: {error}") from error
     return [_node(stage, graph) for stage in order if isinstance(stage, PipelineStage)]

@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from flows.alone import alone
+from flows.command import get_ready, run_command
 from flows.notice import name_of
 from tasks.monitor import watch
 from tasks.monitor.decide import Decide, Decision, Seen
@@ -35,6 +36,7 @@ from tasks.monitor.state import Intent, State, Window
 from tasks.release.mirror import mirror
 from tasks.release.store import Fenced, rollback
 from tasks.stage import Paths, StageError, read_params
+from tasks.tracking import tracking_uri
 
 PATIENCE = 3
 """Windows that may fail to be shown before a run gives up."""
@@ -106,7 +108,7 @@ def start_restill(intent: Intent) -> str:
 def monitor(root: Path | None = None) -> RunState[Any]:
     """Judge every window of the traffic that has closed, and act on what was decided."""
     paths = Paths((root or Path.cwd()).resolve())
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/mlflow.db")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
     settings, policy = read_monitor(read_params(paths.root))
     with alone(paths, "monitor") as free:
         if not free:
@@ -157,6 +159,7 @@ def main() -> None:
         prog="python -m flows.monitor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.parse_args()
+    get_ready()
     root = Path.cwd()
     try:
         read_monitor(read_params(root))
@@ -169,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("monitor", main)

@@ -12,28 +12,31 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
-from prefect import Task, flow, get_run_logger, task
+from prefect import Task, flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.table import Column, Table
 
-from flows.alone import alone
+from flows.alone import alone, free_rwlock
+from flows.command import get_ready, run_command
+from flows.console import StageConsole
 from flows.graph import Node, read_graph
 from tasks.release.bento import bento, tag_of
 from tasks.release.register import register
@@ -41,65 +44,71 @@ from tasks.release.table import evaluation_rows
 from tasks.stage import Paths, StageError, read_json
 from tasks.tracking import INVOCATION_VARIABLE
 
-LAST_LINES = 15
-UNCHANGED = ("didn't change, skipping", "is cached - skipping run")
-"""What DVC says of a stage that has nothing to do."""
 CACHED, SKIPPED = "Cached", "Skipped"
 """How a stage that had nothing to do, and a flow that another one keeps away, are called in Prefect."""
 
 
-def run_stage(node: Node, root: Path, force: bool, invocation: str) -> State[Any]:
-    """Reproduce one stage with DVC. Completed, Cached, or Failed with the stage's own last lines."""
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), node.name]
-    here = Path(sys.executable).parent  # a stage's `python` is looked up on PATH: it must be the one that runs us
-    environment = os.environ | {INVOCATION_VARIABLE: invocation, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
-    process = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+def run_stage(node: Node, root: Path, force: bool, invocation: str, place: tuple[int, int] = (1, 1)) -> State[Any]:
+    """Reproduce one stage with DVC. Completed, Cached, or Failed with the stage's own last lines.
+
+    ``place`` is its number, and of how many.
+    """
+    process = _start(node, root, force, invocation)
     late = Event()
     timer = Timer(node.timeout or threading.TIMEOUT_MAX, lambda: late.set() or _stop(process))  # type: ignore[func-returns-value]
     timer.daemon = True
     timer.start()
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    skipped = False
+    attempt = task_run.run_count or 1
+    console = StageConsole(*place, node.name, attempt)
     try:
-        for line in _lines(process):
-            skipped |= any(words in line for words in UNCHANGED)
-            last.append(line)
+        assert isinstance(process.stdout, io.BufferedReader)
+        while chunk := process.stdout.read1():
+            console.feed(chunk)
         code = process.wait()
     finally:
         timer.cancel()
+        said = console.end()
         if process.poll() is None:  # the flow itself is being stopped
             _stop(process)
     if late.is_set():
-        return Failed(message=f"{node.name} took longer than {node.timeout} s (dvc.yaml: meta.timeout)")
+        message = f"{node.name} took longer than {node.timeout} s (dvc.yaml: meta.timeout)"
+        console.close("stopped")
+        return Failed(message=message)
     if code:
-        return Failed(message=f"{node.name} failed with exit code {code}:\n" + "\n".join(last))
-    return Completed(name=CACHED, message="nothing changed") if skipped else Completed(message=_closing(last))
+        console.close(f"failed with exit code {code}", hold=attempt > node.retries)
+        return Failed(message=f"{node.name} failed with exit code {code}:\n" + "\n".join(console.last))
+    console.close("up to date" if console.unchanged else "")
+    return Completed(name=CACHED, message="nothing changed") if console.unchanged else Completed(message=said)
 
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """The stage's output, shown as it comes; of a progress bar, which rewrites its line, only the end is a line."""
-    assert isinstance(process.stdout, io.BufferedReader)
-    rest = b""
-    while chunk := process.stdout.read1():
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from filter(None, map(_last_state, lines))
-    if rest:
-        yield _last_state(rest)
+def _start(node: Node, root: Path, force: bool, invocation: str) -> subprocess.Popen[bytes]:
+    """DVC at work on one stage, in a session of its own, so that all it starts can be ended with it."""
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), node.name]
+    here = Path(sys.executable).parent  # a stage's `python` is looked up on PATH: it must be the one that runs us
+    environment = os.environ | {
+        INVOCATION_VARIABLE: invocation,
+        "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONIOENCODING": "utf-8:replace",  # to us; we tell the terminal in its own charset
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
+        "COLUMNS": str(shutil.get_terminal_size().columns - 3),  # the width of a progress bar
+    }
+    with _interruptible():
+        return subprocess.Popen(
+            command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
-def _last_state(line: bytes) -> str:
-    return line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace").rstrip()
-
-
-def _closing(last: deque[str]) -> str:
-    """The stage's own last word, without what DVC says around it."""
-    noise = ("Updating lock", "Use `dvc push`", "To track", "git add", "To enable", "dvc config", "Generating lock", "\t")
-    own = [line for line in last if not line.startswith(noise)]
-    return own[-1] if own else ""
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """What is started here takes SIGINT, by which DVC lets go of its locks, also where a script told us to ignore it."""
+    ignored = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -149,6 +158,7 @@ def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
     with alone(Paths(root), "pipeline") as free:
         if not free:  # DVC's own lock would let it fail in the middle
             return Completed(name=SKIPPED, message="another pipeline is at work")
+        free_rwlock(root)
         try:
             ran = run_stages(root, force, str(flow_run.id))
             ran += run_effects(root, str(flow_run.id))
@@ -161,29 +171,31 @@ def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
 def run_stages(root: Path, force: bool, invocation: str) -> list[str]:
     """Every stage of dvc.yaml in order, each a task; the names of those that ran. Raises StageError where one fails."""
     ran = []
-    for node in read_graph(root):
+    nodes = read_graph(root)
+    for number, node in enumerate(nodes, 1):
         stage: Task[..., State[Any]] = Task(
             run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
         )
-        if _has_run(node.name, stage(node, root, force, invocation, return_state=True)):
+        if _has_run(node.name, stage(node, root, force, invocation, (number, len(nodes)), return_state=True)):
             ran.append(node.name)
     return ran
 
 
 def run_effects(root: Path, invocation: str) -> list[str]:
     """What follows the stages; the names of those that did something. Raises StageError where one fails."""
-    return [
-        effect.name
-        for effect in (register_release, build_bento)
-        if _has_run(effect.name, effect(root, invocation, return_state=True))
-    ]
+    ran = []
+    for effect in (register_release, build_bento):
+        state = effect(root, invocation, return_state=True)
+        if _has_run(effect.name, state):
+            ran.append(effect.name)
+        print(f"{effect.name}: {state.message}", file=sys.stderr, flush=True)
+    return ran
 
 
 def _has_run(name: str, state: State[Any]) -> bool:
     """Whether the task ``name`` had something to do. Raises StageError where it did not end well."""
     if not state.is_completed():  # crashed and cancelled too
         raise StageError(state.message or f"{name} did not finish")
-    get_run_logger().info("%s: %s %s", name, state.name, state.message or "")
     return state.name != CACHED
 
 
@@ -199,6 +211,12 @@ def show(paths: Paths) -> None:
     console.print(f"Bento {tag_of(paths)} is built; reports/evaluation.html has every figure.", highlight=False)
 
 
+def _said(state: State[Any]) -> str:
+    """How the run ended; of a stage that failed the last line is left to say, the others stand above."""
+    first, *lines = str(state.message).splitlines()
+    return f"{first} {lines[-1]}" if first.endswith(":") and lines else first
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=pipeline.__doc__)
     parser.add_argument(
@@ -207,6 +225,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
     given = parser.parse_args()
+    get_ready()
     root = Path.cwd()
     try:
         if given.set:
@@ -217,10 +236,10 @@ def main() -> None:
         sys.exit(f"pipeline: {error}{cause}")
     state = pipeline(root, given.force, return_state=True)
     if not state.is_completed() or state.name == SKIPPED:
-        sys.exit(f"pipeline: {state.message}")
+        sys.exit(f"pipeline: {_said(state)}")
     show(Paths(root))
     print(state.message)
 
 
 if __name__ == "__main__":
-    main()
+    run_command("pipeline", main)

@@ -51,6 +51,7 @@ def main(words: list[str]) -> None:
     if ended:
         print(f"program: ended {ended} processes that a dead one left behind", flush=True)
     if words:
+        words = [os.path.expandvars(word) for word in words]
         os.execvp(words[0], words)  # noqa: S606  (a command of supervisord.conf)
 
 

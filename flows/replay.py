@@ -23,6 +23,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 from tqdm import tqdm
 
+from flows.command import get_ready, run_command
 from service.release import Release
 from service.store import read_pointer, release_folder
 from service.text import document
@@ -229,6 +230,7 @@ def main() -> None:
     given = parser.parse_args()
     root = Path.cwd()
     try:
+        get_ready(api=False)
         report = replay(read_settings(Replay, "replay", read_params(root)), root, given.out.resolve(), not given.no_injected)
     except StageError as error:
         sys.exit(f"replay: {error}")
@@ -246,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("replay", main)

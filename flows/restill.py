@@ -25,6 +25,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.alone import alone, end_orphans
+from flows.command import get_ready, run_command
 from flows.notice import name_of, outcome_of, summary, tell, webhook
 from flows.pipeline import run_stages
 from tasks.monitor.state import Intent, State
@@ -44,6 +45,7 @@ from tasks.release.snapshot import (
 )
 from tasks.release.store import Fenced, add, history, promote
 from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings
+from tasks.tracking import tracking_uri
 
 
 class Restill(Settings):
@@ -184,7 +186,7 @@ def _ended(state: State, name: str) -> Intent | None:
 def restill(root: Path | None = None) -> RunState[Any]:
     """Act on the oldest open intent: snapshot, graph, gate, promotion, branch, Bento, push, notification."""
     paths = Paths((root or Path.cwd()).resolve())
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{paths.root}/mlflow.db")
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
     try:
         settings = read_settings(Restill, "restill", read_params(paths.root))
         webhook()
@@ -229,6 +231,7 @@ def main() -> None:
     )
     parser.add_argument("--why", help="write an intent by hand first, with this reason")
     given = parser.parse_args()
+    get_ready()
     paths = Paths(Path.cwd())
     try:
         read_settings(Restill, "restill", read_params(paths.root))
@@ -244,4 +247,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("restill", main)

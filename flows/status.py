@@ -50,7 +50,7 @@ def surroundings(root: Path) -> dict[str, str]:
 def supervised(environment: Mapping[str, str]) -> dict[str, str]:
     """The state of each program, as the supervisor has it; empty where it does not run."""
     command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", CONFIGURATION, "status"]
-    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=dict(environment), capture_output=True, encoding="utf-8", errors="replace", check=False)
     lines = [line.split() for line in done.stdout.splitlines()]
     return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
 

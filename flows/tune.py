@@ -123,7 +123,7 @@ def apply(search: Search, which: str) -> str:
     if not new:
         return f"trial {point.trial} is what params.yaml says already"
     with whole(path) as temporary:
-        temporary.write_text(written(path.read_text(), new))
+        temporary.write_text(written(path.read_text(encoding="utf-8"), new), encoding="utf-8")
     changes = ", ".join(f"{name} {search.present[name]} -> {value}" for name, value in new.items())
     return f"params.yaml: {changes}; `make run` makes it"
 

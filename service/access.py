@@ -169,12 +169,12 @@ def _is_local(headers: Mapping[str, str], client: str | None) -> bool:
 def _changing(path: Path) -> Iterator[list[Key]]:
     """The keys, to be changed in place; written whole or not at all, one change at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
+    with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         keys = read_keys(path)
         yield keys
         temporary = path.with_name(f".{path.name}.tmp")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(json.dumps([asdict(key) for key in keys], indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())

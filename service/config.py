@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 PREFIX = "RESTILL_"
-FOREIGN = re.compile(r"RESTILL_(BENTO|INVOCATION|METERS|PORT|PROGRAM|WEBHOOK|(PORT|SERVICE)_.*)")
+FOREIGN = re.compile(r"RESTILL_(BENTO|INVOCATION|LOG|METERS|OWNER|PORT|PROGRAM|WEBHOOK|(PORT|SERVICE)_.*)")
 """Not our settings: variables of the Makefile, the flows and ``service.meters``, and what Kubernetes sets for a service."""
 
 

@@ -179,6 +179,6 @@ def _refusing(trouble: Trouble, sentence: str) -> Iterator[None]:
 def _alone(folder: Path) -> Iterator[None]:
     """Of all workers one at a time looks at what is known and adds to it, so no verdict is stored twice."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -55,7 +55,7 @@ def release_id(files: dict[str, str]) -> str:
 def verify(folder: Path) -> str:
     """The id of the release in ``folder``. Raises ReleaseError where a file is missing, foreign or changed."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         wanted, identity = manifest["files"], manifest["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{folder / MANIFEST}: cannot be read: {error}") from error
@@ -74,8 +74,8 @@ class Release:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.id = verify(folder)
-        self.card: dict[str, Any] = json.loads((folder / "card.json").read_text())
-        settings = json.loads((folder / "settings.json").read_text())
+        self.card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         self.labels: list[str] = settings["labels"]
         self.limits: dict[str, int] = settings["limits"]
         self._positive = self.labels.index(settings["positive"]) if settings["positive"] is not None else None
@@ -83,7 +83,7 @@ class Release:
         self.temperature = float(settings["temperature"])
         self._normaliser = Normaliser.from_settings(settings["normaliser"])
         self.student = load_student(folder / "model", threads)
-        self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text())
+        self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
         self._check_probes(self._probes)
 
     def normalise(self, text: str) -> str:

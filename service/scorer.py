@@ -21,7 +21,7 @@ class Student:
     """A student as a folder holds it: ``model.onnx``, ``words.npz`` (the words that it knows) and ``variant.json``."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        settings = json.loads((folder / "variant.json").read_text())
+        settings = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
         with np.load(folder / "words.npz") as file:
             known = np.unpackbits(file["known"], count=settings["known_words"]).astype(np.bool_)
         # A release that was made before these two were settings has none of them.
@@ -52,7 +52,7 @@ class Student:
 
 def load_student(folder: Path, threads: int = 1) -> Student | WindowedStudent:
     """The student in ``folder``, of whatever kind its ``variant.json`` names. Raises ValueError for one that is not served."""
-    kind = json.loads((folder / "variant.json").read_text())["kind"]
+    kind = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["kind"]
     if kind not in STUDENTS:
         raise ValueError(f"{folder}: kind {kind!r} is none of {', '.join(STUDENTS)}")
     return STUDENTS[kind](folder, threads)

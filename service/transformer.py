@@ -26,7 +26,7 @@ class WindowedStudent:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         from tokenizers import Tokenizer as Pieces  # a service without a transformer need not have it
 
-        settings = json.loads((folder / "variant.json").read_text())
+        settings = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
         known = np.zeros(0, dtype=np.bool_)
         if "known_words" in settings:
             with np.load(folder / "words.npz") as file:

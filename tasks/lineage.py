@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,11 +22,41 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def git_commit(root: Path) -> str:
-    """The commit checked out, with ``-dirty`` behind it where tracked files differ; ``none`` outside of git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else "none"
+OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+"""What a hook of git sets: it would lead git to the repository of the hook, and not to that of the folder."""
+
+
+class NoCommit(Exception):
+    """Why a folder has no commit, in one line."""
+
+
+def git_commit(root: Path) -> tuple[str | None, str | None]:
+    """(the commit checked out, None), with ``-dirty`` behind it where tracked files differ; (None, why there is none)."""
+    try:
+        commit = _git(root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+        _git(root, "ls-files", "--error-unmatch", "dvc.yaml")  # a folder in somebody else's repository is in no commit of it
+    except NoCommit as reason:
+        return None, str(reason)
+    return commit, None
+
+
+def commit_text(root: Path) -> str:
+    """The commit, or ``none`` and why, as a tag."""
+    commit, reason = git_commit(root)
+    return commit or f"none: {reason}"
+
+
+def _git(root: Path, *words: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY} | {"LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except OSError as error:
+        raise NoCommit(f"git cannot be run: {error.strerror}") from error
+    if done.returncode:
+        raise NoCommit((done.stderr.strip() or f"git ended with {done.returncode}").splitlines()[0])
+    return done.stdout.strip()
 
 
 def lock_hash(root: Path, before: str | None = None) -> str:
@@ -36,7 +67,7 @@ def lock_hash(root: Path, before: str | None = None) -> str:
     path = root / "dvc.lock"
     if not path.exists():
         return "none"
-    stages = yaml.safe_load(path.read_text())["stages"]
+    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
     stages.pop(before, None)
     return hashlib.sha256(yaml.safe_dump(stages, sort_keys=True).encode()).hexdigest()
 

@@ -8,6 +8,7 @@ its entry in ``dvc.yaml``. ``run`` turns it into a command: it reads the block, 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -72,7 +74,7 @@ def read_params(root: Path) -> dict[str, Any]:
     """The whole of ``params.yaml``. Raises StageError where it is missing or is not YAML."""
     path = root / "params.yaml"
     try:
-        params = yaml.safe_load(path.read_text())
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise StageError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(params, dict):
@@ -101,12 +103,44 @@ def run(stage: Callable[[S, Paths], None], settings: type[S]) -> None:
         epilog=f"Its parameters are the block '{name}' of params.yaml; its files stand in dvc.yaml.",
     )
     parser.parse_args()
-    root = Path.cwd()
     try:
+        root = project_folder()
         stage(read_settings(settings, name, read_params(root)), Paths(root))
     except StageError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        print(f"{name}: {error.filename or root}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors that say what to mend by themselves: it is full, read-only, or not ours to write."""
+
+
+def project_folder() -> Path:
+    """The current folder. Raises StageError where its name is none that every library can write down."""
+    root = Path.cwd()
+    if braces := set("{}") & set(str(root)):
+        raise StageError(f"{root}: DVC cannot work in a folder whose name holds a {braces.pop()}: rename it")
+    if os.fsencode(root) == str(root).encode(errors="replace"):
+        return root
+    mend = "set PYTHONUTF8=1: in this locale its name is read in another charset"
+    if sys.getfilesystemencoding() == "utf-8":
+        mend = "rename the project's folder: its name is not UTF-8"
+    raise StageError(f"{str(root)!a}: {mend}")
+
+
+def sqlite_uri(path: Path, driver: str = "sqlite") -> str:
+    """The SQLite file ``path`` as SQLAlchemy's URL.
+
+    There a question mark ends the path, and nothing escapes it: such a path goes in SQLite's own form
+    (https://www.sqlite.org/uri.html), which is percent-encoded.
+    """
+    absolute = str(path.absolute())
+    return f"{driver}:///file:{quote(absolute)}?uri=true" if "?" in absolute else f"{driver}:///{absolute}"
 
 
 def as_time(until: datetime | date | None) -> datetime | None:
@@ -153,11 +187,11 @@ def _remove(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as sorted, indented JSON, whole or not at all. NaN is refused: write None."""
     with whole(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def folder_bytes(folder: Path) -> int:

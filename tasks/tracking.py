@@ -7,6 +7,7 @@ stage that DVC skips makes no run: its last one is known from ``models/runs/STAG
 from __future__ import annotations
 
 import os
+import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,25 +18,41 @@ import mlflow
 import pandas as pd
 import psutil
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
-from tasks.lineage import git_commit, lock_hash, sha256
-from tasks.stage import Paths, write_json
+from tasks.lineage import commit_text, lock_hash, sha256
+from tasks.stage import Paths, StageError, sqlite_uri, write_json
 
 EXPERIMENT = "restill"
 INVOCATION = "restill.invocation"
 INVOCATION_VARIABLE = "RESTILL_INVOCATION"
+CLOCK_SECONDS = 5
+"""By which the time of a process's start may differ from itself, where the machine's clock was set meanwhile."""
 PROCESS = "restill.process"
 """The tag that says which process writes to a run, so that a run whose process died can be told from one at work."""
 
 
 def connect(root: Path) -> str:
-    """Point MLflow at ``MLFLOW_TRACKING_URI`` or the project's own SQLite file; the id of the experiment."""
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{root.resolve()}/mlflow.db"))
-    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri()))
+    """Point MLflow at ``MLFLOW_TRACKING_URI`` or the project's own SQLite file; the id of the experiment.
+
+    Raises StageError where MLflow cannot be reached there.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root)
+    try:
+        mlflow.set_tracking_uri(uri)
+        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri()))
+    except MlflowException as error:
+        said = f"MLFLOW_TRACKING_URI = {uri}: MLflow cannot be reached: {' '.join(str(error).split())[:300]}"
+        raise StageError(re.sub(r"//[^/@\s]*@", "//***@", said)) from error  # an address may hold a password
+
+
+def tracking_uri(root: Path) -> str:
+    """The project's own SQLite file, for MLflow."""
+    return sqlite_uri(root.resolve() / "mlflow.db")
 
 
 def invocation() -> str:
@@ -43,12 +60,12 @@ def invocation() -> str:
     if key := os.environ.get(INVOCATION_VARIABLE):
         return key
     own = psutil.Process()
-    above = [process for process in own.parents() if _is_dvc(process)]
+    above = [process for process in own.parents() if is_dvc(process)]
     process = above[-1] if above else own
     return f"{process.pid}@{process.create_time():.2f}"
 
 
-def _is_dvc(process: psutil.Process) -> bool:
+def is_dvc(process: psutil.Process) -> bool:
     try:
         return any(Path(word).name == "dvc" for word in process.cmdline()[:3])
     except psutil.Error:  # somebody else's process: it may not be looked into, and it is not our dvc
@@ -62,7 +79,7 @@ def find_or_make_parent(experiment: str, key: str, root: Path) -> str:
     if found:
         run = str(found[0].info.run_id)
     else:
-        tags = {INVOCATION: key, "git.commit": git_commit(root), "dvc.lock": lock_hash(root)}
+        tags = {INVOCATION: key, "git.commit": commit_text(root), "dvc.lock": lock_hash(root)}
         run = str(client.create_run(experiment, run_name="pipeline", tags=tags).info.run_id)
     client.update_run(run, status="RUNNING")
     client.set_tag(run, PROCESS, process_name())
@@ -81,7 +98,7 @@ def alive(name: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == started
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return False
 
@@ -144,7 +161,7 @@ def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
             parent_run_id=parent,
             tags={"restill.stage": stage, PROCESS: process_name()},
         ) as run:
-            for name, value in (("git.commit", git_commit(paths.root)), ("dvc.lock", lock_hash(paths.root, stage))):
+            for name, value in (("git.commit", commit_text(paths.root)), ("dvc.lock", lock_hash(paths.root, stage))):
                 mlflow.set_tag(name, value)
             mlflow.log_params(flatten(settings.model_dump(mode="json")))
             yield Tracker(run.info.run_id, parent)

@@ -12,7 +12,7 @@ FLOORS = ("service", "tasks", "flows")
 def local_imports(path: Path) -> set[Path]:
     """Files of this project that ``path`` imports by name; packages' empty ``__init__`` files are not work."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]

@@ -24,7 +24,7 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
         listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
         ).stdout.splitlines()
         for name in listed:
             if (ROOT / name).is_file() and name != "dvc.lock":
@@ -38,7 +38,7 @@ class Project:
         (root / ".venv").symlink_to(venv)
         own = ("PREFECT_", "MLFLOW_", "BENTOML_", "RESTILL_")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-        offline = (ROOT / "offline.env").read_text().splitlines()
+        offline = (ROOT / "offline.env").read_text(encoding="utf-8").splitlines()
         self.environment |= dict(line.split("=", 1) for line in offline)
         self.environment |= {
             "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
@@ -59,7 +59,8 @@ class Project:
             cwd=self.root,
             env=self.environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             timeout=timeout,
         )
@@ -69,10 +70,10 @@ class Project:
     def set(self, **blocks: Mapping[str, Any]) -> None:
         """Change ``params.yaml``, as a user would."""
         path = self.root / "params.yaml"
-        params = yaml.safe_load(path.read_text())
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name, changes in blocks.items():
             params[name] |= changes
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
 def write_real_slice(folder: Path) -> None:

@@ -23,6 +23,7 @@ import mlflow
 import pytest
 import yaml
 
+from tasks.stage import sqlite_uri
 from tests.imports import ROOT
 from tests.project import SMALL, Project, write_real_slice
 
@@ -49,7 +50,7 @@ def readme_command(part: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = Project(tmp_path_factory.mktemp("clone"))
+    made = Project(tmp_path_factory.mktemp("clone") / "Jörg's #1 what? [x] & (y); ~ !")  # a name that must not matter
     write_real_slice(made.root / "data/mail")
     made.set(**SMALL)
     return made
@@ -202,7 +203,7 @@ def test_an_experiment_overrides_a_parameter(project: Project) -> None:
 
 
 def test_the_ui_shows_one_story_a_run(project: Project) -> None:
-    client = mlflow.MlflowClient(f"sqlite:///{project.root}/mlflow.db")
+    client = mlflow.MlflowClient(sqlite_uri(project.root / "mlflow.db"))
     runs = client.search_runs([client.get_experiment_by_name("restill").experiment_id], max_results=100)
     parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]

@@ -69,7 +69,12 @@ def fetch(pointer: Pointer, downloads: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=downloads) as folder:
         wanted = f"{pointer.package}@{pointer.version}"
         done = subprocess.run(
-            [*npm_command(), "pack", wanted, "--silent"], cwd=folder, capture_output=True, text=True, check=False
+            [*npm_command(), "pack", wanted, "--silent"],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         files = list(Path(folder).glob("*.tgz"))
         if done.returncode or not files:

@@ -32,7 +32,8 @@ def tag_of(paths: Paths) -> str:
 
 def check_packages(paths: Paths) -> None:
     """Raises ReleaseError where the release needs a package that the Bento would not have."""
-    kind, packed = read_json(paths.release / "model/variant.json")["kind"], (paths.root / "bentofile.yaml").read_text()
+    kind = read_json(paths.release / "model/variant.json")["kind"]
+    packed = (paths.root / "bentofile.yaml").read_text(encoding="utf-8")
     if kind == "onnx-transformer" and not re.search(r"^\s*- tokenizers==", packed, re.M):
         raise ReleaseError(f"the release is of the kind {kind!r}: add tokenizers to python.packages of bentofile.yaml")
 

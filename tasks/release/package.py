@@ -141,7 +141,7 @@ def card(
 def trace(paths: Paths, params: dict[str, Any]) -> dict[str, Any]:
     """Where the release came from, down to the bytes of the data and the versions of the packages."""
     return {
-        "git_commit": lineage.git_commit(paths.root),
+        **dict(zip(("git_commit", "git_reason"), lineage.git_commit(paths.root), strict=True)),
         "dvc_lock": lineage.lock_hash(paths.root, before="package"),
         "params": params,
         "data": {path.name: lineage.sha256(path) for path in (paths.corpus, paths.prepared)},

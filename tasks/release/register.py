@@ -27,6 +27,11 @@ SIGNATURE = ModelSignature(
 REQUIREMENTS = ("numpy", "onnxruntime", "selectolax")
 
 
+def commit_of(lineage: dict[str, Any]) -> str:
+    """The commit that a release is of, or ``none`` and why."""
+    return str(lineage["git_commit"] or f"none: {lineage['git_reason']}")
+
+
 def registered_version(release: str) -> str | None:
     """The version of the registered model that is this release, if there is one."""
     found = mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.release = '{release}'")
@@ -57,7 +62,7 @@ def register(paths: Paths, key: str | None = None, store: Path | None = None) ->
     if version is None:
         lineage = read_json(paths.release / "lineage.json")
         pipeline = pipeline_run(experiment, lineage, paths.root, key or invocation())
-        tags = {"release": release, "git.commit": lineage["git_commit"]}
+        tags = {"release": release, "git.commit": commit_of(lineage)}
         # Logged first and registered in one call with its tags: a kill in between leaves no version without a name.
         version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
@@ -86,7 +91,7 @@ def _log(paths: Paths, pipeline: str, release: str, lineage: dict[str, Any]) -> 
 def story(paths: Paths, release: str, version: str, lineage: dict[str, Any]) -> str:
     """What a reviewer should know of this pipeline run, as Markdown for its page."""
     lines = [
-        f"Release **{release}**, version {version} of the model `{MODEL}`, from commit `{lineage['git_commit']}`.",
+        f"Release **{release}**, version {version} of the model `{MODEL}`, from commit `{commit_of(lineage)}`.",
         "",
         markdown(evaluation_rows(read_json(paths.report("evaluation.json")))),
     ]

@@ -35,7 +35,7 @@ class NotReady(StageError):
 def command(folder: Path, *words: str) -> str:
     """What a command says, run in ``folder``. Raises StageError with its last line where it fails."""
     marked = {INVOCATION_VARIABLE: folder.name} | os.environ  # by it the next run knows it, where this one is killed
-    done = subprocess.run(words, cwd=folder, env=marked, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=folder, env=marked, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
         raise StageError(f"{' '.join(words[:3])}: {said}")

@@ -189,7 +189,7 @@ def _verified(folder: Path) -> str:
 def _locked(store: Path) -> Iterator[None]:
     """Hold the store's lock, which the kernel takes back from a process that dies; what cannot be read is a StageError."""
     (store / RELEASES).mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as lock:
+    with (store / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield

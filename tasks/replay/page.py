@@ -21,7 +21,7 @@ SHOWN = {"f1": "F1", "false_positive_rate": "false-positive rate", "miss_rate": 
 
 def replay_page(report: Mapping[str, Any]) -> str:
     """The report of ``flows.replay`` as HTML."""
-    page = Environment(autoescape=True).from_string(PAGE.read_text())
+    page = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
     plots = {"Week by week": draw_weeks(report)}
     if report["windows"]:
         plots["What the monitor saw"] = draw_signals(report["windows"])

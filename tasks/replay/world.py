@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from tasks.release.snapshot import AUTHOR, command
-from tasks.stage import StageError
+from tasks.stage import StageError, sqlite_uri
 
 SOURCE = "data/world.parquet"
 COLUMNS = ("id", "received", "source", "label", "subject", "text")
@@ -54,10 +54,10 @@ def make_world(root: Path, folder: Path, known: pd.DataFrame, changes: Mapping[s
     copy_project(root, folder)
     (folder / SOURCE).parent.mkdir(parents=True, exist_ok=True)
     known[list(COLUMNS)].to_parquet(folder / SOURCE, index=False)
-    params = merged(yaml.safe_load((folder / "params.yaml").read_text()), changes)
+    params = merged(yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")), changes)
     names = {name: name for name in COLUMNS}
     params["ingest"] |= {"source": "table", "path": SOURCE, "until": None, "labels": {}, "label_table": None, "columns": names}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     environment = world_environment(folder)
     Path(environment["PREFECT_HOME"]).mkdir(parents=True)  # Prefect makes its home, but not what lies above it
     command(folder, "dvc", "add", "--quiet", SOURCE)
@@ -73,7 +73,7 @@ def world_environment(folder: Path) -> dict[str, str]:
         "RESTILL_HOME": str(folder / "var"),
         "BENTOML_HOME": str(folder / ".bentoml"),
         "PREFECT_HOME": str(folder / "var/prefect"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "MLFLOW_TRACKING_URI": sqlite_uri(folder / "mlflow.db"),
     }
 
 
@@ -82,5 +82,5 @@ def run_in(folder: Path, environment: Mapping[str, str], log: Path, *words: str)
     with log.open("ab") as out:
         code = subprocess.run(words, cwd=folder, env=dict(environment), stdout=out, stderr=out, check=False).returncode
     if code:
-        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        last = [line for line in log.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()][-1:]
         raise StageError(f"{' '.join(words[-3:])} ended with {code}: {''.join(last)} (all of it: {log})")

@@ -17,6 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tasks.stage import sqlite_uri
 from tasks.tune.front import Point
 from tasks.tune.space import Space, read_point, write_point
 
@@ -42,7 +43,7 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / 'optuna.db'}", study_name=name, directions=DIRECTIONS, load_if_exists=True
+        storage=sqlite_uri(folder / "optuna.db"), study_name=name, directions=DIRECTIONS, load_if_exists=True
     )
     study.sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed + len(study.trials))
     return study

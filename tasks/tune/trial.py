@@ -115,7 +115,7 @@ def run_steps(ground: Ground, params: Mapping[str, Any], watch: Watch) -> Path:
     Raises StageError where a step breaks its gate, and what ``watch`` raises.
     """
     paths = ground.clear()
-    with (ground.folder / "tune.log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+    with (ground.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         for step in ground.steps:
             settings = read_settings(step.settings, step.name, dict(params))
             told = {"watch": watch} if "watch" in inspect.signature(step.stage).parameters else {}
@@ -133,7 +133,7 @@ def measure(ground: Ground, folder: Path, clock: Path, pace: float | None) -> Me
     raw = ground.valid.raw
     texts = list(raw.sample(min(ground.timing.messages, len(raw)), random_state=0))  # the same for all
     normaliser = Normaliser.from_settings(ground.schema["normaliser"])
-    with (ground.folder / "tune.log").open("a") as log, redirect_stderr(log):
+    with (ground.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
         taken = micros_per_message({"trial": one, "clock": load_variant(clock, 1)}, normaliser, texts, ground.timing.rounds)
     micros = taken["trial"] if pace is None else round(taken["trial"] / taken["clock"] * pace, 1)
     return Measured(folder_bytes(folder), micros, ground.quality(one.logits(list(ground.valid.text))))
