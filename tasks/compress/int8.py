@@ -1,8 +1,9 @@
 """An ONNX file with its weights as 8-bit integers: what teacher and student are quantized with.
 
-Weights of layers have 7 bits, -64 to 64, stored as int8. Where a processor has no dot product of bytes (VNNI), ONNX Runtime adds
-pairs of products of an unsigned and a signed byte in 16 bits, and cuts off what is more than 32767 (VPMADDUBSW): 2 x 255 x 127
-would be, 2 x 255 x 64 is not. So a file answers alike on every processor. Tables are looked up, not multiplied: they keep 8 bits.
+Weights of layers have 7 bits, -64 to 64, stored as int8. Where a processor has no dot product of bytes (VNNI), ONNX Runtime
+adds pairs of products of an unsigned and a signed byte in 16 bits, and cuts off what is more than 32767 (VPMADDUBSW):
+2 x 255 x 127 would be, 2 x 255 x 64 is not. So a file answers alike on every processor. Tables are looked up, not multiplied:
+they keep 8 bits.
 """
 
 from __future__ import annotations
