@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 import tasks  # noqa: F401  (keeps every tool off the network)
 from service.tokenizer import Tokenizer, known_words
@@ -28,6 +32,29 @@ os.environ["PATH"] = (
 
 for name in [name for name in os.environ if name.startswith("RESTILL_")]:
     del os.environ[name]  # of whoever runs the tests: they must not reach a loop that is in service
+
+LONG = ("tests/test_end_to_end.py", "tests/test_loop.py", "tests/test_three_labels.py")
+"""Modules that take minutes. They come first, so that none is begun when the other workers of pytest-xdist are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder ``name`` of this run of the tests, filled by ``make``: once, whatever the number of pytest-xdist workers."""
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    place = factory.getbasetemp().parent if worker else factory.getbasetemp()
+    folder, half = place / name, place / f"{name}.half"
+    with FileLock(place / f"{name}.lock"):
+        if not folder.exists():
+            shutil.rmtree(half, ignore_errors=True)  # of a worker that failed
+            half.mkdir()
+            make(half)
+            half.rename(folder)
+    return folder
+
 
 TOPICS = {
     "ham": """meeting agenda kernel patch compile branch review notes lunch train weather garden server python list
@@ -81,14 +108,11 @@ def made_prepared(labels: list[str], rows: int, seed: int = 0) -> pd.DataFrame:
     ).drop(columns="subject")
 
 
-@pytest.fixture(scope="session")
-def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that transformers loads: a random BERT of two layers with a word-piece vocabulary of the made texts."""
+def make_tiny_teacher(folder: Path) -> None:
     from tokenizers import Tokenizer as Pieces
     from tokenizers import models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("teacher")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *(word for pool in WORDS.values() for word in pool)]
     pieces = Pieces(models.WordPiece({word: row for row, word in enumerate(dict.fromkeys(words))}, unk_token="[UNK]"))
     pieces.normalizer = normalizers.Lowercase()
@@ -103,7 +127,12 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=128,
     )  # fmt: skip
     BertModel(shape).save_pretrained(folder)
-    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that transformers loads: a random BERT of two layers with a word-piece vocabulary of the made texts."""
+    return made_once(tmp_path_factory, "tiny-teacher", make_tiny_teacher)
 
 
 @pytest.fixture(scope="session")
@@ -111,11 +140,12 @@ def fine_tuned(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The tiny teacher as the stage train leaves one: three windows of 16 tokens, two labels, a random head."""
     from tasks.model.teacher import Teacher, Windows, load_encoder, save_teacher
 
-    folder = tmp_path_factory.mktemp("fine-tuned")
-    torch.manual_seed(1)
-    encoder, tokenizer = load_encoder(str(tiny_teacher))
-    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
-    return folder
+    def make(folder: Path) -> None:
+        torch.manual_seed(1)
+        encoder, tokenizer = load_encoder(str(tiny_teacher))
+        save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
+
+    return made_once(tmp_path_factory, "fine-tuned", make)
 
 
 def fitted_network(frame: pd.DataFrame, steps: int = 80, dimensions: int = 8, hidden: int = 16) -> tuple[Network, Tokenizer]:
@@ -135,10 +165,24 @@ def fitted_network(frame: pd.DataFrame, steps: int = 80, dimensions: int = 8, hi
     return network.eval(), tokenizer
 
 
-@pytest.fixture(scope="session")
-def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(student, int8 student) for ham and spam, as folders."""
-    folder = tmp_path_factory.mktemp("students")
+def assert_no_product_saturates(model: Path) -> None:
+    """In the quantized file ``model`` two neighbouring weights, each times any unsigned byte, add up to 16 bits.
+
+    Processors without VNNI add pairs of products in so many (VPMADDUBSW); those that have it do not tell, so the file must.
+    """
+    graph = onnx.load(model).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    products = [node for node in graph.node if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "Conv", "ConvInteger")]
+    names = {dequantized.get(node.input[1], node.input[1]) for node in products}
+    weights = [stored[name] for name in names if name in stored]
+    assert weights, "a layer was quantized"
+    for array in weights:
+        assert array.dtype == np.int8
+        assert 2 * 255 * np.abs(array.astype(int)).max() <= np.iinfo(np.int16).max
+
+
+def make_students(folder: Path) -> None:
     network, tokenizer = fitted_network(made_prepared(["ham", "spam"], 300))
     for name in ("student", "student-quantized"):
         (folder / name).mkdir()
@@ -147,7 +191,32 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     quantize_student(
         folder / "student", folder / "student-quantized", Quantize.model_validate(params | {"method": "dynamic"}), []
     )
+
+
+@pytest.fixture(scope="session")
+def students(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(student, int8 student) for ham and spam, as folders."""
+    folder = made_once(tmp_path_factory, "students", make_students)
     return folder / "student", folder / "student-quantized"
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an empty MLflow store. MLflow needs seconds to make one, so a test copies it to its own ``mlflow.db``."""
+
+    def make(folder: Path) -> None:
+        import mlflow
+
+        mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return made_once(tmp_path_factory, "mlflow-store", make) / "mlflow.db"
+
+
+@pytest.fixture
+def own_store(mlflow_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's store of the project in ``tmp_path`` is the project's own, as it is where no variable names another."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy2(mlflow_store, tmp_path / "mlflow.db")
 
 
 @pytest.fixture

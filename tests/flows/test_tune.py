@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copy2
 
 import mlflow
 import pytest
@@ -56,11 +57,11 @@ def test_the_project_s_own_graph_gives_the_stages_of_a_trial() -> None:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(mlflow_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project in which a search has run four trials: three sizes of student, and one that breaks its gate."""
     root = make_project(tmp_path_factory.mktemp("project"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy2(mlflow_store, root / 'mlflow.db')}")
         search = search_of(root)
         for bits, rate in ((8, "0.05"), (11, "0.05"), (9, "1e-06")):
             search.study.enqueue_trial({"distill.bits": bits, RATE: rate})

@@ -125,8 +125,7 @@ def test_a_tokenizer_that_reads_other_features_is_seen_by_parity(students: tuple
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def paths(own_store: None, tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     return paths

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shutil import copytree
+from shutil import copy2, copytree
 from typing import Any
 
 import mlflow
@@ -50,7 +50,7 @@ def settings(**changes: Any) -> Compression:
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path]) -> Paths:
+def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path], mlflow_store: Path) -> Paths:
     """A project in which the teacher (the baseline) was made to be wrong where the student is right, and the reverse."""
     paths = Paths(tmp_path_factory.mktemp("compression"))
     paths.prepared.parent.mkdir()
@@ -61,6 +61,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Pa
     write_json(paths.root / "data/rivals.json", {})
     for student, name in zip(students, ("student", "student-quantized"), strict=True):
         copytree(student, paths.model(name))
+    copy2(mlflow_store, paths.root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [10]}), paths)
@@ -77,9 +78,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Pa
 
 
 @pytest.fixture
-def paths(evaluated: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+def paths(own_store: None, evaluated: Paths, tmp_path: Path) -> Paths:
     """A copy of it that a test may spoil."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in ("data", "models", "reports"):
         copytree(evaluated.root / name, tmp_path / name)
     return Paths(tmp_path)

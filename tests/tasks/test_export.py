@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from tasks.compress.export import Export, export
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
-from tests.conftest import made_prepared
+from tests.conftest import assert_no_product_saturates, made_prepared
 from tests.imports import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["export"]
@@ -31,7 +32,7 @@ def settings(**int8: Any) -> Export:
 
 
 @pytest.fixture(scope="module")
-def paths(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Paths:
+def paths(tiny_teacher: Path, mlflow_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """A project with a teacher that was never trained, and what export makes of it."""
     paths = Paths(tmp_path_factory.mktemp("export"))
     paths.prepared.parent.mkdir()
@@ -41,6 +42,7 @@ def paths(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Paths
     encoder, tokenizer = load_encoder(str(tiny_teacher))
     torch.manual_seed(0)
     save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), Windows(24, 2))
+    shutil.copy2(mlflow_store, paths.root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         export(settings(), paths)
@@ -58,6 +60,10 @@ def test_the_int8_teacher_is_smaller_and_answers_as_any_variant(paths: Paths) ->
     weights = [tensor for tensor in onnx.load(small / "model.onnx").graph.initializer if len(tensor.dims) == 2]
     kinds = {tensor.data_type for tensor in weights if min(tensor.dims) > 2}
     assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}, "layers and tables: none was left in float32"
+
+
+def test_the_int8_teacher_answers_alike_where_bytes_are_multiplied_in_16_bits(paths: Paths) -> None:
+    assert_no_product_saturates(paths.model("teacher-int8") / "model.onnx")
 
 
 def test_parity_of_the_int8_teacher_is_reported(paths: Paths) -> None:

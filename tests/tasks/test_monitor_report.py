@@ -241,8 +241,7 @@ def test_a_report_reads_no_run_of_the_windows_before(paths: Paths) -> None:
     assert run.read_text() == "not to be read"
 
 
-def test_a_window_is_one_run_in_mlflow_and_a_signal_has_one_name(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_a_window_is_one_run_in_mlflow_and_a_signal_has_one_name(own_store: None, paths: Paths) -> None:
     up = Signal("descriptors", "drift", 0.7, None, None, 0.5, 0.01, "links up", 125)
     for number, direction in enumerate(("links up", "digits down"), start=1):
         moved = replace(up, direction=direction)

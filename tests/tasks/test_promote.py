@@ -299,13 +299,18 @@ def test_of_two_promoters_one_wins_and_the_other_is_told(tmp_path: Path, bare: l
 
 @pytest.fixture
 def project(
-    students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    students: tuple[Path, Path],
+    mlflow_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Trial:
     """A project's folder with a release, its messages and the parameters, in which commands run."""
     for name in ("MLFLOW_TRACKING_URI", "RESTILL_HOME"):
         monkeypatch.delenv(name, raising=False)
     trial = Trial(tmp_path / "project", students[1], ["ham", "spam"], "spam")
     shutil.copy2(ROOT / "params.yaml", trial.root)
+    shutil.copy2(mlflow_store, trial.root / "mlflow.db")
     monkeypatch.chdir(trial.root)
     return trial
 

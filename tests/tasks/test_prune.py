@@ -155,8 +155,7 @@ def test_the_smallest_that_is_good_enough_is_chosen() -> None:
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def paths(own_store: None, tmp_path: Path) -> Paths:
     (tmp_path / "data").mkdir()
     return Paths(tmp_path)
 

@@ -28,7 +28,7 @@ from tasks.compress.parity import Parity, ScoreLimits, compare, enforce
 from tasks.compress.quantize import Quantize, calibration, quantize, quantize_student
 from tasks.compress.student import save_student
 from tasks.stage import Paths, StageError, folder_bytes, read_json, read_settings, write_json
-from tests.conftest import fitted_network, made_prepared
+from tests.conftest import assert_no_product_saturates, fitted_network, made_prepared
 from tests.imports import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["quantize"]
@@ -95,6 +95,9 @@ def test_each_method_is_smaller_and_agrees_with_its_parent(
     columns = dimensions if bits == 8 and "codebook" not in method else dimensions // 2  # a code is for two columns
     assert sum(array.nbytes for array in codes) == pytest.approx(rows * columns * bits / 8, abs=columns)
     assert {array.dtype.itemsize for array in codes} == {1}
+    if "codebook" not in method:
+        assert np.ptp(codes[0].astype(int)) > 127, "a table is looked up, and keeps its 8 bits"
+        assert_no_product_saturates(child / "model.onnx")
 
 
 def test_every_twin_answers_the_same_where_there_is_no_torch(twins: dict[tuple[str, str], Path]) -> None:
@@ -150,6 +153,8 @@ def test_a_convolution_can_be_quantized_too(parents: dict[str, Path], tmp_path: 
     before, after = (Student(folder).logits(TEXTS) for folder in (parent, child))
     apart = np.abs(after - before).max() / np.ptp(before)
     assert 0 < apart < (0.5 if changes.get("codebook", {}).get("bits") == 4 else 0.1)
+    if changes["method"] != "codebook":
+        assert_no_product_saturates(child / "model.onnx")
     filters = [array.dtype for array in weights(child).values() if array.ndim == 3]
     assert filters == [np.dtype(np.float32 if changes["method"] == "codebook" else np.int8)]
 
@@ -274,9 +279,8 @@ def test_calibrated_on_nothing_is_an_error_that_names_the_parameter(
 
 
 @pytest.fixture
-def paths(parents: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+def paths(own_store: None, parents: dict[str, Path], tmp_path: Path) -> Paths:
     """A project with a student of three labels."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     made_prepared(["ham", "news", "spam"], 700, seed=4).to_parquet(paths.prepared)

@@ -42,8 +42,7 @@ NORMALISER = {"steps": ["unicode", "html", "whitespace"], "redact": [], "charact
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, students: tuple[Path, Path]) -> Paths:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def paths(own_store: None, tmp_path: Path, students: tuple[Path, Path]) -> Paths:
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     frame = made_prepared(["ham", "spam"], 350, seed=4)

@@ -26,9 +26,8 @@ DESCENT = {"epochs": 8, "batch_size": 16, "learning_rate": 0.005, "weight_decay"
 
 
 @pytest.fixture
-def paths(fine_tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+def paths(own_store: None, fine_tuned: Path, tmp_path: Path) -> Paths:
     """A project with a teacher that was never trained, whose logits all the same say what is true."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     paths.models.mkdir()

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import mlflow
-import pytest
 
 from tasks.tracking import PROCESS, alive, connect, process_name, reconcile
 from tests.imports import ROOT
@@ -20,8 +19,7 @@ def test_a_process_is_alive_while_it_is(tmp_path: Path) -> None:
     assert alive(f"another-{host}/{pid}/0.00"), "of another machine's processes nothing is known"
 
 
-def test_a_start_ends_the_runs_of_processes_that_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_a_start_ends_the_runs_of_processes_that_died(own_store: None, tmp_path: Path) -> None:
     named = subprocess.run(
         [sys.executable, "-c", "from tasks.tracking import process_name; print(process_name())"],
         cwd=ROOT, capture_output=True, text=True, check=True,

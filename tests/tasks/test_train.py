@@ -147,12 +147,9 @@ def test_what_cannot_be_loaded_or_found_is_said(tiny_teacher: Path) -> None:
     assert pick_device("cpu") == CPU
 
 
-def test_the_stage_leaves_a_teacher_its_logits_and_a_tracked_run(
-    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stage_leaves_a_teacher_its_logits_and_a_tracked_run(own_store: None, tiny_teacher: Path, tmp_path: Path) -> None:
     import mlflow
 
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     frame = made_prepared(["ham", "news", "spam"], 210)

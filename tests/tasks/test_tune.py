@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copy2
 from typing import Any
 
 import mlflow
@@ -182,10 +183,10 @@ def test_a_curve_is_behind_below_the_median_of_others_at_its_epoch() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(mlflow_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One MLflow store for all: making one takes longer than a search."""
     with pytest.MonkeyPatch.context() as patch:
-        uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+        uri = f"sqlite:///{copy2(mlflow_store, tmp_path_factory.mktemp('store') / 'mlflow.db')}"
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         yield uri
 

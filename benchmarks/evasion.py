@@ -1,0 +1,76 @@
+"""Messages in disguise: how far the release's answer moves though a reader sees the same message.
+
+    python -m benchmarks.evasion
+
+Twenty messages of each label of *test* are disguised in every way of ``benchmarks/disguises.py`` and read as the route
+``/classify_mail`` reads them. Prints a table: mean and largest change of the score.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.disguises import DISGUISES, Letter
+from service.mail import parse_mail
+from service.record import mail_text
+from service.release import Release
+from tasks.data import npm
+from tasks.stage import Paths, StageError, read_json
+
+MESSAGES = 20
+"""Of each label."""
+
+
+def score(release: Release, raws: Sequence[bytes]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The probability of the second label of each message, as the service would answer."""
+    texts = [release.normalise(mail_text(parse_mail(raw), release.limits["characters"])) for raw in raws]
+    _, probabilities, _ = release.judge(texts)
+    return np.asarray(probabilities[:, 1], dtype=np.float64)
+
+
+def changes(release: Release, raws: Sequence[bytes]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """By the disguise: how far the score of each message moved."""
+    before = score(release, raws)
+    letters = [Letter.of(raw) for raw in raws]
+    return {
+        name: np.abs(score(release, [disguise(letter) for letter in letters]) - before) for name, disguise in DISGUISES.items()
+    }
+
+
+def chosen(paths: Paths, raw_of: Mapping[str, bytes]) -> list[bytes]:
+    """The first messages of each label of *test* that have some words, of those whose raw bytes are known."""
+    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "text"])
+    rows = rows[(rows.split == "test") & rows.id.isin(list(raw_of)) & (rows.text.str.count(" ") >= 20)]
+    return [raw_of[name] for _, group in rows.groupby("label") for name in group.id.sort_values()[:MESSAGES]]
+
+
+def table(found: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]]) -> str:
+    lines = ["| disguise | mean change | largest change |", "| --- | ---: | ---: |"]
+    lines += [f"| {name} | {moved.mean():.3f} | {moved.max():.3f} |" for name, moved in found.items()]
+    every = np.stack(list(found.values()))
+    return "\n".join([*lines, f"| all of them | {every.mean():.3f} | {every.max():.3f} |"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evasion", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
+    paths = Paths(Path.cwd())
+    if len(read_json(paths.schema)["labels"]) != 2:
+        raise StageError("benchmarks.evasion: the release must have two labels")
+    pointer = npm.read_pointer(Path("data/spamassassin.json"))
+    raw_of = {name: raw for name, _, raw in npm.messages(npm.fetch(pointer, paths.downloads), pointer.messages)}
+    release = Release(paths.release)
+    raws = chosen(paths, raw_of)
+    print(f"release {release.id}, {len(raws)} messages of test")
+    print(table(changes(release, raws)))
+
+
+if __name__ == "__main__":
+    main()
