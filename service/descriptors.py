@@ -5,12 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from service.html import hidden_share
+from service.text import PART
+
 _LINKS = ("http://", "https://", "http\u017f://", "www.")
 """How a link begins, lowered; the third is what a search that ignores case takes for the second."""
 _TAG = re.compile(r"<[a-zA-Z/!]")
 _ASCII = re.compile(r"[\x00-\x7f]+")
 
-NAMES = ("characters", "words", "links", "capital_share", "digit_share", "symbol_share", "tags", "unknown_word_share")
+NAMES = (
+    "characters",
+    "words",
+    "links",
+    "capital_share",
+    "digit_share",
+    "symbol_share",
+    "tags",
+    "hidden_share",
+    "unknown_word_share",
+)
 
 
 def _is_symbol(character: str) -> bool:
@@ -44,5 +57,6 @@ def describe(raw: str, unknown_word_share: float) -> dict[str, float]:
         "digit_share": _digits(*parts) / length,
         "symbol_share": _symbols(*parts) / length,
         "tags": float(len(_TAG.findall(raw))),
+        "hidden_share": max(map(hidden_share, raw.split(PART))) if "<" in raw else 0.0,
         "unknown_word_share": unknown_word_share,
     }

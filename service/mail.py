@@ -1,42 +1,43 @@
-"""From a raw message to its subject, its body and when it arrived.
+"""From a raw message to its subject, its text and when it arrived.
 
-``parse_mail`` reads a message (RFC 5322, MIME: RFC 2045 to 2049) and never raises: real mail lies about its
-charsets and breaks its own encoding, and what was wrong is returned as warnings.
+``parse_mail`` never raises: real mail lies about its charsets and breaks its own encoding. It reads what a mail program would
+show, and returns what was wrong as warnings. The structure is read by ``service.mime``, bytes by ``service.charset``.
 """
 
 from __future__ import annotations
 
+import binascii
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email import message_from_bytes
-from email.header import decode_header
-from email.message import Message
-from email.parser import HeaderParser
-from email.policy import Compat32
 from email.utils import parsedate_to_datetime
-from itertools import islice
+
+from service.charset import codec_of, decode
+from service.envelope import envelope_time
+from service.html import LOOKS_LIKE_HTML, visible_text
+from service.mime import DEPTH, HEADER_BYTES, PARTS, Part, decoded_body, read_part, split_parts
+from service.text import PART
 
 YEARS = range(1970, 2200)
 """Years that a received time may lie in; anything else is a header that lies, and cannot be stored."""
 
-CHARSETS = re.compile(
-    r"utf-?(7|8|16|32)|us-ascii|ascii|iso-?8859|latin|cp\d|windows|mac|koi8|big5|gb|hz|euc|shift|sjis|ks-?c|tis|iso-?2022"
-)
-"""Charsets that mail uses. Python knows others (punycode, idna) whose decoders take the square of the length."""
+RICH_FORMS = 2
+"""HTML forms of one text that are looked at, from the last: a mail has one, and each costs the parsing of a page."""
 
-HEADER_CHARACTERS = 2000
-"""What is read of one header: Python decodes headers, and splits their parameters, in the square of the length."""
-
-
-PARTS_OF_PARTS = 30
-"""Multiparts in one message: Python looks at each line once for each of those that it stands in."""
-_MULTIPART = re.compile(rb"content-type:\s*multipart/", re.I)
+_WORD = re.compile(rb"=\?([^?\s]+)\?([bBqQ])\?([^?]*(?:\?(?!=)[^?]*)*?)(?:\?=|\Z)")
+"""An encoded word (RFC 2047), also with blanks in it or cut off at its end."""
+_ENVELOPE_LINE = re.compile(rb"\A\xef?\xbb?\xbf?\s*>?(From [^\r\n]*)")
+_MARKUP = re.compile(r"<[^<>]{0,200}>")
+_HTML_NAME = re.compile(r"\.(?:html?|xhtml)\b", re.I)
+_TEXT_NAME = re.compile(r"\.(?:txt|text|md|html?|xhtml)\b", re.I)
 
 
 @dataclass(frozen=True)
 class Mail:
-    """One parsed message: decoded subject and body (HTML parts as they are), received time, and what was wrong."""
+    """One parsed message: decoded subject and text, received time, and what was wrong.
+
+    ``text`` holds the parts that a mail program shows, with ``service.text.PART`` between them; HTML parts as they are.
+    """
 
     subject: str
     text: str
@@ -44,143 +45,173 @@ class Mail:
     warnings: tuple[str, ...]
 
 
-class _ShortHeaders(Compat32):
-    """Cuts each header, also those of parts within parts, and warns of it."""
+@dataclass(frozen=True)
+class _Leaf:
+    """A part without parts: its text, and whether it is what the message says or comes along as a file."""
 
-    _warnings: list[str]
-
-    def __init__(self, warnings: list[str]) -> None:
-        super().__init__()
-        object.__setattr__(self, "_warnings", warnings)  # a policy lets nobody else set anything
-
-    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
-        name, value = super().header_source_parse(sourcelines)
-        if len(value) > HEADER_CHARACTERS:
-            self._warnings.append("header_cut")
-        return name, value[:HEADER_CHARACTERS]
+    kind: str
+    text: str
+    is_attachment: bool
 
 
 def parse_mail(raw: bytes) -> Mail:
     """Parse one message, with or without an mbox envelope line, from its raw bytes."""
     warnings: list[str] = []
-    envelope, body = _split_envelope(raw)
-    if sum(1 for _ in islice(_MULTIPART.finditer(body), PARTS_OF_PARTS + 1)) > PARTS_OF_PARTS:
-        warnings.append("mime_too_many_multiparts")
-        body = _MULTIPART.sub(b"X-Not-Parsed:", body)
-    policy = _ShortHeaders(warnings)
-    try:
-        message = message_from_bytes(body, policy=policy)
-        text = "\n".join(_bodies(message, warnings)).strip()
-    except Exception as error:  # a thousand parts within each other, a boundary in a broken charset (RFC 2231)
-        warnings.append("mime_too_deep" if isinstance(error, RecursionError) else f"mime_{type(error).__name__}")
-        message = HeaderParser(policy=policy).parsestr(body.decode("latin-1"))
-        text = ""
-    subject = _decode_subject(message, warnings)
-    received = _received(envelope, message, warnings)
-    return Mail(subject, text, received, tuple(dict.fromkeys(warnings)))
+    message = read_part(raw, top=True)
+    leaves = _shown(_Reader(warnings).leaves(message, 0))
+    text = PART.join(leaf.text.strip() for leaf in leaves if leaf.text.strip())
+    if any(leaf.is_attachment for leaf in leaves):
+        warnings.append("text_from_attachment")
+    subject = _plain(decode_header(message.first(b"subject") or b"", warnings))
+    received = _received(raw, message, warnings)
+    return Mail(" ".join(subject.split()), text, received, tuple(dict.fromkeys([*message.warnings, *warnings])))
 
 
-def _split_envelope(raw: bytes) -> tuple[str, bytes]:
-    if not raw.startswith(b"From "):
-        return "", raw
-    line, _, rest = raw.partition(b"\n")
-    return line.decode("latin-1").strip(), rest
+def decode_header(value: bytes, warnings: list[str]) -> str:
+    """The text of an unfolded header field: encoded words (RFC 2047), and between them bytes of any charset."""
+    pieces: list[tuple[bytes, str | None]] = []
+    here = 0
+    for word in _WORD.finditer(value):
+        between, charset = value[here : word.start()], word[1].decode("latin-1")
+        data = _word_bytes(word[2], word[3])
+        if between.strip() or data is None or not pieces or pieces[-1][1] is None:
+            pieces.append((between, None))  # blanks between two encoded words are none (RFC 2047, 6.2)
+        if data is None:
+            warnings.append("encoded_word_broken")
+            pieces.append((word[0], None))
+        elif pieces and pieces[-1][1] is not None and codec_of(pieces[-1][1]) == codec_of(charset):
+            pieces[-1] = (pieces[-1][0] + data, charset)  # a character may be split between two words
+        else:
+            pieces.append((data, charset))
+        here = word.end()
+    pieces.append((value[here:], None))
+    return "".join(_decoded(data, charset, False, warnings) for data, charset in pieces if data)
 
 
-def _decode_bytes(data: bytes, declared: str | None, warnings: list[str]) -> str:
-    """Decode as declared; where that is a lie, as UTF-8, and at last with replacement characters."""
-    charset = (declared or "ascii").strip("\"' ").lower().replace("_", "-")
-    if not CHARSETS.match(charset):
-        charset = "unknown"
-    for candidate in (charset, "utf-8"):
-        try:
-            text = data.decode(candidate)
-        except (UnicodeDecodeError, LookupError, ValueError):
-            continue
-        if candidate != charset:
-            warnings.append(f"charset_{'undeclared' if declared is None else 'wrong'}")
-        return text
-    try:
-        # A few broken bytes in a true big5 message must not turn all of it into Latin letters.
-        text = data.decode("cp1252" if charset in ("ascii", "us-ascii") else charset, errors="replace")
-        warnings.append("charset_undeclared" if declared is None else "charset_wrong")
-    except (LookupError, ValueError):
-        text = data.decode("cp1252", errors="replace")
-        warnings.append("charset_unknown")
+def _word_bytes(encoding: bytes, payload: bytes) -> bytes | None:
+    if encoding in b"qQ":
+        return binascii.a2b_qp(payload, header=True)
+    digits = b"".join(payload.split()).rstrip(b"=")
+    if len(digits) % 4 == 1 or re.search(rb"[^A-Za-z0-9+/]", digits):
+        return None
+    return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
+
+
+def _decoded(data: bytes, charset: str | None, markup: bool, warnings: list[str]) -> str:
+    text, warning = decode(data, charset, markup)
+    if warning:
+        warnings.append(warning)
     return text
 
 
-def _decode_subject(message: Message, warnings: list[str]) -> str:
-    try:
-        raw = message.get("Subject", "")
-        pieces = decode_header(raw)
-    except Exception as error:  # the standard library raises of many kinds here (binascii, LookupError, ValueError)
-        warnings.append(f"subject_undecodable_{type(error).__name__}")
-        return " ".join(str(message.get("Subject", "")).split())
-    decoded = [_decode_bytes(piece, charset, warnings) if isinstance(piece, bytes) else piece for piece, charset in pieces]
-    return " ".join("".join(decoded).split())
+class _Reader:
+    """Reads the parts of one message; all parts within parts share its bounds."""
+
+    def __init__(self, warnings: list[str]) -> None:
+        self._warnings = warnings
+        self._parts = 0
+
+    def leaves(self, part: Part, depth: int) -> list[_Leaf]:
+        """What is shown of ``part``, and the files that come with it, in order."""
+        self._parts += 1
+        if self._parts > PARTS:
+            self._warnings.append("mime_too_many_parts")
+            return []
+        kind = part.content_type
+        if depth >= DEPTH and kind.startswith(("multipart/", "message/")):
+            self._warnings.append("mime_too_deep")
+            return [_Leaf("text/plain", _plain(_decoded(part.body, None, False, self._warnings)), False)]
+        if kind.startswith("multipart/"):
+            return self._multipart(part, kind, depth)
+        if kind in ("message/rfc822", "message/global", "message/news"):
+            return self._message(part, depth)
+        return self._leaf(part, kind)
+
+    def _multipart(self, part: Part, kind: str, depth: int) -> list[_Leaf]:
+        body, wrong = decoded_body(part)  # no encoding is allowed here (RFC 2045, 6.4), and some is there
+        children, boundary = split_parts(Part(part.fields, body, ()))
+        self._warnings.extend(filter(None, (wrong, boundary)))
+        read = [self._child(child, depth) for child in children]
+        return _alternative(read) if kind == "multipart/alternative" else [leaf for leaves in read for leaf in leaves]
+
+    def _child(self, raw: bytes, depth: int) -> list[_Leaf]:
+        child = read_part(raw)
+        self._warnings.extend(child.warnings)
+        return self.leaves(child, depth + 1)
+
+    def _message(self, part: Part, depth: int) -> list[_Leaf]:
+        """A message within the message: its subject is shown above its text."""
+        body, wrong = decoded_body(part)
+        inner = read_part(body, top=True)
+        self._warnings.extend(filter(None, (wrong, *inner.warnings)))
+        subject = _plain(decode_header(inner.first(b"subject") or b"", self._warnings))
+        leaves = self.leaves(inner, depth + 1)
+        return [_Leaf("text/plain", subject, False), *leaves] if subject.strip() else leaves
+
+    def _leaf(self, part: Part, kind: str) -> list[_Leaf]:
+        name = part.parameter("filename", b"content-disposition") or part.parameter("name") or ""
+        is_text = kind.startswith("text/") or kind in ("message/delivery-status", "application/xhtml+xml")
+        is_attachment = part.is_attachment or not is_text
+        if not is_text and not (kind.startswith("application/") and _TEXT_NAME.search(name)):
+            return []
+        data, wrong = decoded_body(part)
+        is_html = kind in ("text/html", "application/xhtml+xml") or (not is_text and bool(_HTML_NAME.search(name)))
+        text = _decoded(data, part.parameter("charset"), is_html, self._warnings)
+        if wrong:
+            self._warnings.append(wrong)
+        if is_html:
+            text = text if LOOKS_LIKE_HTML.search(text) else f"<html>{text}"
+        else:
+            text = _plain(text) if kind not in ("text/enriched", "text/richtext") else _MARKUP.sub("", text)
+        return [_Leaf("text/html" if is_html else kind, text, is_attachment)]
 
 
-def _bodies(message: Message, warnings: list[str]) -> list[str]:
-    """The readable text parts in order; of a multipart/alternative, the plain one unless it is blank."""
-    if message.get_content_type() == "multipart/alternative" and isinstance(message.get_payload(), list):
-        options = [(part.get_content_type(), _bodies(part, warnings)) for part in _children(message)]
-        readable = [(kind, bodies) for kind, bodies in options if any(body.strip() for body in bodies)]
-        plain = [bodies for kind, bodies in readable if kind == "text/plain"]
-        return plain[0] if plain else (readable[0][1] if readable else [])
-    if message.is_multipart():
-        return [body for part in _children(message) for body in _bodies(part, warnings)]
-    if message.get_content_maintype() != "text" or message.get_content_disposition() == "attachment":
-        return []
-    if message.defects:
-        warnings.append(f"mime_{type(message.defects[0]).__name__}")
-    return [_decode_body(message, warnings)]
+def _plain(text: str) -> str:
+    """Plain text in which nothing passes for markup: its tags are words to a reader, and its comments can be read."""
+    return LOOKS_LIKE_HTML.sub(" ", text.replace(PART, "\n")) if "<" in text else text.replace(PART, "\n")
 
 
-def _children(message: Message) -> list[Message]:
-    payload = message.get_payload()
-    return [part for part in payload if isinstance(part, Message)] if isinstance(payload, list) else []
+def _shown(leaves: list[_Leaf]) -> list[_Leaf]:
+    """The leaves that are shown at once, or, where these hold no text, the text files."""
+    shown = [leaf for leaf in leaves if not leaf.is_attachment]
+    return shown if len(shown) == len(leaves) or any(_is_readable(leaf) for leaf in shown) else leaves
 
 
-def _decode_body(part: Message, warnings: list[str]) -> str:
-    try:
-        data = part.get_payload(decode=True)
-    except Exception as error:  # an unknown transfer encoding, a broken uuencode: the raw text is still something
-        warnings.append(f"transfer_encoding_{type(error).__name__}")
-        data = str(part.get_payload()).encode("utf-8", "surrogateescape")
-    if not isinstance(data, bytes):
-        return ""
-    try:
-        charset = part.get_content_charset()
-    except Exception:  # a Content-Type parameter that is itself broken (RFC 2231)
-        warnings.append("charset_unreadable")
-        charset = None
-    return _decode_bytes(data, charset, warnings)
+def _is_readable(leaf: _Leaf) -> bool:
+    text = visible_text(leaf.text) if leaf.kind == "text/html" else leaf.text
+    return any(letter.isalnum() for letter in text)
 
 
-def _received(envelope: str, message: Message, warnings: list[str]) -> datetime | None:
+def _alternative(options: list[list[_Leaf]]) -> list[_Leaf]:
+    """What is shown of several forms of one text: the last HTML that shows anything, else the plain one, else the first."""
+    files = [leaf for leaves in options for leaf in leaves if leaf.is_attachment]
+    forms = [[leaf for leaf in leaves if not leaf.is_attachment] for leaves in options]
+    rich = [leaves for leaves in forms if any(leaf.kind == "text/html" for leaf in leaves)]
+    plain = [leaves for leaves in forms if any(leaf.kind == "text/plain" for leaf in leaves)]
+    others = [leaves for leaves in forms if leaves not in rich]
+    shown = (leaves for leaves in (*reversed(rich[-RICH_FORMS:]), *plain, *others) if any(map(_is_readable, leaves)))
+    return next(shown, []) + files
+
+
+def _received(raw: bytes, message: Part, warnings: list[str]) -> datetime | None:
     """When the message arrived: the envelope, else the newest Received header, else its own Date."""
-    parts = envelope.split(None, 2)
-    if len(parts) == 3:
-        for form in ("%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %Z %Y"):
-            try:
-                time = datetime.strptime(parts[2].strip(), form).replace(tzinfo=UTC)
-            except ValueError:
-                continue
-            if time.year in YEARS:
+    envelope = _ENVELOPE_LINE.match(raw[:HEADER_BYTES])
+    time = envelope_time(envelope[1]) if envelope else None
+    if time is not None and time.year in YEARS:
+        return time
+    for name in ("received", "date"):
+        for value in message.all(name.encode()):
+            time = _time(value.decode("latin-1").rpartition(";")[2].strip())
+            if time is not None and time.year in YEARS:
+                warnings.append(f"time_from_{name}")
                 return time
-    for name in ("Received", "Date"):
-        for value in message.get_all(name, []):
-            try:
-                time = parsedate_to_datetime(str(value).rpartition(";")[2].strip())
-                if time.tzinfo is None:
-                    time = time.replace(tzinfo=UTC)
-                time = time.astimezone(UTC)
-            except (ValueError, TypeError, IndexError, OverflowError):
-                continue
-            if time.year not in YEARS:
-                continue
-            warnings.append(f"time_from_{name.lower()}")
-            return time
     warnings.append("time_missing")
     return None
+
+
+def _time(value: str) -> datetime | None:
+    try:
+        time = parsedate_to_datetime(value)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

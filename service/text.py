@@ -15,19 +15,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from selectolax.lexbor import LexborHTMLParser
+from service.confusables import latin_lookalikes
+from service.html import LOOKS_LIKE_HTML, visible_text
 
 RAW_CHARACTERS_PER_KEPT = 8
-"""Raw characters looked at for each one kept: markup may be most of a message, but cost must stay bounded."""
+"""Characters looked at for each one kept: blanks may be most of a text, but cost must stay bounded."""
+FIRST_LOOK = 2
+"""Characters looked at for each one kept at first, which mostly is enough."""
 
-_INVISIBLE = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
-_INVISIBLE_ASCII = bytes(code for code in range(128) if _INVISIBLE.match(chr(code)))
-_TAG = re.compile(
-    r"<(?:!doctype|html|head|body|title|meta|p|br|hr|div|span|table|tr|td|font|center|a|img|b|i|u|strong|em|ul|li|h[1-6])\b[^<>]*>",
-    re.I,
+PART = "\x1c"
+"""Stands between the parts of a message (ASCII: file separator), so that the markup of one cannot hide another."""
+
+_LINE_BREAKS = re.compile("\r\n|[\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
+_INVISIBLE = re.compile(
+    "[\u0000-\u0008\u000e-\u001b\u001f\u007f-\u0084\u0086-\u009f\ufff9-\ufffb"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_UNSEEN = re.compile(r"<(?:(style|script)\b|!--)", re.I)
-_ENDS = {"style": re.compile(r"</style[^<>]*>", re.I), "script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
+"""Controls, and every code point that Unicode calls Default_Ignorable_Code_Point (DerivedCoreProperties.txt)."""
+_INVISIBLE_ASCII = bytes(code for code in range(128) if _INVISIBLE.match(chr(code)))
+_BREAKS_ASCII = bytes.maketrans(b"\r\v\f\x1c\x1d\x1e", b"\n" * 6)
 _HEADER = re.compile(
     r"[ \t>]*(?:X-[\w-]+|List-[\w-]+|Received|Return-Path|Delivered-To|Date|Message-I[Dd]|Sender|Errors-To|Precedence"
     r"|In-Reply-To|References|Mail-Followup-To)[ \t]*:"
@@ -46,37 +53,29 @@ _TRAILERS = (
     "to unsubscribe from this group", "to unsubscribe, e", "/listinfo/", "users' group:", "list maintainer:",
     "deathtospam", "your use of yahoo! groups",
 )  # fmt: skip
-_ADDRESS = re.compile(r"(?:mailto:)?[\w.+%'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})*")
+ADDRESS_CHARACTERS = 71
+"""How far before its ``@`` an address may begin: 64 of the local part (RFC 5321), and ``mailto:``."""
+_LOCAL = re.compile(r"(?:mailto:)?[\w.+%'-]{1,64}\Z")
+_DOMAIN = re.compile(r"@[\w-]{1,63}(?:\.[\w-]{1,63})*")
 
 
 def _unicode(text: str) -> str:
-    """NFKC (Unicode Annex 15), and no control or zero-width characters."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    if lines.isascii():  # most are, and bytes are faster to look through
-        return lines.encode("ascii").translate(None, _INVISIBLE_ASCII).decode("ascii")
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", lines))
+    """NFKC (Unicode Annex 15), every kind of line break a line feed, and no control or other invisible characters."""
+    if text.isascii():  # most are, and bytes are faster to look through
+        lines = text.replace("\r\n", "\n").encode("ascii")
+        return lines.translate(_BREAKS_ASCII, _INVISIBLE_ASCII).decode("ascii")
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", _LINE_BREAKS.sub("\n", text)))
 
 
-def _html(text: str) -> str:
-    """The visible text of HTML; text without tags is left as it is."""
-    if "<" not in text or not _TAG.search(text):
+def _html(text: str, characters: int | None = None) -> str:
+    """The visible text of HTML; text without tags is left as it is. Each part of a message is a page of its own.
+
+    ``characters``: so many of the text of each part are enough.
+    """
+    if "<" not in text:
         return text
-    tree = LexborHTMLParser(text)
-    tree.strip_tags(["script", "style", "noscript", "template"])
-    root = tree.root
-    return root.text(separator=" ") if root is not None else ""
-
-
-def _without_unseen(text: str) -> str:
-    """HTML without its style sheets, scripts and comments, in one pass over it; one that does not end goes to the end."""
-    kept, here = [], 0
-    while begin := _UNSEEN.search(text, here):
-        kept.append(text[here : begin.start()])
-        end = _ENDS[begin[1].lower() if begin[1] else None].search(text, begin.end())
-        if end is None:
-            return "".join(kept)
-        here = end.end()
-    return "".join([*kept, text[here:]])
+    parts = text.split(PART)
+    return PART.join(visible_text(part, characters) if LOOKS_LIKE_HTML.search(part) else part for part in parts)
 
 
 def _headers(text: str) -> str:
@@ -117,21 +116,25 @@ def _lines_with(word: str, text: str) -> Iterator[int]:
 
 def _addresses(text: str) -> str:
     """E-mail addresses, which name the corpus's own receivers, become one word."""
-    if "@" not in text:
-        return text
-    # The pattern is tried on the few words that can match: over a whole text it costs more than all other steps.
-    return " ".join(_ADDRESS.sub(" emailaddress ", word) if "@" in word else word for word in text.split(" "))
+    kept, here, at = [], 0, text.find("@")
+    while at >= 0:
+        local, domain = _LOCAL.search(text, max(here, at - ADDRESS_CHARACTERS), at), _DOMAIN.match(text, at)
+        if local and domain:
+            kept += [text[here : local.start()], " emailaddress "]
+            here = domain.end()
+        at = text.find("@", max(here, at + 1))
+    return "".join([*kept, text[here:]]) if kept else text
 
 
 def _whitespace(text: str) -> str:
     """Runs of blanks become one, empty lines go."""
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
+    return "\n".join([" ".join(words) for line in text.split("\n") if (words := line.split())])
 
 
 STEPS: dict[str, Callable[[str], str]] = {
-    "unicode": _unicode,
     "html": _html,
+    "unicode": _unicode,
+    "confusables": latin_lookalikes,
     "headers": _headers,
     "list_tags": _list_tags,
     "footers": _footers,
@@ -171,24 +174,27 @@ class Normaliser:
     def _redacted_lower(self) -> tuple[str, ...]:
         return tuple(word.lower() for word in self.redact)
 
-    @property
-    def raw_characters(self) -> int:
-        """So many of a raw text are looked at; what comes after them is not read."""
-        return self.characters * RAW_CHARACTERS_PER_KEPT
-
     def __call__(self, text: str) -> str:
-        if len(text) > self.raw_characters and "html" in self.steps:
-            text = _without_unseen(text)  # a long style sheet must not hide the words behind it
-        text = text[: self.raw_characters]
+        if "html" in self.steps:  # what is cut before the markup is gone may be all that is visible
+            text = _html(text, self.characters)
+        for share in (FIRST_LOOK, RAW_CHARACTERS_PER_KEPT):
+            cut = text[: self.characters * share]
+            kept = self._plain(cut)
+            if len(kept) >= self.characters or len(cut) == len(text):
+                break
+        return kept[: self.characters]
+
+    def _plain(self, text: str) -> str:
+        """All steps but that of the markup, and the words that are taken out."""
         for step in self.steps:
-            text = STEPS[step](text)
+            text = STEPS[step](text) if step != "html" else text
         if self.redact:
             lower = text.lower()
             if any(word in lower for word in self._redacted_lower):
                 text = self._redacted.sub("", text)
-        return text[: self.characters]
+        return text
 
 
 def document(subject: str | None, text: str | None) -> str:
     """One raw text of a subject and a body; what is missing is empty."""
-    return "\n".join(part for part in (subject, text) if part)
+    return PART.join(part for part in (subject, text) if part)

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,9 @@ import pandas as pd
 
 from service.journal import Journal, Limits, read, segments
 from service.text import document
-from tasks.data.sources import FEEDBACK, Row, read_table
+from tasks.data.rows import storable, told_apart
+from tasks.data.sources import FEEDBACK, Rejected, Row
+from tasks.data.tables import read_table
 from tasks.stage import Paths, StageError, as_time, read_params, whole
 
 COLUMNS = ["id", "received", "label", "subject", "text"]
@@ -69,17 +72,18 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
             file.write(json.dumps(row | {"received": received}, sort_keys=True) + "\n")
 
 
-def import_table(path: Path, columns: dict[str, str | None], reviewer: str, paths: Paths) -> tuple[int, int]:
-    """(rows taken into the journal of feedback, rows left out) of a table; doing it twice changes nothing.
+def import_table(path: Path, columns: dict[str, str | None], reviewer: str, paths: Paths) -> tuple[int, Counter[str]]:
+    """(rows taken into the journal of feedback, rows left out by their reason) of a table; doing it twice changes nothing.
 
-    A row without a label or a text, or with a time that is none, is left out. Raises StageError, before anything is
+    A row without a label or a text, or one that cannot be read, is left out. Raises StageError, before anything is
     written, for a table that cannot be read and for a label that the project does not know.
     """
     try:
-        rows = list(read_table(path, columns))
+        rows = list(told_apart(map(storable, read_table(path, columns))))
     except StageError as error:
         raise StageError(str(error).replace("ingest.columns.", "--").replace("ingest.path", "FILE")) from error
-    taken = [row for row in rows if isinstance(row, Row) and row.label is not None and document(row.subject, row.text)]
+    taken = [row for row in rows if isinstance(row, Row) and _left_out(row) is None]
+    left = Counter(reason for row in rows if (reason := _left_out(row)))
     if columns["id"] is None:  # next week's table may have the same name: a message is then known by what it says
         taken = [replace(row, id=_digest(row)) for row in taken]
     known = read_params(paths.root)["validate"]["labels"]
@@ -87,7 +91,16 @@ def import_table(path: Path, columns: dict[str, str | None], reviewer: str, path
         if row.label not in known:
             raise StageError(f"{path}: {row.id} has the label {row.label!r}, validate.labels are {', '.join(known)}")
     _store([_record(row, reviewer) for row in taken], paths.feedback)
-    return len(taken), len(rows) - len(taken)
+    return len(taken), left
+
+
+def _left_out(row: Row | Rejected) -> str | None:
+    """Why a row cannot be feedback, or None."""
+    if isinstance(row, Rejected):
+        return row.reason
+    if row.label is None:
+        return "no_label"
+    return None if document(row.subject, row.text) else "no_text"
 
 
 def _digest(row: Row) -> str:
@@ -134,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("import", help="take the labelled messages of a table as feedback")
-    bring.add_argument("file", type=Path, help="a table: .csv, .jsonl, .ndjson or .parquet")
+    bring.add_argument("file", type=Path, help="a table: .csv, .tsv, .jsonl or .parquet")
     for name in ("label", "text"):
         bring.add_argument(f"--{name}", required=True, metavar="COLUMN", help=f"the column that holds the {name}")
     for name in ("subject", "received", "id"):
@@ -156,7 +169,9 @@ def main(arguments: list[str], paths: Paths) -> str:
         return f"{rows} messages with feedback in {given.out}, {disputed} left out: their labels contradict each other"
     columns = {name: getattr(given, name) for name in ("id", "received", "label", "subject", "text")}
     taken, left = import_table(given.file, {**columns, "source": None}, given.reviewer, paths)
-    return f"{taken} labelled messages of {given.file} are feedback now, {left} rows were left out (no label, no text, no time)"
+    reasons = ", ".join(f"{reason} {count}" for reason, count in left.most_common())
+    said = f": {reasons}" if left else ""
+    return f"{taken} labelled messages of {given.file} are feedback now, {left.total()} rows were left out{said}"
 
 
 if __name__ == "__main__":

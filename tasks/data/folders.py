@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tasks.data.contents import as_utf8, by_elimination, by_magic, load, of_apple_mail, unpack
 from tasks.data.mboxes import MESSAGE_BYTES, Data, begins_message, find_box, text_start
-from tasks.data.sources import Rejected, Row, _label_table, from_message
+from tasks.data.sources import Rejected, Row, from_message
 from tasks.data.tree import Entry, entries
 from tasks.stage import StageError
 
@@ -32,15 +32,14 @@ def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) 
     """The messages of all files below ``root``, and a rejected row for each file that holds none.
 
     The source group is the first folder below ``root``; of a box that lies in ``root`` itself, the box's name. The
-    label is what ``labels`` maps the group to, else the group's name; or, with ``label_table``, what that CSV (columns
-    ``file,label``) says. Raises StageError where ``root`` is no folder, or holds nothing but hidden files.
+    label is what ``labels`` maps the group to, else the group's name. The file ``label_table``, a path below ``root``, is no
+    message. Raises StageError where ``root`` is no folder, or holds nothing but hidden files.
     """
     try:
         os.scandir(root).close()
     except OSError as error:
         why = "it cannot be read" if isinstance(error, PermissionError) else "there is no such folder"
         raise StageError(f"ingest.path = {root}: {why}") from error
-    table = _label_table(root / label_table) if label_table else None
     found = False
     for entry in entries(root):
         path = root.joinpath(*entry.parts)
@@ -51,7 +50,7 @@ def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) 
         for number, raw in _read(path, entry):
             name = file if number is None else f"{file}#{number}"
             group = _text(_box_name(path) if number is not None and len(entry.parts) == 1 else entry.group)
-            label = table.get(name) if table is not None else _label(group, labels)
+            label = _label(group, labels)
             if isinstance(raw, str):
                 yield Rejected(name, group, raw, file)
             else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 from tasks.data import npm
 from tasks.data.folders import read_folder
-from tasks.data.sources import FEEDBACK, Rejected, Row, from_message, read_feedback, read_table
+from tasks.data.rows import not_feedback, storable, told_apart
+from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row, from_message
+from tasks.data.tables import labelled, read_feedback, read_labels, read_table
 from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
 
 
@@ -63,7 +65,9 @@ def read_source(settings: Ingest, paths: Paths) -> Iterable[Row | Rejected]:
     if settings.source == "table":
         return read_table(path, settings.columns.model_dump())
     if settings.source == "folder":
-        return read_folder(path, settings.labels, settings.label_table)
+        rows = read_folder(path, settings.labels, settings.label_table)
+        table = settings.label_table
+        return labelled(rows, read_labels(path / table), table) if table else rows
     pointer = npm.read_pointer(path)
     archive = npm.fetch(pointer, paths.downloads)
     return _npm_rows(npm.messages(archive, pointer.messages), settings.labels, pointer)
@@ -106,7 +110,7 @@ def collect(
     kept: list[Row] = []
     unlabelled: list[Row] = []
     rejected: list[Rejected] = []
-    for row in rows:
+    for row in told_apart(map(storable, rows)):
         if isinstance(row, Rejected):
             rejected.append(row)
         elif row.label is not None:
@@ -134,21 +138,17 @@ def collect(
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
-    """What each message is, but for its label."""
+    """What each message is, but for its label. Times are of microseconds: pandas' own nanoseconds end in 2262."""
+    times = [row.received.astimezone(UTC).replace(tzinfo=None) if row.received else None for row in rows]
     return pd.DataFrame(
         {
             "id": [row.id for row in rows],
-            "received": pd.to_datetime(pd.Series([row.received for row in rows], dtype=object), utc=True).dt.as_unit("us"),
+            "received": pd.Series(np.array(times, dtype="datetime64[us]")).dt.tz_localize("UTC"),
             "source": [row.source for row in rows],
-            "subject": [_storable(row.subject) for row in rows],
-            "text": [_storable(row.text) for row in rows],
+            "subject": [row.subject for row in rows],
+            "text": [row.text for row in rows],
         }
     )
-
-
-def _storable(text: str) -> str:
-    """Lone surrogates cannot be written as UTF-8; they become replacement characters, which validate counts."""
-    return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
 
 
 def counted(rows: Iterable[Row | Rejected], files: Counter[str]) -> Iterator[Row | Rejected]:
@@ -160,12 +160,14 @@ def counted(rows: Iterable[Row | Rejected], files: Counter[str]) -> Iterator[Row
 
 
 def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataFrame, files: Counter[str]) -> dict[str, object]:
-    """Where every message went; the figures add up.
+    """Where every message went; the figures add up. Rows of a label table without a file are no messages.
 
     Where files are messages, ``files - boxes + in_boxes`` are the messages of the source: each file is one row, or is one
     of ``boxes``, which together are ``in_boxes`` rows.
     """
     boxes = [rows for rows in files.values() if rows > 1]
+    without_file = quarantine.reason == LABEL_WITHOUT_FILE
+    quarantine = quarantine[~without_file]
     warnings = Counter(chain.from_iterable(filter(None, cell.split(",")) for cell in corpus.warnings))
     return {
         "messages": len(corpus) + len(quarantine) + len(unlabelled),
@@ -173,6 +175,7 @@ def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataF
         "known": int(corpus.known.sum()),
         "future": int((~corpus.known).sum()),
         "unlabelled": len(unlabelled),
+        "labels_without_file": int(without_file.sum()),
         "quarantined": quarantine.reason.value_counts().sort_index().to_dict(),
         "labels": corpus.label.value_counts().sort_index().to_dict(),
         "sources": corpus.source.value_counts().sort_index().to_dict(),
@@ -180,15 +183,23 @@ def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataF
     } | ({"files": len(files), "boxes": len(boxes), "in_boxes": sum(boxes)} if files else {})
 
 
+def nothing_left(quarantine: pd.DataFrame, unlabelled: pd.DataFrame) -> str:
+    """Why the corpus is empty: the three commonest reasons with their counts."""
+    reasons = Counter([*quarantine.reason, *["no_label"] * len(unlabelled)])
+    seen = sum(count for reason, count in reasons.items() if reason != LABEL_WITHOUT_FILE)
+    said = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
+    others = f" and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+    return f"none of {seen} messages could be read and has a label: {said}{others}"
+
+
 def ingest(settings: Ingest, paths: Paths) -> None:
     """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
-    rows = chain(read_source(settings, paths), read_feedback(Path(settings.feedback)))
+    rows = chain(map(not_feedback, read_source(settings, paths)), read_feedback(Path(settings.feedback)))
     files: Counter[str] = Counter()
     shown = tqdm(counted(rows, files), desc="ingest", unit=" messages", mininterval=1)
     corpus, quarantine, unlabelled = collect(shown, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior)
     if corpus.empty:
-        seen = len(quarantine) + len(unlabelled)
-        raise StageError(f"ingest.path = {settings.path}: none of {seen} messages could be read and has a label")
+        raise StageError(f"ingest.path = {settings.path}: {nothing_left(quarantine, unlabelled)}")
     if not corpus.known.any():
         raise StageError(f"ingest.until = {settings.until}: nothing was received before it")
     with whole(paths.corpus) as temporary:
@@ -198,6 +209,8 @@ def ingest(settings: Ingest, paths: Paths) -> None:
     with whole(paths.quarantine / "ingest.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     write_json(paths.report("ingest.json"), account(corpus, quarantine, unlabelled, files))
+    if without_file := list(quarantine.id[quarantine.reason == LABEL_WITHOUT_FILE]):
+        print(f"{len(without_file)} rows of {settings.label_table} match no file, the first is {without_file[0]!r}")
 
 
 if __name__ == "__main__":

@@ -95,11 +95,28 @@ def test_a_table_becomes_feedback_once_however_often_it_is_imported(tmp_path: Pa
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     command = ["import", str(tmp_path / "new.jsonl"), "--label", "class", "--text", "body", "--reviewer", "ann"]
     assert "1 labelled messages" in main(command, Paths(tmp_path))
-    assert "2 rows were left out" in main(command, Paths(tmp_path))
+    assert "2 rows were left out: no_text 1, no_label 1" in main(command, Paths(tmp_path))
     assert "1 messages" in main(["export", str(tmp_path / "out.jsonl"), "--before", "2999-01-01"], Paths(tmp_path))
     exported = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     name = "import:" + hashlib.sha256(b"win a prize").hexdigest()[:16]
     assert exported == [{"id": name, "label": "spam", "received": None, "subject": "", "text": "win a prize"}]
+
+
+def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    table = [
+        {"n": 7, "class": "spam", "body": "one"}, {"n": 7, "class": "ham", "body": "two \ud800"},
+        {"n": 8, "class": "ham", "body": {}},
+        {"n": 9, "class": "ham", "body": "same"}, {"n": 9, "class": "spam", "body": "same"},
+    ]  # fmt: skip
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table) + "null\n")
+    command = ["import", str(tmp_path / "new.jsonl"), "--label", "class", "--text", "body", "--id", "n"]
+    for _ in range(2):
+        said = main(command, Paths(tmp_path))
+        assert "4 labelled messages" in said and "2 rows were left out: text_is_object 1, not_an_object 1" in said
+    rows, quarantine = collect(tmp_path / "var/feedback", None)
+    assert dict(zip(rows.id, rows.text, strict=True)) == {"import:7": "one", "import:7#2": "two \ufffd"}
+    assert quarantine.id.tolist() == ["import:9", "import:9#2"]
 
 
 def test_next_week_s_table_of_the_same_name_is_other_messages(tmp_path: Path) -> None:
@@ -249,7 +266,7 @@ def test_feedback_that_contradicts_itself_is_not_believed_and_broken_lines_are_n
     assert {name: found[name] for name in ("yes", "no", "eggs", "none")} == {
         "yes": "same_text_other_label", "no": "same_text_other_label", "eggs": "label_unknown", "none": "no_label",
     }  # fmt: skip
-    assert [found[f"feedback.jsonl#{n}"] for n in range(4, 8)] == [
+    assert [found[name] for name in ("feedback.jsonl:5", "feedback.jsonl:6", "when", "feedback.jsonl:8")] == [
         "not_json", "not_an_object", "received_not_iso8601", "subject_missing_or_no_text",
     ]  # fmt: skip
     report = read_json(tmp_path / "reports/ingest.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import yaml
 
 from tasks.data import npm
 from tasks.data.ingest import Ingest, ingest
+from tasks.data.validate import Validate, broken_rows, measure, row_rules
 from tasks.stage import Paths, StageError, as_time, read_json
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,74 @@ def test_labels_from_a_csv_in_the_folder(paths: Paths) -> None:
     assert (report["messages"], report["corpus"], report["unlabelled"], report["quarantined"]) == (3, 2, 1, {})
 
 
+def test_rows_of_a_label_table_that_match_no_file_are_counted_and_told(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (paths.root / "mail").mkdir()
+    (paths.root / "mail/0.eml").write_bytes(message("0"))
+    (paths.root / "mail/1.eml").write_bytes(b"")
+    (paths.root / "mail/labels.csv").write_bytes(b"\xef\xbb\xbflabel,file\nham,0.eml\nham,1.eml\nspam,2.eml\nspam,0.EML\n")
+    ingest(settings_for(source="folder", path="mail", label_table="labels.csv"), paths)
+    report = read_json(paths.report("ingest.json"))
+    assert (report["messages"], report["corpus"], report["labels_without_file"]) == (2, 1, 2)
+    assert report["quarantined"] == {"empty_file": 1}
+    quarantine = pd.read_csv(paths.quarantine / "ingest.csv").set_index("id").reason
+    assert quarantine.to_dict() == {"1.eml": "empty_file", "2.eml": "label_without_file", "0.EML": "label_without_file"}
+    assert "2 rows of labels.csv match no file, the first is '2.eml'" in capsys.readouterr().out
+
+
+def test_an_id_that_stands_twice_is_told_apart_and_no_message_is_lost(paths: Paths) -> None:
+    rows = ["id,label,text", "a,ham,one", "a,spam,two", "a#2,ham,three", "a,,four", "a,ham,five", "b,ham,six"]
+    (paths.root / "data.csv").write_text("\n".join(rows))
+    (paths.root / ".feedback.jsonl").write_text('{"id":"b","received":null,"label":"spam","subject":"","text":"seven"}')
+    ingest(settings_for(columns=COLUMNS | {"id": "id"}), paths)
+    corpus = corpus_of(paths).set_index("id")
+    assert corpus.text.to_dict() == {"a": "one", "a#2": "two", "a#2#2": "three", "a#4": "five", "b": "six", "b#2": "seven"}
+    assert pd.read_parquet(paths.root / "data/unlabelled.parquet").id.tolist() == ["a#3"]
+    report = read_json(paths.report("ingest.json"))
+    assert (report["messages"], report["quarantined"], report["warnings"]["id_repeated"]) == (7, {}, 4)
+    assert corpus.warnings["b"] == "time_missing"
+
+
+def test_what_cannot_be_written_as_utf8_is_replaced_in_every_column(paths: Paths) -> None:
+    row = {"id": "i\ud800", "source": "s\udfff", "label": "l\ud800", "text": "a\ud83d", "subject": "\ud83d\ude00 \0"}
+    (paths.root / "data.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"text": {}}))
+    names = {name: name for name in row}
+    ingest(settings_for(path="data.jsonl", columns=COLUMNS | names), paths)
+    found = corpus_of(paths)[list(row)].values.tolist()
+    assert found == [["i\ufffd", "s\ufffd", "l\ufffd", "a\ufffd", "\U0001f600 \0"]]
+    assert pd.read_csv(paths.quarantine / "ingest.csv").values.tolist() == [["i\ufffd", "s\ufffd", "text_is_object"]]
+
+
+def test_times_beyond_what_nanoseconds_hold_are_kept_and_validate_judges_them(paths: Paths) -> None:
+    (paths.root / "data.csv").write_text("label,text,when\nham,one,9999-12-31\nham,two,0001-01-01\nspam,three,2002-01-01\n")
+    ingest(settings_for(columns=COLUMNS | {"received": "when"}, until="2003-01-01"), paths)
+    corpus = corpus_of(paths)
+    assert [str(time)[:10] for time in corpus.received] == ["0001-01-01", "2002-01-01", "9999-12-31"]
+    rules = yaml.safe_load((ROOT / "params.yaml").read_text())["validate"]
+    reasons = broken_rows(measure(corpus), row_rules(Validate.model_validate(rules)))
+    assert reasons.to_dict() == {0: "received_out_of_range", 2: "received_out_of_range"}
+
+
+@pytest.mark.parametrize("name", ["feedback.csv", "data.csv"])
+def test_a_source_that_is_called_feedback_does_not_count_as_feedback(paths: Paths, name: str) -> None:
+    (paths.root / name).write_text("label,text,source\nham,one,feedback\n,two,feedback\n")
+    ingest(settings_for(path=name, columns=COLUMNS | {"source": "source" if name == "data.csv" else None}), paths)
+    corpus = corpus_of(paths)
+    assert (corpus.source.tolist(), corpus.weight.tolist()) == (["feedback (source)"], [1.0])
+    assert len(pd.read_parquet(paths.root / "data/unlabelled.parquet")) == 1
+
+
+def test_an_empty_corpus_is_told_with_its_commonest_reasons(paths: Paths) -> None:
+    lines = ["{", "{", "{", "null", "null", '{"label":"","text":"x"}', '{"label":"ham","text":"x","text":"y"}']
+    (paths.root / "data.jsonl").write_text("\n".join(lines))
+    says = (
+        "none of 7 messages could be read and has a label: not_json 3, not_an_object 2, key_twice: text 1 and 1 other reasons"
+    )
+    with pytest.raises(StageError, match=says):
+        ingest(settings_for(path="data.jsonl"), paths)
+
+
 def test_until_rebuilds_the_world_as_it_was(paths: Paths) -> None:
     (paths.root / "mail/ham").mkdir(parents=True)
     for day in (1, 5, 9):
@@ -109,7 +179,7 @@ def test_times_are_utc() -> None:
         ({}, b"label,body\nham,hello\n", "ingest.columns.text = 'text': data.csv has no such column; it has label, body"),
         ({}, b'label,text\nham,"never closed\n', "cannot be read as csv"),
         ({}, b"label,text\nham,\xff\xfe\n", "cannot be read as csv"),
-        ({"path": "data.jsonl"}, b"{broken\n", "cannot be read as jsonl"),
+        ({"path": "data.jsonl"}, b"{broken\n", "none of 1 messages could be read and has a label: not_json 1"),
         ({"path": "data.parquet"}, b"no parquet", "cannot be read as parquet"),
         ({"path": "data.xls"}, b"x", "a table ends in"),
         ({"source": "folder", "path": "nowhere"}, None, "nowhere: there is no such folder"),
@@ -171,8 +241,6 @@ def test_an_npm_archive_that_is_there_is_read_without_the_network(paths: Paths, 
         "messages": "package/data/*/*.txt",
         "licence": "-",
     }
-    import json
-
     (paths.root / "mail.json").write_text(json.dumps(pointer))
     monkeypatch.setenv("PATH", "/nowhere")
     ingest(settings_for(source="npm", path="mail.json", labels={"spam-1": "spam"}), paths)
