@@ -15,7 +15,7 @@ from service.text import PART, Normaliser
 _VISIBLE = Normaliser(("html", "unicode"), (), 200_000)
 _HOMOGLYPHS = str.maketrans("aeopcxyiAEOPCXTHBKM", "аеорсхуіАЕОРСХТНВКМ")
 _GREEK = str.maketrans("oAEIOTXBHKMN", "οΑΕΙΟΤΧΒΗΚΜΝ")
-HAM = "the meeting about the kernel patch and the agenda of the next release is moved, see the thread on the list for the notes of"
+HAM = "the meeting about the kernel patch and the agenda of the next release is moved, see the thread on the list for notes"
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,8 @@ def _wide(data: bytes, codec: str | None) -> str | None:
     nuls = data.count(0)
     if nuls < len(data) / 4 and not (codec in _WIDE and (not data.isascii() or _CONTROLS.search(data))):
         return None
+    if nuls == 0 and not data.isascii() and _utf8(data, codec) is not None:
+        return None
     if nuls > 0.6 * len(data) or (codec or "").startswith("utf-32"):
         return "utf-32-be" if data[:1] == b"\0" else "utf-32-le"
     if codec in ("utf-16-le", "utf-16-be") and nuls == 0:

@@ -10,7 +10,7 @@ import re
 
 _PAIRS = """
 ɑa Ƅb ᴄc ɡg ᶃg ıi ɪi ɩi Ɩl ǀl ᴏo ᴑo Ʀr ꜱs ƽs ᴜu ʋu ᴠv ɯw ᴡw ɣy ᶌy ʏy ỿy ᴢz
-αa Αa Βb Εe Ϝf Ηh ιi ϳj Ϳj Κk Ιl Μm Ϻm Νn οo σo Οo ρp Ρp ᴦr Τt υu νv Χx γy Υy Ζz
+αa Αa Βb Εe Ϝf Ηh ιi ϳj Ϳj Κk Ιi Μm Ϻm Νn οo σo Οo ρp Ρp ᴦr Τt υu νv Χx γy Υy Ζz
 аa Аa Ьb Вb сc Сc ԁd еe ҽe Еe Ԍg һh Нh іi ꙇi ӏi јj Јj Кk Іi Ӏi Мm оo Оo рp Рp ԛq гr ѕs Ѕs Тt ѵv Ѵv ѡw ԝw Ԝw хx Хx уy үy Уy Үy
 Ꭺa Ꮟb Ᏼb Ꮯc Ꮷd Ꭰd Ꭼe Ꮐg Ᏻg Ꮒh Ꮋh Ꭵi Ꭻj Ꮶk Ꮮl Ꮇm Ꮲp Ꭱr Ꮢr Ꮥs Ꮪs Ꭲt Ꮩv Ꮃw Ꮤw Ꭹy Ꮍy Ꮓz
 քf ցg հh ոn ռn օo Օo գq զq Տs սu Սu աw

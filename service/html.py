@@ -17,8 +17,10 @@ import tinycss2
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 from tinycss2.color4 import parse_color
 
-TAGS = 3000
-"""How many tags of a text are looked at: the parser takes the square of the depth of a tree."""
+TAGS, DEPTH = 30_000, 300
+"""How many tags of a text, and how many within each other, are looked at: the parser takes the square of a tree's depth."""
+MANY_TAGS = 2000
+"""So many are harmless whatever they are, and not looked at beforehand."""
 TAG_CHARACTERS = 2000
 """A longer tag loses its attributes: the parser takes the square of their number."""
 MARKUP = 8
@@ -35,6 +37,11 @@ LOOKS_LIKE_HTML = re.compile(rf"</?(?:{_NAMES})(?=[\s/>])[^<>]*>", re.I)
 _UNSEEN = re.compile(r"<(?:(style|script)\b|!--)", re.I)
 _ENDS = {"style": re.compile(r"</style[^<>]*>", re.I), "script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
 _LONG_TAG = re.compile(rf"<(/?[a-z][\w:-]*)[^<>]{{{TAG_CHARACTERS},}}>", re.I)
+
+_ANY_TAG = re.compile(
+    r"<(/?)(?!(?:p|li|td|th|tr|tbody|dt|dd|option|br|hr|img|input|meta|link|wbr|area|base|col)[\s/>])[a-z]", re.I | re.A
+)
+"""A tag that a closing one ends: the others end by themselves, or hold nothing."""
 
 _NOT_SHOWN = (
     "script",
@@ -214,12 +221,16 @@ def _style_of(element: LexborNode, styles: dict[int, Style], sheets: dict[int, d
 
 
 def _bounded(html: str) -> str:
-    """At most ``TAGS`` tags, none longer than ``TAG_CHARACTERS``. What nobody sees, in long texts, is not counted."""
-    if html.count("<") > TAGS or len(html) > 8 * TAGS:
-        html = _LONG_TAG.sub(r"<\1>", _without_unseen(html))
-        if html.count("<") > TAGS:
-            ends = re.finditer("<", html)
-            html = html[: next(match.start() for number, match in enumerate(ends) if number == TAGS)]
+    """Cut where there are more tags, or more of them within each other, than may be; what nobody sees is not counted."""
+    if html.count("<") <= MANY_TAGS and len(html) <= 8 * MANY_TAGS:
+        return html
+    html = _LONG_TAG.sub(r"<\1>", _without_unseen(html))
+    depth = 0
+    for number, tag in enumerate(_ANY_TAG.finditer(html)):
+        depth += -1 if tag[1] else 1
+        if depth > DEPTH or number > TAGS:
+            return html[: tag.start()]
+        depth = max(depth, 0)
     return html
 
 
