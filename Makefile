@@ -76,7 +76,7 @@ run: setup ## the whole pipeline: data, models, report, release, Bento
 test: setup ## every check: lint, types, tests
 	ruff check . && ruff format --check .
 	mypy
-	pytest
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 serve: setup ## answer requests on 127.0.0.1:3000
 	@python -m service.port "PORT=$${PORT:-3000}"

@@ -190,5 +190,5 @@ def _declared(data: bytes, codec: str | None, wide: str | None, markup: bool) ->
 
 def _broken_share(text: str) -> float:
     """How many of the characters beyond ASCII are replacement characters."""
-    beyond = sum(letter > "\x7f" for letter in text)
+    beyond = len(text) - len(text.encode("ascii", "ignore"))
     return text.count("\ufffd") / max(1, beyond)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import tinycss2
 from selectolax.lexbor import LexborHTMLParser, LexborNode
@@ -23,16 +22,16 @@ MANY_TAGS = 2000
 """So many are harmless whatever they are, and not looked at beforehand."""
 TAG_CHARACTERS = 2000
 """A longer tag loses its attributes: the parser takes the square of their number."""
-MARKUP = 8
-"""Characters of markup that are looked at for each character of text that is asked for."""
+MARKUP, FIRST_LOOK = 8, 4000
+"""Characters of markup that are looked at first for each character of text that is asked for, and at least."""
 SHEET_CHARACTERS = 20_000
 """How much of each style sheet is looked at."""
 
 _NAMES = (
-    r"!doctype|html|head|body|title|meta|style|script|p|br|hr|div|span|table|tbody|tr|td|th|font|center|a|img|b|i|u|s|strong|em|big|small"
-    r"|strike|sub|sup|tt|pre|nobr|wbr|blockquote|ul|ol|li|dl|dt|dd|h[1-6]|iframe|form|input|button|marquee|ins|del|mark|template|noscript"
+    r"!doctype|a|b(?:ig|lockquote|ody|r|utton)?|center|d(?:el|iv|[dlt])|em|fo(?:nt|rm)|h(?:ead|tml|r|[1-6])|i(?:frame|mg|ns|nput)?|li"
+    r"|m(?:ark|arquee|eta)|no(?:br|script)|ol|p(?:re)?|s(?:cript|mall|pan|trike|trong|tyle|u[bp])?|t(?:able|body|emplate|itle|[dhrt])|ul?|wbr"
 )
-LOOKS_LIKE_HTML = re.compile(rf"</?(?:{_NAMES})(?=[\s/>])[^<>]*>", re.I)
+LOOKS_LIKE_HTML = re.compile(rf"</?(?:{_NAMES})(?=[\s/>])[^<>]*>", re.I | re.A)
 """A tag that mail uses; ``<address>`` and ``<time>`` stand in plain text as well."""
 _UNSEEN = re.compile(r"<(?:(style|script)\b|!--)", re.I)
 _ENDS = {"style": re.compile(r"</style[^<>]*>", re.I), "script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
@@ -86,8 +85,7 @@ WHITE: Colour = (1.0, 1.0, 1.0)
 BLACK: Colour = (0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """What an element hands down to the text in it. ``ground`` is None over a picture."""
 
     colour: Colour = BLACK
@@ -106,32 +104,39 @@ def visible_text(html: str, characters: int | None = None) -> str:
     ``characters``: so many of the text, blanks not counted, are enough. They mostly stand at the beginning of a long page, and
     then the rest is not parsed, unless a style sheet in it may say something of the beginning.
     """
-    html = _bounded(html)
-    begin = characters * MARKUP if characters is not None else len(html)
-    if len(html) > begin and "<style" not in html[begin:].lower():
-        text = _visible(html[: html.rfind("<", 0, begin)])
-        if len("".join(text.split())) >= (characters or 0):
-            return text
-    return _visible(html)
+    if characters is not None:
+        begin = max(characters * MARKUP, FIRST_LOOK)
+        if len(html) > begin and "<style" not in html[begin:].lower():
+            text = _visible(_bounded(html[: html.rfind("<", 0, begin)]))
+            if len("".join(text.split())) >= characters:
+                return text
+    return _visible(_bounded(html))
 
 
 def _visible(html: str) -> str:
-    tree = _parsed(html)
+    tree, lower = _parsed(html), html.lower()
     if tree.root is None:
         return ""
-    if _may_hide(html.lower()):
-        return "".join(text for text, shown in _texts(tree) if shown)
-    tree.strip_tags(list(_NOT_SHOWN))
+    if _may_hide(lower):
+        return "".join([text for text, shown in _texts(tree, lower) if shown])
+    _strip_unseen(tree, lower)
     return tree.root.text(separator="")
+
+
+def _strip_unseen(tree: LexborHTMLParser, lower: str) -> None:
+    """Take out the elements that no browser shows; each that is looked for costs a walk through the tree."""
+    if there := [tag for tag in _NOT_SHOWN if f"<{tag}" in lower]:
+        tree.strip_tags(there)
 
 
 def hidden_share(html: str) -> float:
     """The share of the letters of ``html`` (blanks do not count) that are hidden, 0 to 1."""
     html = _bounded(html)
-    if not _may_hide(html.lower()):
+    lower = html.lower()
+    if not _may_hide(lower):
         return 0.0
     letters = [0, 0]
-    for text, shown in _texts(_parsed(html)):
+    for text, shown in _texts(_parsed(html), lower):
         letters[shown] += len("".join(text.split()))
     return letters[0] / max(1, sum(letters))
 
@@ -161,11 +166,11 @@ def _colours_meet(lower: str) -> bool:
     return any(_alike(one, other) for value in fore if (one := _parse_colour(value)) for other in shown)
 
 
-def _texts(tree: LexborHTMLParser) -> list[tuple[str, bool]]:
+def _texts(tree: LexborHTMLParser, lower: str) -> list[tuple[str, bool]]:
     """(text, whether it is shown) of each piece of text, in order."""
-    sheets = _sheet_styles(tree)
-    tree.strip_tags(list(_NOT_SHOWN))
-    joined = _move_breaks(tree, sheets)
+    sheets = _sheet_styles(tree) if "<style" in lower else {}
+    _strip_unseen(tree, lower)
+    joined = _move_breaks(tree, sheets) if "style" in lower else set()
     styles: dict[int, Style] = {}
     shown: dict[int, bool] = {}
     texts = []
@@ -313,7 +318,7 @@ def _styled(style: Style, tag: str, attributes: dict[str, str | None], declared:
         changes["invisible"] = _is_tiny(declared.get("font-size") or _font_size(declared["font"]))
     if style.hidden or "hidden" in attributes or (tag == "dialog" and "open" not in attributes) or _hides(declared):
         changes["hidden"] = True
-    return replace(style, **changes) if changes else style
+    return style._replace(**changes) if changes else style
 
 
 def _hides(declared: dict[str, str]) -> bool:

@@ -178,7 +178,7 @@ def _shown(leaves: list[_Leaf]) -> list[_Leaf]:
 
 
 def _is_readable(leaf: _Leaf) -> bool:
-    text = visible_text(leaf.text) if leaf.kind == "text/html" else leaf.text
+    text = visible_text(leaf.text, 1) if leaf.kind == "text/html" else leaf.text
     return any(letter.isalnum() for letter in text)
 
 

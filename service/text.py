@@ -74,8 +74,13 @@ def _html(text: str, characters: int | None = None) -> str:
     """
     if "<" not in text:
         return text
-    parts = text.split(PART)
-    return PART.join(visible_text(part, characters) if LOOKS_LIKE_HTML.search(part) else part for part in parts)
+    parts = [_page(part, characters) if LOOKS_LIKE_HTML.search(part) else part for part in text.split(PART)]
+    return PART.join(parts)
+
+
+def _page(html: str, characters: int | None) -> str:
+    """The visible text without the blank lines that markup leaves: a long page mostly consists of them."""
+    return "\n".join([line for line in visible_text(html, characters).split("\n") if line and not line.isspace()])
 
 
 def _headers(text: str) -> str:

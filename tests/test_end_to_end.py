@@ -23,7 +23,10 @@ import mlflow
 import pytest
 import yaml
 
-from tasks.stage import sqlite_uri
+from benchmarks.disguises import DISGUISES
+from benchmarks.evasion import MESSAGES, changes, chosen
+from service.release import Release
+from tasks.stage import Paths, sqlite_uri
 from tests.imports import ROOT
 from tests.project import SMALL, Project, write_real_slice
 
@@ -108,6 +111,17 @@ def test_make_run_ends_with_a_table_a_release_and_a_bento(project: Project) -> N
     assert project.run("bentoml list -o json").stdout.count(release) >= 1
     changed = {line.strip() for line in project.run("git status --porcelain").stdout.splitlines()}
     assert changed == {"M params.yaml", "?? dvc.lock", "?? data/mail/"}, "outputs are DVC's, not git's"
+
+
+def test_no_disguise_changes_what_the_release_answers(project: Project) -> None:
+    """The suite of ``python -m benchmarks.evasion``, on the release of the small slice."""
+    mail = project.root / "data/mail"
+    raws = chosen(Paths(project.root), {path.relative_to(mail).as_posix(): path.read_bytes() for path in mail.glob("*/*.eml")})
+    assert len(raws) == 2 * MESSAGES
+    moved = changes(Release(project.root / "release"), raws)
+    assert set(moved) == set(DISGUISES)
+    assert {name: change.mean() for name, change in moved.items() if change.mean() > 0.1} == {}
+    assert {name: change.max() for name, change in moved.items() if change.max() > 0.3} == {}
 
 
 def test_every_message_is_accounted_for(project: Project) -> None:
