@@ -24,6 +24,7 @@ from tasks.stage import Paths, StageError, read_json
 
 MESSAGES = 20
 """Of each label."""
+WORDS = 20
 
 
 def score(release: Release, raws: Sequence[bytes]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -43,10 +44,11 @@ def changes(release: Release, raws: Sequence[bytes]) -> dict[str, np.ndarray[tup
 
 
 def chosen(paths: Paths, raw_of: Mapping[str, bytes]) -> list[bytes]:
-    """The first messages of each label of *test* that have some words, of those whose raw bytes are known."""
+    """The first messages of each label of *test* (of *golden*, where that has too few) that have some words."""
     rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "text"])
-    rows = rows[(rows.split == "test") & rows.id.isin(list(raw_of)) & (rows.text.str.count(" ") >= 20)]
-    return [raw_of[name] for _, group in rows.groupby("label") for name in group.id.sort_values()[:MESSAGES]]
+    rows = rows[rows.split.isin(["test", "golden"]) & rows.id.isin(list(raw_of)) & (rows.text.str.count(" ") >= WORDS)]
+    rows = rows.sort_values(["split", "id"], ascending=[False, True])
+    return [raw_of[name] for _, group in rows.groupby("label") for name in group.id[:MESSAGES]]
 
 
 def table(found: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]]) -> str:
