@@ -85,10 +85,10 @@ def share_right(reader: Reader, letters: Sequence[Letter]) -> float:
     return float(np.mean(right))
 
 
-CONTENT_STAYS = [
-    disguise for name, disguise in DISGUISES.items() if name not in ("byte order mark", "blank lines first", "carriage returns")
-]
-"""Those that write the message anew: the others keep its own text, which has other lines."""
+OWN_TEXT = ("byte order mark", "blank lines first", "carriage returns")
+"""Disguises that keep the text of the message with its own lines; the others write it anew."""
+SUBJECT_TWICE = ("message in a message, base64",)
+CONTENT_STAYS = [disguise for name, disguise in DISGUISES.items() if name not in OWN_TEXT + SUBJECT_TWICE]
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ _NAMES = (
 )
 LOOKS_LIKE_HTML = re.compile(rf"</?(?:{_NAMES})(?=[\s/>])[^<>]*>", re.I | re.A)
 """A tag that mail uses; ``<address>`` and ``<time>`` stand in plain text as well."""
-_UNSEEN = re.compile(r"<(?:(style|script)\b|!--)", re.I)
-_ENDS = {"style": re.compile(r"</style[^<>]*>", re.I), "script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
+_UNSEEN = re.compile(r"<(?:(script)\b|!--)", re.I)
+_ENDS = {"script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
 _LONG_TAG = re.compile(rf"<(/?[a-z][\w:-]*)[^<>]{{{TAG_CHARACTERS},}}>", re.I)
 
 _ANY_TAG = re.compile(
@@ -240,7 +240,7 @@ def _bounded(html: str) -> str:
 
 
 def _without_unseen(html: str) -> str:
-    """Without style sheets, scripts and comments, in one pass; one that does not end goes to the end."""
+    """Without scripts and comments, in one pass; one that does not end goes to the end."""
     kept, here = [], 0
     while begin := _UNSEEN.search(html, here):
         kept.append(html[here : begin.start()])

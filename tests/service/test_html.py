@@ -125,6 +125,14 @@ def test_a_page_is_cut_where_its_tree_gets_too_deep() -> None:
     assert words("<span>a</span>" * 9000).count("a") == 9000
 
 
+@pytest.mark.parametrize("filler", ["<p>word</p>", "word ", "<!-- x -->"])
+def test_a_style_sheet_hides_in_a_long_page_too(filler: str) -> None:
+    page = "<style>.q {visibility: hidden}</style><div class=q>secret</div>" + filler * (60_000 // len(filler))
+    assert "secret" not in words(page)
+    assert "secret" not in visible_text(page, 4000)
+    assert hidden_share(page) > 0
+
+
 def test_enough_of_a_long_page_is_as_the_page_begins() -> None:
     page = "<html>" + "<p>some words</p>" * 5000
     begin = visible_text(page, 400)
