@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 LINE_BYTES = 1000
 """A longer line is no envelope: RFC 5322 ends a line at 998."""
@@ -50,6 +51,7 @@ class Envelope:
         return bool(_ONE_WORD.match(self.sender))
 
 
+@lru_cache(maxsize=16)  # a message's own is asked for twice: whether it is one, and when it says
 def read_envelope(line: bytes | str) -> Envelope | None:
     """The envelope that ``line`` (its end of line may stay) is, or None where it is an ordinary line."""
     text = line.decode("latin-1") if isinstance(line, bytes) else line

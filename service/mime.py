@@ -40,6 +40,7 @@ _PARAMETER = re.compile(rb"""(?:^|[;\s])([\w-]+)(?:\*(\d{1,3}))?(\*)?\s*=\s*(?:"
 _FOUND = re.compile(rb"^--(\S[^\r\n]{0,200}?)[ \t]*\r?\n(?=content-[\w-]+[ \t]*:)", re.I | re.M)
 _OPENED = re.compile(rb"\s*--(\S[^\r\n]{0,200}?)[ \t]*\r?\n")
 _CLOSED = re.compile(rb"^--(\S[^\r\n]{0,200}?)--[ \t]*\r?$", re.M)
+_DELIMITER_REST = re.compile(rb"(--)?[ \t]*\r?(?:\n|\Z)")
 _TOKEN = re.compile(rb"[a-z][\w-]*|\d+bit")
 _NO_BASE64 = re.compile(
     rb"^[ \t]*\S+[ \t]+\S[^\n]*"
@@ -165,13 +166,23 @@ def _between(body: bytes, boundary: bytes) -> list[bytes]:
     """What stands between the delimiters, the rest of a last part that is not closed too; ``PARTS`` and one more at most."""
     parts: list[bytes] = []
     start = None
-    for line in re.finditer(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*\r?(?:\n|\Z)", body, re.M):
+    for line, end, closes in _delimiters(body, b"--" + boundary):
         if start is not None:
-            parts.append(body[start : line.start()])
-        start = None if line[1] else line.end()
-        if line[1] or len(parts) > PARTS:
+            parts.append(body[start:line])
+        start = None if closes else end
+        if closes or len(parts) > PARTS:
             return parts
     return [*parts, body[start:]] if start is not None else parts
+
+
+def _delimiters(body: bytes, dashed: bytes) -> Iterator[tuple[int, int, bool]]:
+    """(begin, end, whether it is the closing one) of each line of ``body`` that is the delimiter ``dashed``."""
+    here = body.find(dashed)  # as every message has a boundary of its own, a pattern for each would be compiled once a message
+    while here >= 0:
+        rest = _DELIMITER_REST.match(body, here + len(dashed))
+        if rest and (here == 0 or body[here - 1] == 10):
+            yield here, rest.end(), rest[1] is not None
+        here = body.find(dashed, max(here + 1, rest.end() if rest else 0))
 
 
 def encoding_of(part: Part) -> str:
