@@ -6,6 +6,7 @@ stage's last line waits for the seconds, so that no line stands twice.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -21,6 +22,8 @@ AROUND = (
     "Data and pipelines are up to date",
 )  # fmt: skip
 """How the lines begin that are DVC's own talk. Its errors and warnings are shown, but for the one that we say ourselves."""
+EMPTY_FILE = re.compile(r"WARNING: '.*' is empty\.")
+"""As feedback is at first; of a source that is empty the stage says more."""
 STAGE_FAILED = "': failed to run: "
 CLEAR = "\r\x1b[K"
 
@@ -75,7 +78,7 @@ class StageConsole:
 
     def _line(self, text: str) -> None:
         self.unchanged |= any(words in text for words in UNCHANGED)
-        if not text or text.startswith(AROUND) or STAGE_FAILED in text:
+        if not text or text.startswith(AROUND) or STAGE_FAILED in text or EMPTY_FILE.fullmatch(text):
             return
         warning = text.startswith("WARNING: ")
         if warning and text in self._warned:  # DVC says it at each look at the graph

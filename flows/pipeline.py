@@ -38,6 +38,7 @@ from flows.alone import alone, free_rwlock
 from flows.command import get_ready, run_command
 from flows.console import StageConsole
 from flows.graph import Node, read_graph
+from tasks.data.dvcignore import check_folder
 from tasks.release.bento import bento, tag_of
 from tasks.release.register import register
 from tasks.release.table import evaluation_rows
@@ -160,6 +161,7 @@ def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
             return Completed(name=SKIPPED, message="another pipeline is at work")
         free_rwlock(root)
         try:
+            check_folder(root)
             ran = run_stages(root, force, str(flow_run.id))
             ran += run_effects(root, str(flow_run.id))
         except StageError as error:

@@ -49,7 +49,7 @@ def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) 
         file = storable(path, entry)
         for number, raw in _read(path, entry):
             name = file if number is None else f"{file}#{number}"
-            group = _text(_box_name(path) if number is not None and len(entry.parts) == 1 else entry.group)
+            group = in_utf8(_box_name(path) if number is not None and len(entry.parts) == 1 else entry.group)
             label = _label(group, labels)
             if isinstance(raw, str):
                 yield Rejected(name, group, raw, file)
@@ -74,10 +74,11 @@ def storable(path: Path, entry: Entry) -> str:
     inside = _LIKE_IN_BOX.fullmatch(entry.parts[-1])
     if inside and os.access(path.with_name(inside[1]), os.F_OK):
         return f"./{quote(os.fsencode(name))}"
-    return _text(name, "./")
+    return in_utf8(name, "./")
 
 
-def _text(name: str, mark: str = "") -> str:
+def in_utf8(name: str, mark: str = "") -> str:
+    """``name``, or where it is no UTF-8 or holds control characters ``mark`` and its bytes as ``%E9`` (RFC 3986)."""
     raw = os.fsencode(name)  # the bytes are the name; what Python made of them depends on the locale
     try:
         text = raw.decode()

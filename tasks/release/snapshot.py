@@ -18,6 +18,8 @@ from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
 from tasks.data.feedback import collect, write_rows
+from tasks.data.folders import in_utf8
+from tasks.data.tree import entries
 from tasks.lineage import sha256
 from tasks.stage import StageError, read_params
 from tasks.tracking import INVOCATION_VARIABLE
@@ -126,9 +128,18 @@ def _take_source(root: Path, folder: Path, source: Path) -> str | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         shutil.rmtree(target)
-    (shutil.copytree if (root / source).is_dir() else shutil.copy2)(root / source, target)
+    (_copy_folder if (root / source).is_dir() else shutil.copy2)(root / source, target)
     _hand_to_dvc(folder, source)
     return str(source)
+
+
+def _copy_folder(folder: Path, target: Path) -> None:
+    """Copy what ``ingest`` opens, links as the files that they lead to, under names that DVC can write down."""
+    for entry in entries(folder):
+        if entry.reason is None:
+            copy = target.joinpath(*(in_utf8(name) for name in entry.parts))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(folder.joinpath(*entry.parts), copy)
 
 
 def _hand_to_dvc(folder: Path, path: Path) -> None:

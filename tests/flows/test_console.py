@@ -16,9 +16,10 @@ class Terminal(io.StringIO):
 DVC = b"""Running stage 'train':
 > python -m tasks.model.train
 WARNING: 'data/feedback.jsonl' is empty.
+WARNING: it is late
 reading
 \rtrain:   0%|  | 0/2\rtrain:  50%|# | 1/2\rtrain: 100%|##| 2/2
-WARNING: 'data/feedback.jsonl' is empty.
+WARNING: it is late
 the teacher is good
 Generating lock file 'dvc.lock'
 Updating lock file 'dvc.lock'
@@ -46,8 +47,7 @@ def test_a_file_has_each_line_once_and_of_a_bar_its_end() -> None:
     assert console.end() == "the teacher is good"
     console.close()
     assert shown(out) == (
-        "stage 5 of 14: train\n  WARNING: 'data/feedback.jsonl' is empty.\n  reading\n  train: 100%|##| 2/2\n"
-        "  the teacher is good, N s\n"
+        "stage 5 of 14: train\n  WARNING: it is late\n  reading\n  train: 100%|##| 2/2\n  the teacher is good, N s\n"
     )
 
 
