@@ -84,6 +84,8 @@ serve: setup ## answer requests on 127.0.0.1:3000
 
 up: setup ## the whole loop on this machine: Prefect, MLflow, service, schedules, Evidently
 	@mkdir -p "$$RESTILL_HOME/log" "$$RESTILL_HOME/evidently"
+	@supervisorctl -c supervisord.conf pid > /dev/null 2>&1 || python -m service.port "RESTILL_PORT=$$RESTILL_PORT" \
+		"PREFECT_PORT=$$PREFECT_PORT" "MLFLOW_PORT=$$MLFLOW_PORT" "EVIDENTLY_PORT=$$EVIDENTLY_PORT"
 	@test -e release/manifest.json || env -u PREFECT_API_URL python -m flows.pipeline
 	@test -e "$$RESTILL_HOME/store/pointer.json" || python -m tasks.release.promote --bootstrap release --why "make up"
 	@python -m tasks.release.bento
@@ -106,6 +108,7 @@ tune: setup ## search the student's parameters for size, speed and quality, ten 
 	python -m flows.tune
 
 ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
+	@python -m service.port "PORT=$${PORT:-5000}"
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port "$${PORT:-5000}"
 
 format: setup ## sort imports, lay out the code

@@ -1,8 +1,8 @@
-"""Messages in disguise: how far the release's answer moves though a reader sees the same message.
+"""Obfuscated messages: how far the release's answer moves though a reader sees the same message.
 
     python -m benchmarks.evasion
 
-Twenty messages of each label of *test* are disguised in every way of ``benchmarks/disguises.py`` and read as the route
+Twenty messages of each label of *test* are obfuscated in every way of ``benchmarks/obfuscations.py`` and read as the route
 ``/classify_mail`` reads them. Prints a table: mean and largest change of the score.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.disguises import DISGUISES, Letter
+from benchmarks.obfuscations import OBFUSCATIONS, Letter
 from service.mail import parse_mail
 from service.record import mail_text
 from service.release import Release
@@ -35,11 +35,12 @@ def score(release: Release, raws: Sequence[bytes]) -> np.ndarray[tuple[int], np.
 
 
 def changes(release: Release, raws: Sequence[bytes]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """By the disguise: how far the score of each message moved."""
+    """By obfuscation: how far the score of each message moved."""
     before = score(release, raws)
     letters = [Letter.of(raw) for raw in raws]
     return {
-        name: np.abs(score(release, [disguise(letter) for letter in letters]) - before) for name, disguise in DISGUISES.items()
+        name: np.abs(score(release, [obfuscation(letter) for letter in letters]) - before)
+        for name, obfuscation in OBFUSCATIONS.items()
     }
 
 
@@ -52,7 +53,7 @@ def chosen(paths: Paths, raw_of: Mapping[str, bytes]) -> list[bytes]:
 
 
 def table(found: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]]) -> str:
-    lines = ["| disguise | mean change | largest change |", "| --- | ---: | ---: |"]
+    lines = ["| obfuscation | mean change | largest change |", "| --- | ---: | ---: |"]
     lines += [f"| {name} | {moved.mean():.3f} | {moved.max():.3f} |" for name, moved in found.items()]
     every = np.stack(list(found.values()))
     return "\n".join([*lines, f"| all of them | {every.mean():.3f} | {every.max():.3f} |"])

@@ -3,7 +3,7 @@
     python -m benchmarks.mail --rounds 5
 
 The readers are this project's, the standard library as its documentation uses it, and fast-mail-parser (Rust; the extra
-``bench``). Time is over the whole default corpus, in turns. Right is a message in a disguise of ``benchmarks/disguises.py``
+``bench``). Time is over the whole default corpus, in turns. Right is an obfuscated message (``benchmarks/obfuscations.py``)
 whose subject and text have the words of the message without it; the markup of all readers is rendered by the same code.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.disguises import DISGUISES, Letter
+from benchmarks.obfuscations import OBFUSCATIONS, Letter
 from service.mail import parse_mail
 from service.text import STEPS, Normaliser
 from tasks.data import npm
@@ -28,7 +28,7 @@ from tasks.stage import Paths
 Reader = Callable[[bytes], tuple[str, str]]
 """Raw bytes to subject and text, in which HTML stands as it is."""
 EVERY = 60
-"""One of so many messages of the corpus is disguised."""
+"""One of so many messages of the corpus is obfuscated."""
 SEEN = Normaliser(tuple(STEPS), (), 200_000)
 
 
@@ -78,17 +78,17 @@ def seconds(reader: Reader, raws: Sequence[bytes]) -> float:
 def share_right(reader: Reader, letters: Sequence[Letter]) -> float:
     wanted = [words(reader, letter.plain()) for letter in letters]
     right = [
-        words(reader, disguise(letter)) == plain
-        for disguise in CONTENT_STAYS
+        words(reader, obfuscation(letter)) == plain
+        for obfuscation in CONTENT_STAYS
         for letter, plain in zip(letters, wanted, strict=True)
     ]
     return float(np.mean(right))
 
 
 OWN_TEXT = ("byte order mark", "blank lines first", "carriage returns")
-"""Disguises that keep the text of the message with its own lines; the others write it anew."""
+"""Obfuscations that keep the text of the message with its own lines; the others write it anew."""
 SUBJECT_TWICE = ("message in a message, base64",)
-CONTENT_STAYS = [disguise for name, disguise in DISGUISES.items() if name not in OWN_TEXT + SUBJECT_TWICE]
+CONTENT_STAYS = [obfuscation for name, obfuscation in OBFUSCATIONS.items() if name not in OWN_TEXT + SUBJECT_TWICE]
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
         for name, reader in found.items():
             times[name].append(seconds(reader, raws))
     print(
-        "| reader | µs a message, median | times ours | messages of the corpus it raises on | disguised messages read right |"
+        "| reader | µs a message, median | times ours | messages of the corpus it raises on | obfuscated messages read right |"
     )
     print("| --- | ---: | ---: | ---: | ---: |")
     own = np.median(times["ours"])

@@ -23,8 +23,8 @@ import mlflow
 import pytest
 import yaml
 
-from benchmarks.disguises import DISGUISES
 from benchmarks.evasion import MESSAGES, changes, chosen
+from benchmarks.obfuscations import OBFUSCATIONS
 from service.release import Release
 from tasks.stage import Paths, sqlite_uri
 from tests.imports import ROOT
@@ -113,13 +113,13 @@ def test_make_run_ends_with_a_table_a_release_and_a_bento(project: Project) -> N
     assert changed == {"M params.yaml", "?? dvc.lock", "?? data/mail/"}, "outputs are DVC's, not git's"
 
 
-def test_no_disguise_changes_what_the_release_answers(project: Project) -> None:
+def test_no_obfuscation_changes_what_the_release_answers(project: Project) -> None:
     """The suite of ``python -m benchmarks.evasion``, on the release of the small slice."""
     mail = project.root / "data/mail"
     raws = chosen(Paths(project.root), {path.relative_to(mail).as_posix(): path.read_bytes() for path in mail.glob("*/*.eml")})
     assert len(raws) == 2 * MESSAGES
     moved = changes(Release(project.root / "release"), raws)
-    assert set(moved) == set(DISGUISES)
+    assert set(moved) == set(OBFUSCATIONS)
     assert {name: change.mean() for name, change in moved.items() if change.mean() > 0.1} == {}
     assert {name: change.max() for name, change in moved.items() if change.max() > 0.3} == {}
 

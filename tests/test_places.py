@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
+import yaml
 from sqlalchemy import create_engine, text
 from supervisor.options import ServerOptions
 
@@ -296,3 +298,43 @@ def test_the_folder_of_another_user_has_no_commit_for_us(repository: Path) -> No
     assert commit is None
     assert "dubious ownership" in str(reason)
     assert commit_text(repository).startswith("none: fatal: detected dubious ownership")
+
+
+@pytest.mark.parametrize(
+    ("given", "mask"),
+    [
+        ({"TZ": "Pacific/Auckland"}, 0o022),
+        ({"TZ": "nowhere"}, 0o022),
+        ({"TZ": "UTC"}, 0o077),
+        (PLAIN | {"PYTHONUTF8": "1"}, 0o077),
+    ],
+)
+def test_neither_clock_nor_locale_nor_umask_changes_the_data(tmp_path: Path, given: dict[str, str], mask: int) -> None:
+    mails = {
+        "grüße.eml": "From a Sun Mar 31 02:30:00 2002\nSubject: no zone, in the hour that summer time takes\n\nSchöne Grüße\n",
+        "zone.eml": "Date: Sat, 31 Aug 2002 23:59:59 -0700\nSubject: after the end of August in UTC\n\nhello\n",
+    }
+    times = []
+    for name, environment, umask in (("plain", {"TZ": "UTC"}, 0o022), ("given", given, mask)):
+        folder = tmp_path / name
+        (folder / "mail/ham").mkdir(parents=True)
+        for file, mail in mails.items():
+            (folder / "mail/ham" / file).write_text(mail, encoding="utf-8")
+        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        params["ingest"] |= {"source": "folder", "path": "mail", "feedback": "none.jsonl"}
+        (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+        (folder / "none.jsonl").touch()
+        subprocess.run(
+            [sys.executable, "-m", "tasks.data.ingest"], cwd=folder, env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
+            umask=umask, check=True, capture_output=True,
+        )  # fmt: skip
+        times.append(pd.read_parquet(folder / "data/corpus.parquet"))
+    pd.testing.assert_frame_equal(*times)
+    assert times[0].set_index("id").known.to_dict() == {"ham/grüße.eml": True, "ham/zone.eml": False}
+
+
+def test_make_up_names_a_port_that_is_taken_before_anything_starts(tmp_path: Path) -> None:
+    lines = make(tmp_path / "p", "up", MLFLOW_PORT="5001").stdout.splitlines()
+    check = next(number for number, line in enumerate(lines) if "service.port" in line)
+    assert "MLFLOW_PORT=$MLFLOW_PORT" in " ".join(lines[check : check + 2])
+    assert check < next(number for number, line in enumerate(lines) if "flows.pipeline" in line)

@@ -118,7 +118,7 @@ def header_line(line: bytes, before: bytes = b"Subject:") -> Callable[[Letter], 
     return lambda letter: letter.plain().replace(before, line + b"\n" + before, 1)
 
 
-DISGUISES: dict[str, Callable[[Letter], bytes]] = {
+OBFUSCATIONS: dict[str, Callable[[Letter], bytes]] = {
     "byte order mark": lambda letter: b"\xef\xbb\xbf" + letter.raw,
     "blank lines first": lambda letter: b"\n\n" + letter.raw,
     "carriage returns": lambda letter: letter.raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"),
