@@ -60,8 +60,11 @@ def tree_of(paths: Paths, intent: Intent) -> Path:
 
 
 def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
-    """The corpus up to the intent's time and the confirmed feedback, in a clean worktree."""
-    folder = open_worktree(paths.root, paths.home, name_of(intent))
+    """The corpus up to the intent's time and the confirmed feedback, in a clean worktree; or what this ``waits`` for."""
+    try:
+        folder = open_worktree(paths.root, paths.home, name_of(intent))
+    except NotReady as error:  # of an exception the log of a task has the traceback, each minute
+        return {"waits": str(error)}
     until = as_time(datetime.fromisoformat(intent.created))
     assert until is not None
     facts = take_snapshot(paths.root, folder, paths.feedback, until)
@@ -151,7 +154,9 @@ def act(paths: Paths, state: State, intent: Intent) -> Intent:
         )
         # The stages of build are tasks themselves, and a task inside of a task would hide them.
         facts = STEPS[name](paths, intent) if name == "build" else step(paths, intent)
-        intent = state.advance(intent.id, name, **facts, error=None)
+        if waits := facts.get("waits"):
+            raise NotReady(waits)
+        intent = state.advance(intent.id, name, **facts, error=None, waits=None)
     return intent
 
 
@@ -211,8 +216,9 @@ def restill(root: Path | None = None) -> RunState[Any]:
 
 def _failed(paths: Paths, state: State, intent: Intent, settings: Restill, error: Exception) -> RunState[Any]:
     """Count the failure; after the last attempt the intent is closed, and the cooldown keeps the next one away."""
-    if isinstance(error, NotReady):
-        return Failed(message=f"{name_of(intent)} waits: {error}")
+    if isinstance(error, NotReady):  # nothing is wrong: the next run sees whether it is ready
+        state.advance(intent.id, intent.step, waits=str(error))
+        return Completed(name="Waiting", message=f"{name_of(intent)} waits: {error}")
     count = int(intent.facts.get("failures", 0)) + 1
     message = f"{type(error).__name__}: {error}" if not isinstance(error, StageError) else str(error)
     # Somebody promoted another release meanwhile: the comparison is with that one now, so the gate is asked again.

@@ -1,4 +1,4 @@
-"""What of `make up` is running, a line each: its state, whether it answers, and where.
+"""What of `make up` is running, a line each: its state, whether it answers, and where; then what the loop is doing.
 
 python -m flows.status            now
 python -m flows.status --wait     until all of it answers, or three minutes are over
@@ -16,6 +16,12 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from flows.notice import name_of
+from tasks.monitor.policy import Seen
+from tasks.monitor.state import INTENTS, Intent, State
+from tasks.release.snapshot import NotReady, demand_committed
+from tasks.stage import Paths, StageError
 
 CONFIGURATION = "supervisord.conf"
 WAIT_SECONDS = 180
@@ -79,6 +85,36 @@ def lines(states: Mapping[str, str], environment: Mapping[str, str]) -> tuple[li
     return shown, well
 
 
+def loop(paths: Paths) -> list[str]:
+    """The last window and its decision, each open intent and what it waits for, and what would hold a retraining back."""
+    shown = ["monitor      has judged no window yet"]
+    base = paths.monitor / "state.db"
+    if base.exists():
+        state = State(base)
+        for seen in state.past(sys.maxsize, 1):
+            shown = [f"monitor      {_judged(seen)}"]
+        intents = [state.open_intent(kind) for kind in INTENTS]
+        shown += [f"{name_of(intent):12} {_stands(intent)}" for intent in intents if intent is not None]
+    try:
+        demand_committed(paths.root)
+    except NotReady as error:
+        shown.append(f"retraining   is held back: {error}")
+    except StageError:  # no repository, which the retraining says itself
+        pass
+    return shown
+
+
+def _judged(seen: Seen) -> str:
+    assert seen.decision is not None
+    why = f": {'; '.join(seen.decision.reasons)}" if seen.decision.reasons else ""
+    return f"window {seen.number}, {seen.rows} answers of {seen.release}: {seen.decision.action}{why}"
+
+
+def _stands(intent: Intent) -> str:
+    waits = intent.facts.get("waits") or intent.facts.get("error")
+    return f"{intent.kind}, step {intent.step}" + (f", waits: {waits}" if waits else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flows.status", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -95,7 +131,7 @@ def main() -> None:
         if well or time.monotonic() > until:
             break
         time.sleep(1)
-    print("\n".join(shown))
+    print("\n".join([*shown, *loop(Paths(Path.cwd()))]))
     if not well:
         sys.exit(f"status: not all of it is up; its logs are in {environment['RESTILL_HOME']}/log")
 

@@ -53,10 +53,7 @@ def open_worktree(root: Path, home: Path, name: str) -> Path:
 
     Raises NotReady where ``root`` holds changes that a retraining would leave out, StageError where it is no git repository.
     """
-    _demand_committed(root, *SOURCES)
-    source = Path(read_params(root)["ingest"]["path"])
-    if held_by_git(root, source):
-        _demand_committed(root, str(source))
+    demand_committed(root)
     folder = home / "worktrees" / name
     close_worktree(root, home, name)
     command(root, "git", "worktree", "add", "--quiet", "-B", branch_of(name), str(folder), "HEAD")
@@ -68,6 +65,14 @@ def open_worktree(root: Path, home: Path, name: str) -> Path:
     if downloads.exists():
         (folder / "data/downloads").symlink_to(downloads.resolve())
     return folder
+
+
+def demand_committed(root: Path) -> None:
+    """Raises NotReady where ``root`` holds changes that a retraining would leave out, StageError where it has no git."""
+    _demand_committed(root, *SOURCES)
+    source = Path(read_params(root)["ingest"]["path"])
+    if held_by_git(root, source):
+        _demand_committed(root, str(source))
 
 
 def _demand_committed(root: Path, *sources: str) -> None:

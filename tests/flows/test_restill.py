@@ -19,6 +19,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows import deployments, pipeline, restill
 from flows.alone import alone
 from flows.notice import name_of
+from flows.status import loop
 from tasks.monitor.state import Intent, State
 from tasks.stage import Paths, StageError
 from tests.imports import ROOT
@@ -91,6 +92,25 @@ def test_an_intent_ends_as_what_it_has_reached_whatever_fails_then(
     monkeypatch.setattr(restill, "commit", step({}))
     assert restill.restill(paths.root, return_state=True).name == "Idle"
     assert not tree.exists(), "it could be committed now"
+
+
+def test_a_change_that_is_not_committed_lets_the_intent_wait_and_status_says_for_what(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as real:
+        real.setitem(restill.STEPS, "snapshot", restill.snapshot)
+        state = restill.restill(paths.root, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Waiting")
+    why = "params.yaml is not as it was committed: a retraining starts from a commit, so commit the change first"
+    assert str(state.message) == f"{name_of(intent_of(paths))} waits: {why}"
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "failures" not in intent_of(paths).facts
+    shown = loop(paths)
+    assert shown[0] == "monitor      has judged no window yet"
+    assert shown[1].endswith(f"restill, step open, waits: {why}")
+    assert shown[2] == f"retraining   is held back: {why}"
+    assert restill.restill(paths.root, return_state=True).name == "Completed", "it waits no longer"
+    assert len(loop(paths)) == 2
 
 
 def test_a_failure_that_was_overcome_is_not_told_any_more(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
