@@ -55,6 +55,14 @@ class Candidate:
     good: bool
     reason: str
 
+    @property
+    def short(self) -> str:
+        """The name and what was measured."""
+        if self.difference is None or self.interval is None:
+            return f"{self.variant} (not measured)"
+        low, high = self.interval
+        return f"{self.variant} ({self.difference:+.4f} [{low:+.4f}, {high:+.4f}])"
+
 
 def exported(teacher: str) -> str:
     """The folder of the teacher's export: the same model in ONNX, whose parity the stage export enforces."""

@@ -205,6 +205,8 @@ def package(settings: Package, paths: Paths) -> None:
         write_json(temporary / "probes.json", probes(settings, texts, schema, student, chosen["temperature"]))
         seal(temporary)
         release = Release(temporary)
+    for candidate in passed_over(candidates):
+        print(told([candidate]))
     print(summary(release.id, candidates, folder_bytes(paths.release)))
 
 
@@ -213,7 +215,9 @@ def summary(release: str, candidates: Sequence[Candidate], size: int) -> str:
     chosen, *others = order_of(candidates)
     then = f", fallback {others[0]}" if others else ""
     over = passed_over(candidates)
-    return f"release {release}: {chosen}{then}; {size:,} bytes" + (f"; not good enough: {told(over)}" if over else "")
+    return f"release {release}: {chosen}{then}; {size:,} bytes" + (
+        f"; PR-AUC against the teacher's not good enough: {', '.join(candidate.short for candidate in over)}" if over else ""
+    )
 
 
 def probes(

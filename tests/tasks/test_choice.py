@@ -150,8 +150,11 @@ def test_the_last_line_names_what_is_released_what_comes_next_and_why_what_comes
     valid = made_valid(90)
     found = judged_on(valid, with_students(valid, noisy(valid, 1, 3)))
     line = summary("0123456789ab", found, 23_000_000)
-    assert line.startswith("release 0123456789ab: teacher-int8, fallback teacher-onnx; 23,000,000 bytes; not good enough: ")
-    assert all(f"{name}: PR-AUC on valid" in line for name in STUDENTS)
+    assert line.startswith("release 0123456789ab: teacher-int8, fallback teacher-onnx; 23,000,000 bytes; ")
+    assert f"not good enough: student-quantized ({found[0].difference:+.4f} [" in line
+    assert all(f"{candidate.short}" in line for candidate in found[:3])
+    unknown = judged_on(made_valid(0), with_students(made_valid(0), noisy(made_valid(0), 4, 1)))
+    assert "student-quantized (not measured), student-pruned (not measured)" in summary("0123456789ab", unknown, 1)
     same = judged_on(valid, with_students(valid, noisy(valid, 4, 1)))
     assert summary("0123456789ab", same, 1).endswith("student-quantized, fallback student-pruned; 1 bytes")
 

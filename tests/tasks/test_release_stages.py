@@ -248,9 +248,10 @@ def test_where_no_student_is_good_enough_the_int8_teacher_is_released_and_the_ca
     low, high = refused["interval"]
     assert low <= refused["difference"] <= high < -PACKAGE["margin"]
     assert set(release.card["figures"]) == {"teacher-int8", "teacher-onnx", "teacher"}
-    last = capsys.readouterr().out.strip().splitlines()[-1]
+    *_, reason, last = capsys.readouterr().out.strip().splitlines()
+    assert reason == f"student-quantized: {refused['reason']}"
     assert last.startswith(f"release {release.id}: teacher-int8, fallback teacher-onnx; ")
-    assert last.endswith(f"not good enough: student-quantized: {refused['reason']}")
+    assert f"not good enough: student-quantized ({refused['difference']:+.4f} [" in last
     [answer] = release.answer(["kernel patch"])
     assert (answer.label == "spam") == (answer.score >= release.card["threshold"])
 
