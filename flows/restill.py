@@ -30,7 +30,7 @@ from flows.notice import name_of, outcome_of, summary, tell, webhook
 from flows.pipeline import run_stages
 from tasks.monitor.state import Intent, State
 from tasks.release.bento import bento
-from tasks.release.gate import Gate, table
+from tasks.release.gate import Gate, refusal, table
 from tasks.release.mirror import mirror
 from tasks.release.promote import judge
 from tasks.release.register import register
@@ -86,8 +86,12 @@ def gate_release(paths: Paths, intent: Intent) -> dict[str, Any]:
     settings = read_settings(Gate, "gate", read_params(paths.root))
     report, written, token = judge(paths, Paths(folder), settings)
     create_table_artifact(table(report), key=f"gate-{report.release}", description="What the challenger had to pass")
-    failed = [f"{check.name}: {check.reason}" for check in report.failed]
-    return {"passed": report.passed, "failed": failed, "gate": str(written), "token": token}
+    return {
+        "passed": report.passed,
+        "failed": [refusal(check) for check in report.failed],
+        "gate": str(written),
+        "token": token,
+    }
 
 
 def promote_release(paths: Paths, intent: Intent) -> dict[str, Any]:

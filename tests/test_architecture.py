@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.release.choice import exported
 from tasks.replay.world import merged
 from tasks.stage import Paths, Settings, read_settings
 from tests.imports import FLOORS, ROOT, closure, local_imports
@@ -114,14 +115,21 @@ def test_every_file_a_stage_reads_is_made_by_one_before_it() -> None:
 def test_package_depends_on_every_variant_that_it_may_choose() -> None:
     models = {dep for dep in names(STAGES["package"]["deps"]) if dep.startswith("models/")}
     assert models == {f"models/{name}" for name in PARAMS["package"]["among"]}
-    assert set(PARAMS["package"]["among"]) <= set(PARAMS["evaluate"]["variants"])
 
 
-def test_the_world_of_a_replay_has_valid_params_and_evaluates_what_it_may_serve() -> None:
+def test_what_may_be_released_was_evaluated_and_ends_in_the_teacher_itself_so_that_there_is_always_a_release() -> None:
+    for params in (PARAMS, merged(PARAMS, PARAMS["replay"]["params"])):
+        *others, last = params["package"]["among"]
+        assert last == exported(params["evaluate"]["teacher"])
+        assert set(others) <= set(params["evaluate"]["variants"])
+    assert PARAMS["package"]["margin"] <= PARAMS["package"]["largest_loss"]
+
+
+def test_the_world_of_a_replay_has_valid_params_and_evaluates_its_teacher() -> None:
     params = merged(PARAMS, PARAMS["replay"]["params"])
     for stage in (*STAGES, *EFFECTS):
         read_settings(settings_of(stage), stage, params)
-    assert {params["evaluate"]["teacher"], *params["package"]["among"]} <= set(params["evaluate"]["variants"])
+    assert params["evaluate"]["teacher"] in params["evaluate"]["variants"]
 
 
 def test_evaluate_depends_on_every_variant_that_it_may_judge() -> None:

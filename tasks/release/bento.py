@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import bentoml
@@ -30,24 +31,33 @@ def tag_of(paths: Paths) -> str:
     return f"{NAME}:{verify(paths.release)}-{code.hexdigest()[:6]}"
 
 
-def check_packages(paths: Paths) -> None:
-    """Raises ReleaseError where the release needs a package that the Bento would not have."""
+def with_packages(paths: Paths) -> str:
+    """The text of ``bentofile.yaml``, with the packages that this release needs.
+
+    A transformer is read with tokenizers, which stands there as a comment: no other release needs it. Raises
+    ReleaseError where it does not.
+    """
     kind = read_json(paths.release / "model/variant.json")["kind"]
     packed = (paths.root / "bentofile.yaml").read_text(encoding="utf-8")
-    if kind == "onnx-transformer" and not re.search(r"^\s*- tokenizers==", packed, re.M):
+    if kind != "onnx-transformer":
+        return packed
+    text = re.sub(r"^(\s*)(?:# )?- tokenizers==", r"\1- tokenizers==", packed, flags=re.M)
+    if not re.search(r"^\s*- tokenizers==", text, re.M):
         raise ReleaseError(f"the release is of the kind {kind!r}: add tokenizers to python.packages of bentofile.yaml")
+    return text
 
 
 def bento(paths: Paths) -> tuple[str, bool]:
     """(tag, whether it is new) of the Bento. Raises ReleaseError where the release is not whole, or cannot be served."""
     tag = tag_of(paths)
-    check_packages(paths)
+    described = with_packages(paths)
     try:
         return str(bentoml.bentos.get(tag).tag), False
     except bentoml.exceptions.NotFound:
-        built = bentoml.bentos.build_bentofile(
-            str(paths.root / "bentofile.yaml"), version=tag.partition(":")[2], build_ctx=str(paths.root)
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "bentofile.yaml"
+            file.write_text(described, encoding="utf-8")
+            built = bentoml.bentos.build_bentofile(str(file), version=tag.partition(":")[2], build_ctx=str(paths.root))
         return str(built.tag), True
 
 

@@ -143,7 +143,7 @@ def calibration(case: Case, gate: Gate) -> Check:
 def size(case: Case, gate: Gate) -> Check:
     """The release fits where it is served."""
     found = folder_bytes(case.folder)
-    return Check("bytes", found, gate.bytes.maximum, found <= gate.bytes.maximum, "bytes of all files")
+    return Check("bytes", found, gate.bytes.maximum, found <= gate.bytes.maximum, "bytes of all files in the release")
 
 
 def micros(case: Case, gate: Gate) -> Check:

@@ -181,6 +181,13 @@ def shown(figure: float | None) -> str:
     return "-" if figure is None else f"{figure:,.0f}" if figure == int(figure) else f"{figure:.4f}"
 
 
+def refusal(check: Check) -> str:
+    """Why a check has failed, in a line, with its figure and what it was held against, where there are such."""
+    if check.figure is None or check.threshold is None:
+        return f"{check.name}: {check.reason}"
+    return f"{check.name}: {shown(check.figure)} against {shown(check.threshold)}: {check.reason}"
+
+
 def write(report: Report, folder: Path, token: int) -> Path:
     """Write the report as JSON and, beside it, as HTML; the path of the JSON. ``token`` is the pointer's that it saw."""
     path = folder / f"{report.release}-{token}.json"

@@ -10,6 +10,7 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +27,18 @@ from service.text import Normaliser
 from service.tokenizer import words_of
 from service.transformer import WindowedStudent
 from tasks import lineage
-from tasks.release.against import below
+from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over, told
+from tasks.release.scores import judged, read_scores
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
 
 PROBE_DOCUMENTS = 10
 """Messages that a word of a probe text stands in, at least: a name or a number that only a few hold is in none."""
 
-MEASURES = {"smallest": "bytes", "fastest": "micros_per_message"}
-"""What the rule of choice asks of the evaluation; the least is the best."""
+RULE = (
+    "the first of among that is good enough: its PR-AUC on valid is not shown to be worse than the teacher's by more than "
+    "margin, and not measured to be worse by more than largest_loss; the teacher itself always is"
+)
+"""What tasks.release.choice does, in words for the card."""
 
 
 class ServingLimits(Settings):
@@ -44,13 +49,7 @@ class ServingLimits(Settings):
     body_bytes: int
 
 
-class Package(Settings):
-    choose: Literal["smallest", "fastest"]
-    """Which is served of those in ``among`` that are good enough."""
-    among: list[str] = Field(min_length=1)
-    """The folders below models/ that may be served: in the order of the path."""
-    margin: float = Field(ge=0)
-    """How far the PR-AUC of a release on valid may be below the teacher's."""
+class Package(Choice):
     reference_splits: list[Literal["valid", "test", "golden"]] = Field(min_length=1)
     """The splits whose descriptors, scores and features are the reference for drift: what training did not learn from."""
     probes: int = Field(ge=1)
@@ -58,7 +57,6 @@ class Package(Settings):
     probe_tolerance: float
     """Largest difference of a probe's probability that a serving host may show."""
     limits: ServingLimits
-    seed: int
 
 
 def probe_texts(texts: Sequence[str], count: int, length: int, seed: int) -> list[str]:
@@ -90,45 +88,68 @@ def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, warm
     }
 
 
-def ranked(settings: Package, evaluation: dict[str, Any]) -> list[str]:
-    """Those of ``among`` that are good enough on valid, what is to be served first: by the measure, then by their order.
+def choose(settings: Package, rows: pd.DataFrame, evaluation: dict[str, Any], paths: Paths) -> list[Candidate]:
+    """What the rule says of each of ``among`` on the valid messages of ``rows``. Raises StageError as ``judge_all`` does."""
+    scored, schema = judged(rows), read_json(paths.schema)
+    positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
+    valid = scored[scored.split == "valid"]
+    return judge_all(settings, read_scores(scored, paths), valid, evaluation["teacher"], positive)
 
-    Raises StageError where evaluate knows one of them not, and where none is good enough.
+
+def entry_of(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:
+    """A variant's entry in the evaluation.
+
+    The teacher's export, where it was not evaluated on its own, has the teacher's figures, threshold and temperature,
+    and ``size`` bytes of its own; its time is not known.
     """
     variants, teacher = evaluation["variants"], evaluation["teacher"]
-    for name in settings.among:
-        if name not in variants:
-            raise StageError(f"package.among: {name!r}: evaluate knows {', '.join(variants)}")
-    losses = {name: below(variants[name], variants[teacher], "valid") for name in settings.among}
-    good = [name for name, loss in losses.items() if loss is not None and loss <= settings.margin]
-    if not good:
-        figures = ", ".join(f"{name} {variants[name]['metrics']['valid']['pr_auc']}" for name in [*settings.among, teacher])
-        raise StageError(f"package.margin = {settings.margin}: none is so near to {teacher}; PR-AUC on valid: {figures}")
-    return sorted(good, key=lambda name: float(variants[name][MEASURES[settings.choose]]))
+    if name in variants:
+        return dict(variants[name])
+    return {key: value for key, value in variants[teacher].items() if key != "micros_per_message"} | {"bytes": size}
+
+
+def against(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:
+    """A variant beside the teacher, as evaluate has it; of the export that was not evaluated only the size differs."""
+    teacher = evaluation["teacher"]
+    if name in evaluation["variants"]:
+        return dict(evaluation["against_teacher"][name])
+    smaller = round(evaluation["variants"][teacher]["bytes"] / size, 2)
+    return {"times_smaller": smaller, "times_faster": None, "kept": evaluation["against_teacher"][teacher]["kept"]}
 
 
 def card(
-    settings: Package, order: list[str], schema: dict[str, Any], evaluation: dict[str, Any], params: dict[str, Any]
+    settings: Package,
+    candidates: Sequence[Candidate],
+    entries: dict[str, Any],
+    schema: dict[str, Any],
+    evaluation: dict[str, Any],
+    params: dict[str, Any],
 ) -> dict[str, Any]:
     """The model card (Mitchell et al. 2019): what it is, what it is for, how good it is and beside what.
 
-    ``order`` is of the variants that are good enough: the first is served, the second is what to fall back to.
+    ``entries`` are the figures of the ``candidates`` that are good enough: the first is served, the second is what to
+    fall back to.
     """
-    variants, chosen = evaluation["variants"], order[0]
-    shown = dict.fromkeys([*order[:2], evaluation["teacher"], "baseline"])
+    variants, order = evaluation["variants"], list(entries)
+    chosen = order[0]
+    figures = {name: entries[name] for name in order[:2]}
+    figures |= {name: variants[name] for name in (evaluation["teacher"], "baseline") if name in variants}
+    rule = {name: getattr(settings, name) for name in Choice.model_fields}
     return {
         "name": "restill",
         "variant": chosen,
         "fallback": order[1] if len(order) > 1 else None,
-        "chosen_by": {"choose": settings.choose, "among": settings.among, "margin": settings.margin},
+        "chosen_by": {"rule": RULE, **rule},
+        "passed_over": [asdict(candidate) for candidate in passed_over(candidates)],
+        "candidates": [asdict(candidate) for candidate in candidates],
         "task": f"text classification into {', '.join(schema['labels'])}",
         "labels": schema["labels"],
         "positive": schema["positive"],
-        "threshold": variants[chosen]["threshold"],
+        "threshold": entries[chosen]["threshold"],
         "trained_on": {"source": params["ingest"]["path"], "received_before": params["ingest"]["until"]},
         "evaluated_on": evaluation["splits"],
-        "figures": {name: variants[name] for name in shown if name in variants},
-        "against_teacher": evaluation["against_teacher"][chosen],
+        "figures": figures,
+        "against_teacher": against(chosen, evaluation, entries[chosen]["bytes"]),
         "limits": [
             "It knows the messages of its source and time; on others it may be wrong and sure of it.",
             f"It reads the first {schema['normaliser']['characters']} characters of a normalised text.",
@@ -164,23 +185,18 @@ def package(settings: Package, paths: Paths) -> None:
     """Build release/ from the chosen variant, and load it once as the service will."""
     params = read_params(paths.root)
     schema, evaluation = read_json(paths.schema), read_json(paths.report("evaluation.json"))
-    order = ranked(settings, evaluation)
-    check_kinds(order, paths)
-    chosen, model = evaluation["variants"][order[0]], paths.model(order[0])
     rows = pd.read_parquet(paths.prepared)
+    candidates = choose(settings, rows, evaluation, paths)
+    order = order_of(candidates)
+    check_kinds(order, paths)
+    entries = {name: entry_of(name, evaluation, folder_bytes(paths.model(name))) for name in order}
+    chosen, model = entries[order[0]], paths.model(order[0])
     student = load_student(model)
     with whole(paths.release) as temporary:
         shutil.copytree(model, temporary / "model")
-        write_json(
-            temporary / "settings.json",
-            {
-                **schema,
-                "threshold": chosen["threshold"],
-                "temperature": chosen["temperature"],
-                "limits": settings.limits.model_dump(),
-            },
-        )
-        write_json(temporary / "card.json", card(settings, order, schema, evaluation, params))
+        on_valid = {"threshold": chosen["threshold"], "temperature": chosen["temperature"]}
+        write_json(temporary / "settings.json", {**schema, **on_valid, "limits": settings.limits.model_dump()})
+        write_json(temporary / "card.json", card(settings, candidates, entries, schema, evaluation, params))
         write_json(temporary / "lineage.json", trace(paths, params))
         held_out = rows[rows.split.isin(settings.reference_splits)]
         reference = drift_reference(student, held_out, chosen["temperature"])
@@ -189,7 +205,19 @@ def package(settings: Package, paths: Paths) -> None:
         write_json(temporary / "probes.json", probes(settings, texts, schema, student, chosen["temperature"]))
         seal(temporary)
         release = Release(temporary)
-    print(f"release {release.id}: {order[0]}, {settings.choose} of {', '.join(order)}; {folder_bytes(paths.release):,} bytes")
+    for candidate in passed_over(candidates):
+        print(told([candidate]))
+    print(summary(release.id, candidates, folder_bytes(paths.release)))
+
+
+def summary(release: str, candidates: Sequence[Candidate], size: int) -> str:
+    """The last line: what is released, what comes next, and why what comes before in the order is not."""
+    chosen, *others = order_of(candidates)
+    then = f", fallback {others[0]}" if others else ""
+    over = passed_over(candidates)
+    return f"release {release}: {chosen}{then}; {size:,} bytes" + (
+        f"; PR-AUC against the teacher's not good enough: {', '.join(candidate.short for candidate in over)}" if over else ""
+    )
 
 
 def probes(

@@ -33,7 +33,7 @@ from tasks.stage import Paths, StageError, read_json, read_params, read_settings
 __all__ = ["Fenced", "add", "challenge", "history", "judge", "mirror", "promote", "rollback"]
 
 COMMANDS = ("rollback", "history", "show")
-SHOWN = ("variant", "chosen_by", "fallback", "labels", "threshold", "trained_on", "created")
+SHOWN = ("variant", "chosen_by", "passed_over", "fallback", "labels", "threshold", "trained_on", "created")
 """What ``show`` says of a release's card."""
 
 

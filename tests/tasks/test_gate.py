@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from tasks.compress.student import save_student
-from tasks.release.gate import CHECKS, Gate, Report, gate, page, table, write
+from tasks.release.checks import Check
+from tasks.release.gate import CHECKS, Gate, Report, gate, page, refusal, table, write
 from tasks.stage import read_json, write_json
 from tests.conftest import fitted_network, made_prepared
 from tests.trial import CHALLENGER_KNOWS, DEFAULTS, SHARES, Trial, messages, with_feedback
@@ -333,3 +334,11 @@ def test_a_champion_that_knows_other_labels_is_compared_by_their_names(trial: Tr
     assert golden.passed, "the champion takes its first label for spam, and so ranks upside down"
     assert golden.figure is not None
     assert golden.figure > 0.3
+
+
+def test_a_refusal_says_what_was_found_and_what_is_allowed() -> None:
+    size = Check("bytes", 23_540_765, 2_000_000, False, "bytes of all files in the release")
+    assert refusal(size) == "bytes: 23,540,765 against 2,000,000: bytes of all files in the release"
+    share = Check("labels", 0.05, 0.03, False, "doubted")
+    assert refusal(share) == "labels: 0.0500 against 0.0300: doubted"
+    assert refusal(Check("manifest", None, None, False, "was changed")) == "manifest: was changed"

@@ -18,18 +18,20 @@ from service.decision import softmax
 from service.release import Release, ReleaseError, verify
 from service.tokenizer import known_words
 from service.windows import Windows
+from tasks.compress.export import Export, export
 from tasks.compress.transformer import ThinStudent
 from tasks.metrics import bootstrap_weights, resampled_ranking
 from tasks.model.baseline import Baseline, baseline
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
-from tasks.release.bento import check_packages
+from tasks.release.bento import with_packages
 from tasks.release.evaluate import Evaluate, evaluate, slice_rows
 from tasks.release.evaluate import Slice as SliceOf
 from tasks.release.package import Package, package, probe_texts
 from tasks.release.register import register
+from tasks.release.scores import judged, read_scores, write_scores
 from tasks.release.table import evaluation_rows
-from tasks.stage import Paths, StageError, read_json, write_json
+from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
 from tests.conftest import made_prepared
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
@@ -184,7 +186,7 @@ def test_probes_are_words_that_many_messages_hold_and_the_same_for_the_same_seed
 )
 def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: str, says: str) -> None:
     with pytest.raises(StageError, match=says):
-        packaged(paths, among=["student", variant], margin=1)
+        packaged(paths, among=["student", variant], margin=1, largest_loss=1)
     assert not paths.release.exists()
 
 
@@ -192,7 +194,11 @@ def test_a_release_is_chosen_by_a_rule_that_its_card_tells(paths: Paths) -> None
     packaged(paths)
     card = read_json(paths.release / "card.json")
     assert (card["variant"], card["fallback"]) == ("student-quantized", "student")
-    assert card["chosen_by"] == {name: PACKAGE[name] for name in ("choose", "among", "margin")}
+    rule = card["chosen_by"]
+    assert "the first of among that is good enough" in rule.pop("rule")
+    assert rule == {name: PACKAGE[name] for name in ("among", "margin", "largest_loss", "confidence", "resamples", "seed")}
+    assert card["passed_over"] == []
+    assert [candidate["variant"] for candidate in card["candidates"]] == PACKAGE["among"]
     assert set(card["figures"]) == {"student-quantized", "student", "baseline"}
     packaged(paths, among=["student"])
     card = read_json(paths.release / "card.json")
@@ -202,12 +208,79 @@ def test_a_release_is_chosen_by_a_rule_that_its_card_tells(paths: Paths) -> None
     frame = pd.read_parquet(paths.prepared)
     frame.loc[frame.split == "valid", "label_id"] = 0  # no PR-AUC, so nothing is known to be good enough
     frame.to_parquet(paths.prepared)
-    with pytest.raises(StageError, match="none is so near to student; PR-AUC on valid: student-quantized None, student None"):
-        packaged(paths)
+    with pytest.raises(StageError, match="none is good enough; student-onnx as the last always is"):
+        packaged(paths, among=["student-quantized"])
     assert read_json(paths.release / "manifest.json")["id"] == earlier
+    packaged(paths)
+    card = read_json(paths.release / "card.json")
+    assert (card["variant"], card["fallback"]) == ("student", None), "what all are held against always is good enough"
+    [refused] = card["passed_over"]
+    assert (refused["variant"], refused["difference"], refused["interval"]) == ("student-quantized", None, None)
+    assert "too small" in refused["reason"]
 
 
-def test_a_transformer_can_be_the_release_and_its_bento_must_have_its_tokenizer(paths: Paths, tiny_teacher: Path) -> None:
+@pytest.fixture
+def exported_teacher(paths: Paths, fine_tuned: Path, capsys: pytest.CaptureFixture[str]) -> Paths:
+    """A project whose teacher is a transformer, exported; the scores say that it is good, and its students are not."""
+    copytree(fine_tuned, paths.model("teacher"))
+    export(Export.model_validate(PARAMS["export"] | {"parity_messages": 8}), paths)
+    names = ["teacher", "teacher-int8", "student-quantized"]
+    evaluate(Evaluate.model_validate(EVALUATE | {"variants": names, "teacher": "teacher"}), paths)
+    rows = judged(pd.read_parquet(paths.prepared))
+    good = read_scores(rows, paths)["student-quantized"]
+    write_scores(rows, {"teacher": good, "teacher-int8": good, "student-quantized": -good}, paths)
+    (paths.root / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    capsys.readouterr()
+    return paths
+
+
+AMONG_ALL = ["student-quantized", "teacher-int8", "teacher-onnx"]
+
+
+def test_where_no_student_is_good_enough_the_int8_teacher_is_released_and_the_card_says_why(
+    exported_teacher: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package(Package.model_validate(PACKAGE | {"among": AMONG_ALL}), exported_teacher)
+    release = Release(exported_teacher.release)
+    assert (release.card["variant"], release.card["fallback"]) == ("teacher-int8", "teacher-onnx")
+    [refused] = release.card["passed_over"]
+    assert refused["variant"] == "student-quantized"
+    low, high = refused["interval"]
+    assert low <= refused["difference"] <= high < -PACKAGE["margin"]
+    assert set(release.card["figures"]) == {"teacher-int8", "teacher-onnx", "teacher"}
+    *_, reason, last = capsys.readouterr().out.strip().splitlines()
+    assert reason == f"student-quantized: {refused['reason']}"
+    assert last.startswith(f"release {release.id}: teacher-int8, fallback teacher-onnx; ")
+    assert f"not good enough: student-quantized ({refused['difference']:+.4f} [" in last
+    [answer] = release.answer(["kernel patch"])
+    assert (answer.label == "spam") == (answer.score >= release.card["threshold"])
+
+
+def test_the_exported_teacher_is_released_where_nothing_else_is_good_enough_though_it_was_not_evaluated(
+    exported_teacher: Paths,
+) -> None:
+    paths = exported_teacher
+    rows = judged(pd.read_parquet(paths.prepared))
+    logits = read_scores(rows, paths)
+    write_scores(rows, logits | {"teacher-int8": logits["student-quantized"]}, paths)
+    package(Package.model_validate(PACKAGE | {"among": AMONG_ALL}), paths)
+    release, entry = Release(paths.release), read_json(paths.report("evaluation.json"))["variants"]["teacher"]
+    assert (release.card["variant"], release.card["fallback"]) == ("teacher-onnx", None)
+    assert [refused["variant"] for refused in release.card["passed_over"]] == AMONG_ALL[:2]
+    assert (release.card["threshold"], release.temperature) == (entry["threshold"], entry["temperature"])
+    figures = release.card["figures"]["teacher-onnx"]
+    assert figures["metrics"] == entry["metrics"]
+    assert figures["bytes"] == folder_bytes(paths.model("teacher-onnx")) != entry["bytes"]
+    assert "micros_per_message" not in figures, "nobody has measured its time"
+    assert release.card["against_teacher"]["times_smaller"] == round(entry["bytes"] / figures["bytes"], 2)
+    texts = list(pd.read_parquet(paths.prepared).raw[:5])
+    teacher = softmax(
+        load_variant(paths.model("teacher"), 1).logits([release.normalise(text) for text in texts]), release.temperature
+    )
+    assert [answer.score for answer in release.answer(texts)] == pytest.approx(teacher[:, 1], abs=0.01)  # torch: in bfloat16
+
+
+def test_a_transformer_can_be_the_release_and_its_bento_has_its_tokenizer(paths: Paths, tiny_teacher: Path) -> None:
     torch.manual_seed(0)
     encoder, tokenizer = load_encoder(str(tiny_teacher))
     save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), Windows(16, 2))
@@ -223,10 +296,20 @@ def test_a_transformer_can_be_the_release_and_its_bento_must_have_its_tokenizer(
     assert np.load(paths.release / "reference.npz")["features"].shape[1] == 0
     bentofile = paths.root / "bentofile.yaml"
     bentofile.write_text((Path(__file__).parents[2] / "bentofile.yaml").read_text())
+    packages = yaml.safe_load(with_packages(paths))["python"]["packages"]
+    assert any(name.startswith("tokenizers==") for name in packages)
+    assert set(packages) > set(yaml.safe_load(bentofile.read_text())["python"]["packages"])
+    bentofile.write_text(bentofile.read_text().replace("tokenizers", "others"))
     with pytest.raises(ReleaseError, match="add tokenizers to python"):
-        check_packages(paths)
-    bentofile.write_text(bentofile.read_text().replace("# - tokenizers", "- tokenizers"))
-    check_packages(paths)
+        with_packages(paths)
+
+
+def test_the_bento_of_a_small_student_has_no_package_that_it_does_not_need(paths: Paths) -> None:
+    packaged(paths)
+    text = (Path(__file__).parents[2] / "bentofile.yaml").read_text()
+    (paths.root / "bentofile.yaml").write_text(text)
+    assert with_packages(paths) == text
+    assert not any("tokenizers" in name for name in yaml.safe_load(text)["python"]["packages"])
 
 
 def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: Paths) -> None:
