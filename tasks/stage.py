@@ -13,10 +13,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -92,8 +93,13 @@ def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
         raise StageError(f"params.yaml: {place} = {first.get('input')!r}: {first['msg']}") from error
 
 
-def run(stage: Callable[[S, Paths], None], settings: type[S]) -> None:
-    """Run ``stage`` as a command in the current folder. A StageError ends it with one line and exit code 1."""
+def run(
+    stage: Callable[[S, Paths], None], settings: type[S], instead: Mapping[str, Callable[[Paths], None]] = MappingProxyType({})
+) -> None:
+    """Run ``stage`` as a command in the current folder. A StageError ends it with one line and exit code 1.
+
+    ``instead``: what is done in its place, without its parameters, by the option that asks for it; of several, the last.
+    """
     name = stage.__name__
     parser = argparse.ArgumentParser(
         prog=f"python -m {sys.modules[stage.__module__].__spec__.name}"  # type: ignore[union-attr]
@@ -102,10 +108,15 @@ def run(stage: Callable[[S, Paths], None], settings: type[S]) -> None:
         description=stage.__doc__,
         epilog=f"Its parameters are the block '{name}' of params.yaml; its files stand in dvc.yaml.",
     )
-    parser.parse_args()
+    for option, other in instead.items():
+        parser.add_argument(option, dest="chosen", action="store_const", const=other, help=other.__doc__)
+    chosen: Callable[[Paths], None] | None = getattr(parser.parse_args(), "chosen", None)
     try:
         root = project_folder()
-        stage(read_settings(settings, name, read_params(root)), Paths(root))
+        if chosen:
+            chosen(Paths(root))
+        else:
+            stage(read_settings(settings, name, read_params(root)), Paths(root))
     except StageError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
