@@ -29,12 +29,13 @@ CLEAR = "\r\x1b[K"
 
 
 class StageConsole:
-    """The lines of one stage, as they come in pieces; ``number`` of ``total``."""
+    """The lines of one stage, as they come in pieces; ``number`` of ``total``, and what is ``left`` of the run."""
 
-    def __init__(self, number: int, total: int, name: str, attempt: int = 1, out: TextIO | None = None) -> None:
+    def __init__(self, number: int, total: int, name: str, attempt: int = 1, out: TextIO | None = None, left: str = "") -> None:
         self.out = out or sys.stderr
         self.live = self.out.isatty()
         self.head = f"stage {number} of {total}: {name}" + (f", try {attempt}" if attempt > 1 else "")
+        self.head += f", {left}" if left else ""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
         self.unchanged = False
         self._rest = b""

@@ -25,6 +25,8 @@ class Node:
     retries: int
     timeout: float | None
     """Seconds; None: no limit."""
+    seconds: float | None
+    """What it usually takes on two cores; None: nobody knows."""
     needs: tuple[str, ...]
     command: str
     deps: tuple[str, ...]
@@ -52,10 +54,13 @@ def read_graph(root: Path) -> list[Node]:
 
 def _node(stage: Any, graph: Any) -> Node:
     meta = stage.meta or {}
-    unknown = meta.keys() - {"retries", "timeout"}
+    unknown = meta.keys() - {"retries", "seconds", "timeout"}
     if unknown:
-        raise StageError(f"dvc.yaml: stage {stage.name}: meta knows retries and timeout, not {', '.join(sorted(unknown))}")
+        raise StageError(
+            f"dvc.yaml: stage {stage.name}: meta knows retries, seconds and timeout, not {', '.join(sorted(unknown))}"
+        )
     needs = tuple(sorted(other.name for other in graph.successors(stage) if isinstance(other, PipelineStage)))
     deps = tuple(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency))
     outs = tuple(out.def_path for out in stage.outs)
-    return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), meta.get("timeout"), needs, stage.cmd, deps, outs)
+    times = meta.get("timeout"), meta.get("seconds")
+    return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), *times, needs, stage.cmd, deps, outs)

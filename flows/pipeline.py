@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ from flows.alone import alone, free_rwlock
 from flows.command import get_ready, run_command
 from flows.console import StageConsole
 from flows.graph import Node, read_graph
+from flows.pace import Pace
 from tasks.data.dvcignore import check_folder
 from tasks.release.bento import bento, tag_of
 from tasks.release.register import register
@@ -49,10 +51,12 @@ CACHED, SKIPPED = "Cached", "Skipped"
 """How a stage that had nothing to do, and a flow that another one keeps away, are called in Prefect."""
 
 
-def run_stage(node: Node, root: Path, force: bool, invocation: str, place: tuple[int, int] = (1, 1)) -> State[Any]:
+def run_stage(
+    node: Node, root: Path, force: bool, invocation: str, place: tuple[int, int] = (1, 1), left: str = ""
+) -> State[Any]:
     """Reproduce one stage with DVC. Completed, Cached, or Failed with the stage's own last lines.
 
-    ``place`` is its number, and of how many.
+    ``place`` is its number, and of how many; ``left`` says what the run has still to do.
     """
     process = _start(node, root, force, invocation)
     late = Event()
@@ -60,7 +64,7 @@ def run_stage(node: Node, root: Path, force: bool, invocation: str, place: tuple
     timer.daemon = True
     timer.start()
     attempt = task_run.run_count or 1
-    console = StageConsole(*place, node.name, attempt)
+    console = StageConsole(*place, node.name, attempt, left=left)
     try:
         assert isinstance(process.stdout, io.BufferedReader)
         while chunk := process.stdout.read1():
@@ -174,12 +178,18 @@ def run_stages(root: Path, force: bool, invocation: str) -> list[str]:
     """Every stage of dvc.yaml in order, each a task; the names of those that ran. Raises StageError where one fails."""
     ran = []
     nodes = read_graph(root)
+    pace = Pace(nodes)
     for number, node in enumerate(nodes, 1):
         stage: Task[..., State[Any]] = Task(
             run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
         )
-        if _has_run(node.name, stage(node, root, force, invocation, (number, len(nodes)), return_state=True)):
+        begin = time.monotonic()
+        state = stage(node, root, force, invocation, (number, len(nodes)), pace.left(), return_state=True)
+        if _has_run(node.name, state):
             ran.append(node.name)
+            pace.ran(node.name, time.monotonic() - begin)
+        else:
+            pace.skipped(node.name)
     return ran
 
 

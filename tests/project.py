@@ -106,7 +106,6 @@ SMALL: dict[str, dict[str, Any]] = {
         "head_learning_rate": 3e-3,
     },
     "baseline": {"strengths": [10]},
-    "thin": {"every": 6, "descent": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "weight_decay": 0.01}},
     "distill": {"parity": PARITY | {"largest": 1, "mean": 0.5, "flips": 0.4, "threshold_flips": 1, "worst_slice": 1}},
     "prune": {"parity": PARITY | {"largest": 1, "mean": 0.2, "flips": 0.2, "threshold_flips": 0.3, "worst_slice": 1}},
     "quantize": {"parity": PARITY | {"worst_slice": 0.5}},

@@ -225,7 +225,7 @@ def test_the_ui_shows_one_story_a_run(project: Project) -> None:
     assert all(run.info.status == "FINISHED" for run in runs)
     first = min(parents.values(), key=lambda run: run.info.start_time)
     stories = {child.info.run_name for child in children if child.data.tags["mlflow.parentRunId"] == first.info.run_id}
-    assert stories == {"baseline", "train", "export", "thin", "distill", "prune", "quantize", "evaluate", "compression"}
+    assert stories == {"baseline", "train", "export", "distill", "prune", "quantize", "evaluate", "compression"}
     assert first.data.tags["restill.release"] in first.data.tags["mlflow.note.content"]
     changed = [
         run

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from pydantic import Field
@@ -28,6 +29,8 @@ from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
+
+Logits = npt.NDArray[np.float32]
 
 
 class Distill(Learning):
@@ -50,13 +53,11 @@ def lesson(rows: pd.DataFrame, pupil: Pupil, paths: Paths) -> Lesson:
     return Lesson(pupil.encode(list(rows.text)), logits, rows.label_id.to_numpy(), rows.weight.to_numpy())
 
 
-def more(lesson: Lesson, texts: Sequence[str], weight: float, pupil: Pupil, teacher: Path) -> Lesson:
-    """The lesson, and texts without labels behind it, each of which counts ``weight``."""
-    if not texts:
-        return lesson
+def more(lesson: Lesson, texts: Sequence[str], teacher: Logits, weight: float, pupil: Pupil) -> Lesson:
+    """The lesson, and texts without labels behind it, of which the teacher says ``teacher``; each counts ``weight``."""
     return Lesson(
         [*lesson.texts, *pupil.encode(texts)],
-        np.concatenate([lesson.teacher, ask_teacher(teacher, texts)]),
+        np.concatenate([lesson.teacher, teacher]),
         np.concatenate([lesson.labels, np.full(len(texts), UNLABELLED)]),
         np.concatenate([lesson.weights, np.full(len(texts), weight)]),
     )
@@ -64,11 +65,14 @@ def more(lesson: Lesson, texts: Sequence[str], weight: float, pupil: Pupil, teac
 
 def train_lesson(rows: pd.DataFrame, pupil: Pupil, settings: Distill, paths: Paths) -> Lesson:
     """All that a student learns from: labelled messages, messages without a label, and pieces of both."""
-    train, unlabelled = rows[rows.split == "train"], list(rows.text[rows.split == "unlabelled"])
-    teacher = paths.model("teacher")
-    full = more(lesson(train, pupil, paths), unlabelled, 1.0, pupil, teacher)
-    pieces = crops([*train.text, *unlabelled], settings.crops, settings.seed)
-    return more(full, pieces, settings.crops.weight, pupil, teacher)
+    train, unlabelled = rows[rows.split == "train"], rows[rows.split == "unlabelled"]
+    found = lesson(train, pupil, paths)
+    if len(unlabelled):
+        found = more(found, list(unlabelled.text), teacher_logits(paths, list(unlabelled.id)), 1.0, pupil)
+    pieces = crops([*train.text, *unlabelled.text], settings.crops, settings.seed)
+    if pieces:
+        found = more(found, pieces, ask_teacher(paths.model("teacher"), pieces), settings.crops.weight, pupil)
+    return found
 
 
 def save_network(pupil: Pupil, settings: Distill, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Stage export: the teacher in ONNX, so that it can answer without torch, and its twins in int8 and in bfloat16.
+"""Stage export: the teacher in ONNX, so that it can answer without torch, and its twin in int8.
 
-The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The twins are
-no step of it but what the student is measured against: narrower weights are the plain way to a smaller model.
+The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The twin is no
+step of it but what the student is measured against: integer weights are the plain way to a smaller model.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import torch
 
 from service.windows import tokenize
 from tasks.compress.int8 import Operator, write_int8
+from tasks.compress.lesson import teacher_logits
 from tasks.compress.parity import Asked, Limits, Parity, ScoreLimits, broken, compare, enforce
 from tasks.compress.transformer import write_transformer
-from tasks.model.teacher import load_teacher, predict, save_teacher
+from tasks.model.teacher import load_teacher, predict
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
@@ -29,7 +30,7 @@ class Int8(Settings):
     per_channel: bool
     """A scale for each output of a layer, in place of one for all."""
     parity: Limits
-    """The int8 teacher against the exported one. It is reported, and fails nothing: int8 may be more than a teacher bears."""
+    """The int8 teacher against what the teacher itself said. It is reported, and fails nothing: it may bear no int8."""
 
 
 class Export(Settings):
@@ -53,12 +54,6 @@ def quantize_teacher(exported: Path, folder: Path, operators: Sequence[Operator]
     write_int8(exported / "model.onnx", folder / "model.onnx", operators, per_channel)
 
 
-def narrow_teacher(teacher: Path, folder: Path) -> None:
-    """Write the teacher with its weights in bfloat16 into ``folder``: half the bytes; whoever loads it widens them again."""
-    model, tokenizer, shape = load_teacher(teacher)
-    save_teacher(model.to(torch.bfloat16), tokenizer, folder, shape)
-
-
 def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
     """The exported teacher against torch, both in float32, on ``texts``."""
     model, tokenizer, shape = load_teacher(teacher)
@@ -67,15 +62,9 @@ def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
     return compare(expected, load_variant(exported, torch.get_num_threads()).logits(texts))
 
 
-def twin_parity(parent: Path, twin: Path, valid: pd.DataFrame, asked: Asked) -> Parity:
-    """A twin against what it was made from, on all of ``valid``."""
-    before, after = (load_variant(folder, torch.get_num_threads()).logits(list(valid.text)) for folder in (parent, twin))
-    return compare(before, after, asked)
-
-
 def export(settings: Export, paths: Paths) -> None:
-    """Export the teacher to ONNX and check it against torch on messages of valid; narrow its weights and say what that cost."""
-    rows = pd.read_parquet(paths.prepared, columns=["split", "source", "text", "label_id", "weight"])
+    """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and say what that cost."""
+    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "source", "text", "label_id", "weight"])
     valid = rows[rows.split == "valid"]
     asked = Asked.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
     with track("export", settings, paths) as tracker:
@@ -87,18 +76,13 @@ def export(settings: Export, paths: Paths) -> None:
         with whole(paths.model("teacher-int8")) as temporary:
             temporary.mkdir()
             quantize_teacher(paths.model("teacher-onnx"), temporary, settings.int8.operators, settings.int8.per_channel)
-            measured = twin_parity(paths.model("teacher-onnx"), temporary, valid, asked)
-        with whole(paths.model("teacher-bf16")) as temporary:
-            temporary.mkdir()
-            narrow_teacher(paths.model("teacher"), temporary)
-            narrowed = twin_parity(paths.model("teacher"), temporary, valid, asked)
+            twin = load_variant(temporary, torch.get_num_threads()).logits(list(valid.text))
+            measured = compare(teacher_logits(paths, list(valid.id)), twin, asked)
         figures["bytes"] = folder_bytes(paths.model("teacher-onnx"))
         over = broken(measured, settings.int8.parity, "export.int8.parity")
         figures["int8"] = {"parity": measured.figures(), "over": over, "bytes": folder_bytes(paths.model("teacher-int8"))}
-        figures["bf16"] = {"parity": narrowed.figures(), "bytes": folder_bytes(paths.model("teacher-bf16"))}
         write_json(paths.report("export.json"), figures)
-        twins = {"int8": measured, "bf16": narrowed}
-        tracker.metrics({f"{twin}_{name}": value for twin, one in twins.items() for name, value in one.figures().items()})
+        tracker.metrics({f"int8_{name}": value for name, value in measured.figures().items()})
         tracker.metrics(figures["parity"])
     print(f"largest difference {parity.largest:.2g}, {figures['bytes']:,} bytes; int8 {figures['int8']['bytes']:,} bytes")
     for line in over:

@@ -17,6 +17,8 @@ from torch import Tensor, log_softmax, nn
 
 from tasks.stage import Paths, Settings, StageError
 
+TEACHER = "teacher"
+"""The folder below models/ whose logits of all messages ``data/logits.npz`` holds."""
 UNLABELLED = -1
 """The label of a text that has none: its teacher's word is all that is learned from it."""
 

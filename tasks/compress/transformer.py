@@ -20,7 +20,7 @@ from service.windows import Windows, collate, tokenize
 from tasks.compress.onnx_file import write_onnx
 from tasks.compress.student import save_known
 from tasks.model.batches import FIRST_WINDOW
-from tasks.model.teacher import Teacher, has_fast_bfloat16, load_teacher, predict
+from tasks.model.teacher import Teacher, has_fast_bfloat16, layers_of, load_teacher, place_of_layers, predict
 from tasks.stage import StageError, read_json, write_json
 
 CPU = torch.device("cpu")
@@ -41,34 +41,12 @@ def write_transformer(model: Teacher, tokenizer: Any, shape: Windows, folder: Pa
     write_json(folder / "variant.json", settings)
 
 
-def _place_of_layers(model: Teacher) -> tuple[nn.Module, str]:
-    """(module, attribute) that hold the encoder's list of layers: the one list of as many as its configuration says.
-
-    Raises StageError for an encoder that has no such list, as one whose layers share their weights.
-    """
-    count = model.encoder.config.num_hidden_layers  # type: ignore[union-attr]
-    for module in model.encoder.modules():
-        for name, part in module.named_children():
-            if isinstance(part, nn.ModuleList) and len(part) == count:
-                return module, name
-    raise StageError(
-        f"train.model: {type(model.encoder).__name__} has no list of {count} layers of which some could stay: "
-        "take another model, or do without what leaves layers out (docs/architecture.md, Thin)"
-    )
-
-
-def layers_of(model: Teacher) -> nn.ModuleList:
-    """The encoder's layers. Raises StageError for an encoder that has no list of them."""
-    layers: nn.ModuleList = getattr(*_place_of_layers(model))
-    return layers
-
-
 def keep_layers(model: Teacher, wanted: Sequence[int], where: str) -> None:
     """Leave only the layers of these numbers, counted from 0, in their order.
 
     Raises StageError for one that is not there; ``where`` is the parameter that asked for it.
     """
-    place, name = _place_of_layers(model)
+    place, name = place_of_layers(model)
     layers = layers_of(model)
     if not wanted or any(not 0 <= number < len(layers) for number in wanted) or list(wanted) != sorted(set(wanted)):
         raise StageError(f"{where} = {list(wanted)}: the teacher has the layers 0 to {len(layers) - 1}")

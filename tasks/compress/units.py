@@ -20,7 +20,8 @@ from service.tokenizer import Tokenizer
 from tasks.compress.lesson import Lesson, Voices, distillation_loss
 from tasks.compress.pupil import BATCH, Hashed, Pupil
 from tasks.compress.student import Convolution, Network
-from tasks.compress.transformer import Thin, keep_layers, layers_of
+from tasks.compress.transformer import Thin, keep_layers
+from tasks.model.teacher import layers_of
 
 Keep = npt.NDArray[np.int64]
 """Numbers of the parts of one place that stay, in order."""

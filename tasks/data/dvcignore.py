@@ -37,6 +37,8 @@ def check_folder(root: Path) -> None:
 
 def stoppers(root: Path) -> Iterator[tuple[Path, str]]:
     """(path below ``root``, why) of each file of the folder ``ingest.path`` at which DVC would stop, by name."""
+    if not (root / "params.yaml").exists():  # a graph of other stages
+        return
     block: Any = read_params(root).get("ingest") or {}
     folder = root / str(block.get("path"))
     if block.get("source") != "folder" or not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):

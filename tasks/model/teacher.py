@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from service.windows import Windows, collate, flatten, merge
@@ -81,6 +82,40 @@ def load_teacher(folder: Path) -> tuple[Teacher, Any, Windows]:
     return model.eval(), tokenizer, Windows(**read_json(folder / "variant.json")["windows"])
 
 
+def place_of_layers(model: Teacher) -> tuple[nn.Module, str]:
+    """(module, attribute) that hold the encoder's list of layers: the one list of as many as its configuration says.
+
+    Raises StageError for an encoder that has no such list, as one whose layers share their weights.
+    """
+    count = model.encoder.config.num_hidden_layers  # type: ignore[union-attr]
+    for module in model.encoder.modules():
+        for name, part in module.named_children():
+            if isinstance(part, nn.ModuleList) and len(part) == count:
+                return module, name
+    raise StageError(
+        f"train.model: {type(model.encoder).__name__} has no list of {count} layers to choose from: "
+        "take another model, or do without what needs them (train.frozen_layers: null, prune and distill of whole layers)"
+    )
+
+
+def layers_of(model: Teacher) -> nn.ModuleList:
+    """The encoder's layers. Raises StageError for an encoder that has no list of them."""
+    layers: nn.ModuleList = getattr(*place_of_layers(model))
+    return layers
+
+
+def freeze(model: Teacher, layers: int) -> None:
+    """Keep the embeddings and the lowest ``layers`` layers as they were pre-trained: no gradient is computed for them.
+
+    Raises StageError for more layers than there are, or an encoder that has no list of them.
+    """
+    if not 0 <= layers <= (count := len(layers_of(model))):
+        raise StageError(f"train.frozen_layers = {layers}: the teacher has {count} layers")
+    above = {id(parameter) for layer in layers_of(model)[layers:] for parameter in layer.parameters()}
+    for parameter in model.encoder.parameters():
+        parameter.requires_grad = id(parameter) in above
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 here: AMX or AVX512-BF16, or a GPU since Ampere."""
     if device.type == "cuda":
@@ -96,12 +131,13 @@ def predict(
     device: torch.device,
     bfloat16: bool,
     batch: int = 64,
+    desc: str | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Logits ``float32[texts, labels]`` of tokenized texts, in the order given."""
+    """Logits ``float32[texts, labels]`` of tokenized texts, in the order given; ``desc`` names a progress bar."""
     flat = flatten(windows)
     parts = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        for start in range(0, len(flat), batch):
+        for start in tqdm(range(0, len(flat), batch), desc=desc, unit=" batches", mininterval=1, disable=desc is None):
             ids, mask = map(torch.from_numpy, collate([window for _, window in flat[start : start + batch]], padding))
             parts.append(model(ids.to(device), mask.to(device)).float().cpu().numpy())
     return merge(flat, np.concatenate(parts), len(windows))

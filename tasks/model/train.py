@@ -24,7 +24,7 @@ from tasks.lineage import sha256
 from tasks.metrics import mean_one, ranking
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint, Progress
-from tasks.model.teacher import Teacher, has_fast_bfloat16, load_encoder, predict, save_teacher
+from tasks.model.teacher import Teacher, freeze, has_fast_bfloat16, load_encoder, predict, save_teacher
 from tasks.stage import Paths, Settings, StageError, read_json, run, whole
 from tasks.tracking import Tracker, track
 
@@ -46,6 +46,8 @@ class Train(Settings):
     """Share of all steps over which the learning rate rises from 0 to its peak."""
     weight_decay: float
     dropout: float = Field(ge=0, lt=1)
+    frozen_layers: int | None = Field(ge=0)
+    """The embeddings and so many of the lowest layers stay as they were pre-trained; null: everything learns."""
     evaluate_every: float = Field(gt=0)
     """In epochs."""
     patience: int = Field(ge=1)
@@ -69,7 +71,7 @@ class Training:
         steps = math.ceil(self.batches_per_epoch / settings.accumulate) * settings.epochs
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": model.encoder.parameters(), "lr": settings.learning_rate},
+                {"params": [p for p in model.encoder.parameters() if p.requires_grad], "lr": settings.learning_rate},
                 {"params": model.head.parameters(), "lr": settings.head_learning_rate},
             ],
             weight_decay=settings.weight_decay,
@@ -204,7 +206,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def train(settings: Train, paths: Paths) -> None:
-    """Fine-tune the teacher on the train split, choose its best state on valid, keep its logits for the student."""
+    """Fine-tune the teacher on the train split, choose its best state on valid, and ask it once about every message."""
     rows = pd.read_parquet(paths.prepared)
     labels = read_json(paths.schema)["labels"]
     if settings.device != "cpu":
@@ -213,9 +215,12 @@ def train(settings: Train, paths: Paths) -> None:
     make_deterministic(settings.seed, settings.threads)
     encoder, tokenizer = load_encoder(settings.model)
     model = Teacher(encoder, len(labels), settings.dropout)
+    if settings.frozen_layers is not None:
+        freeze(model, settings.frozen_layers)
     parts = {split: rows[rows.split == split] for split in ("train", "valid")}
     shape = Windows(settings.window_tokens, settings.windows)
-    tokens = {split: tokenize(tokenizer, list(part.text), shape) for split, part in parts.items()}
+    every = tokenize(tokenizer, list(rows.text), shape)
+    tokens = {split: [every[row] for row in np.flatnonzero(rows.split == split)] for split in parts}
     data = Data(
         tokens["train"],
         parts["train"].label_id.to_numpy(),
@@ -231,13 +236,12 @@ def train(settings: Train, paths: Paths) -> None:
         tracker.data(paths.prepared, pd.concat(parts.values()), "training")
         training = Training(settings, model, data, device, checkpoint)
         training.fit(tracker)
-        logits = {split: predict(model, tokens[split], data.padding, device, training.bfloat16) for split in ("train", "valid")}
+        logits = predict(model, every, data.padding, device, training.bfloat16, desc="asking")
         history = pd.DataFrame(training.progress.history)
         with whole(paths.report("train.csv")) as temporary:
             history.to_csv(temporary, index=False)
         with whole(paths.logits) as temporary, temporary.open("wb") as file:
-            ids = np.concatenate([parts[split].id.to_numpy(dtype=str) for split in logits])
-            np.savez(file, ids=ids, logits=np.concatenate(list(logits.values())))
+            np.savez(file, ids=rows.id.to_numpy(dtype=str), logits=logits)
         with whole(paths.model("teacher")) as temporary:
             temporary.mkdir()
             save_teacher(model.cpu(), tokenizer, temporary, shape)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from service.decision import decide, softmax
 from service.text import Normaliser
 from tasks import metrics
+from tasks.compress.lesson import TEACHER, teacher_logits
 from tasks.model.variants import load_variant
 from tasks.release.against import compare_with_teacher, fastest_teacher
 from tasks.release.report import draw, evaluation_page
@@ -160,7 +161,8 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
         logits = {}
         for name in tqdm(settings.variants, desc="evaluate", unit=" variants"):
             variant = load_variant(paths.model(name), settings.threads)
-            logits[name] = variant.logits(list(rows.text))
+            known = name == TEACHER  # the stage train has asked it about every message
+            logits[name] = teacher_logits(paths, list(rows.id)) if known else variant.logits(list(rows.text))
             variants[name] = {"parameters": variant.parameters}
             variants[name] |= judge(logits[name], parts, positive, paths.model(name), settings)
         single = {name: load_variant(paths.model(name), 1) for name in settings.variants}

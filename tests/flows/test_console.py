@@ -63,6 +63,14 @@ def test_a_terminal_has_the_bar_while_it_moves() -> None:
     assert shown(out).endswith("\r\x1b[K  train: 100%|##| 2/2\n  well done, N s\n")
 
 
+def test_the_first_line_says_what_is_left_of_the_run() -> None:
+    out = io.StringIO()
+    console = StageConsole(5, 13, "train", out=out, left="up to 4 min left")
+    console.end()
+    console.close()
+    assert shown(out).splitlines()[0] == "stage 5 of 13: train, up to 4 min left"
+
+
 def test_a_stage_that_changes_nothing_says_so() -> None:
     out = io.StringIO()
     console = StageConsole(2, 14, "validate", out=out)

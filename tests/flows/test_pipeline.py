@@ -54,7 +54,7 @@ def python(code: str) -> str:
 
 
 def node(name: str = "work", timeout: float | None = None) -> Node:
-    return Node(name, "", 0, timeout, (), "", (), ())
+    return Node(name, "", 0, timeout, None, (), "", (), ())
 
 
 def test_a_stage_runs_once_and_is_cached_then(project: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_flow_retries_as_meta_says_and_stops_at_the_first_failure(
     ("text", "says"),
     [
         ("stages: [", "cannot be read"),
-        ("stages:\n  a:\n    cmd: x\n    meta: {retires: 3}\n", "meta knows retries and timeout, not retires"),
+        ("stages:\n  a:\n    cmd: x\n    meta: {retires: 3}\n", "meta knows retries, seconds and timeout, not retires"),
     ],
 )
 def test_a_graph_that_cannot_be_read_is_one_clear_error(project: Path, text: str, says: str) -> None:
