@@ -75,12 +75,31 @@ def read_params(root: Path) -> dict[str, Any]:
     """The whole of ``params.yaml``. Raises StageError where it is missing or is not YAML."""
     path = root / "params.yaml"
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise StageError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise StageError(f"{path.name}: cannot be read: {error.strerror}") from error
+    try:
+        params = yaml.safe_load(content.decode("utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StageError(yaml_fault(path.name, content, error)) from error
     if not isinstance(params, dict):
         raise StageError(f"{path.name}: expected a block for each stage, found {type(params).__name__}")
     return params
+
+
+def yaml_fault(name: str, content: bytes, error: Any) -> str:
+    """``NAME: line 12, column 3: what is wrong`` of an error of PyYAML, of ruamel.yaml (which DVC uses), or of decoding."""
+    if isinstance(error, UnicodeDecodeError):
+        before, what = content[: error.start].decode("utf-8"), "this is not UTF-8"
+    elif hasattr(error, "reason"):  # of the reader, which knows no lines
+        before, what = content.decode("utf-8")[: error.position], f"{error.reason}: U+{error.character:04X}"
+    elif mark := getattr(error, "problem_mark", None):
+        context = f", {error.context}" if error.context else ""
+        context += f" (from line {error.context_mark.line + 1})" if error.context_mark else ""
+        return f"{name}: line {mark.line + 1}, column {mark.column + 1}: {' '.join(f'{error.problem}{context}'.split())}"
+    else:
+        return f"{name}: {' '.join(str(error).split())}"
+    return f"{name}: line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}: {what}"
 
 
 def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
