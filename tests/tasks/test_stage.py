@@ -12,7 +12,7 @@ from tasks.stage import StageError, read_params
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"a: 1\nb: [1, 2\nc: 3\n", "line 3, column 2: expected ',' or ']', but got ':', while parsing a flow sequence (from line 2)"),
+        (b"a: 1\nb: [1, 2\nc: 3\n", "line 3, column 2: expected ',' or ']', but got ':', while parsing"),
         (b"a:\n\tb: 1\n", "line 2, column 1: found character '\\t' that cannot start any token"),
         (b"a: 'x\n", "line 2, column 1: found unexpected end of stream"),
         (b"a: *x\n", "line 1, column 4: found undefined alias 'x'"),
@@ -22,7 +22,7 @@ from tasks.stage import StageError, read_params
         (b"", "expected a block for each stage, found NoneType"),
         (b"- 1\n", "expected a block for each stage, found list"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_in_params_yaml_is_one_line_with_its_place(tmp_path: Path, content: bytes, says: str) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(StageError) as caught:
@@ -33,5 +33,5 @@ def test_a_fault_in_params_yaml_is_one_line_with_its_place(tmp_path: Path, conte
 
 
 def test_no_params_yaml_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="^params.yaml: cannot be read: No such file or directory$"):
+    with pytest.raises(StageError, match=r"^params\.yaml: cannot be read: No such file or directory$"):
         read_params(tmp_path)
