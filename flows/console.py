@@ -25,6 +25,8 @@ AROUND = (
 EMPTY_FILE = re.compile(r"WARNING: '.*' is empty\.")
 """As feedback is at first; of a source that is empty the stage says more."""
 STAGE_FAILED = "': failed to run: "
+EXITED = re.compile(r"exited with (-?\d+)$")
+"""How DVC ends what it says of a stage that failed."""
 CLEAR = "\r\x1b[K"
 
 
@@ -38,6 +40,8 @@ class StageConsole:
         self.head += f", {left}" if left else ""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
         self.unchanged = False
+        self.exited: int | None = None
+        """The exit code of the stage itself, where it failed; negative: the signal that ended it."""
         self._rest = b""
         self._held = ""
         self._warned: set[str] = set()
@@ -79,6 +83,8 @@ class StageConsole:
 
     def _line(self, text: str) -> None:
         self.unchanged |= any(words in text for words in UNCHANGED)
+        if STAGE_FAILED in text and (exited := EXITED.search(text)):
+            self.exited = int(exited[1])
         if not text or text.startswith(AROUND) or STAGE_FAILED in text or EMPTY_FILE.fullmatch(text):
             return
         warning = text.startswith("WARNING: ")

@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
+from flows.fault import dvc_fault
 from tasks.stage import StageError
 
 
@@ -48,7 +49,7 @@ def read_graph(root: Path) -> list[Node]:
         mend = "say `git init`, or `dvc config --local core.no_scm true` to do without"
         raise StageError(f"{error}, and DVC asks for one: {mend}") from error
     except DvcException as error:
-        raise StageError(f"dvc.yaml or params.yaml cannot be read: {error}") from error
+        raise StageError(dvc_fault(error)) from error
     return [_node(stage, graph) for stage in order if isinstance(stage, PipelineStage)]
 
 

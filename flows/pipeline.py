@@ -26,8 +26,7 @@ from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
-from prefect import Task, flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import Task, flow
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run, task_run
@@ -38,17 +37,18 @@ from rich.table import Column, Table
 from flows.alone import alone, free_rwlock
 from flows.command import get_ready, run_command
 from flows.console import StageConsole
+from flows.effects import CACHED, build_bento, publish, register_release
+from flows.fault import dvc_fault
 from flows.graph import Node, read_graph
 from flows.pace import Pace
 from tasks.data.dvcignore import check_folder
-from tasks.release.bento import bento, tag_of
-from tasks.release.register import register
+from tasks.release.bento import tag_of
 from tasks.release.table import evaluation_rows
 from tasks.stage import Paths, StageError, read_json
 from tasks.tracking import INVOCATION_VARIABLE
 
-CACHED, SKIPPED = "Cached", "Skipped"
-"""How a stage that had nothing to do, and a flow that another one keeps away, are called in Prefect."""
+SKIPPED = "Skipped"
+"""How a flow that another one keeps away is called in Prefect."""
 
 
 def run_stage(
@@ -80,10 +80,18 @@ def run_stage(
         console.close("stopped")
         return Failed(message=message)
     if code:
-        console.close(f"failed with exit code {code}", hold=attempt > node.retries)
-        return Failed(message=f"{node.name} failed with exit code {code}:\n" + "\n".join(console.last))
+        how = _how(console.exited if code > 0 else code)
+        console.close(how, hold=attempt > node.retries)
+        return Failed(message="\n".join([f"{node.name} {how}" + (":" if console.last else ""), *console.last]))
     console.close("up to date" if console.unchanged else "")
     return Completed(name=CACHED, message="nothing changed") if console.unchanged else Completed(message=said)
+
+
+def _how(code: int | None) -> str:
+    """How a stage failed: with its own exit code, by a signal, or, where DVC did not get so far (None), as DVC says."""
+    if code is None:
+        return "failed"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
 def _start(node: Node, root: Path, force: bool, invocation: str) -> subprocess.Popen[bytes]:
@@ -127,33 +135,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             return
         return
-
-
-@task(name="register", retries=2, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def register_release(root: Path, invocation: str) -> State[Any]:
-    version, new = register(Paths(root), invocation)
-    return Completed(message=f"version {version}") if new else Completed(name=CACHED, message=f"version {version}")
-
-
-@task(name="bento", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def build_bento(root: Path, invocation: str) -> State[Any]:
-    tag, new = bento(Paths(root))
-    return Completed(message=tag) if new else Completed(name=CACHED, message=tag)
-
-
-@task(name="publish", cache_policy=NO_CACHE)
-def publish(root: Path) -> None:
-    """The evaluation as a Prefect artifact, and where the reports lie."""
-    paths = Paths(root)
-    create_table_artifact(
-        evaluation_rows(read_json(paths.report("evaluation.json"))),
-        key="evaluation",
-        description="Every variant on test and future",
-    )
-    pages = ("evaluation.html", "compression.html", "drift.html", "data_docs/index.html")
-    reports = (*pages, "ingest.json", "validate.json", "prepare.json")
-    links = [f"- [{name}]({paths.report(name).resolve().as_uri()})" for name in reports]
-    create_markdown_artifact("# Reports\n\n" + "\n".join(links), key="reports")
 
 
 @flow(name="pipeline", log_prints=False)
@@ -226,7 +207,12 @@ def show(paths: Paths) -> None:
 def _said(state: State[Any]) -> str:
     """How the run ended; of a stage that failed the last line is left to say, the others stand above."""
     first, *lines = str(state.message).splitlines()
-    return f"{first} {lines[-1]}" if first.endswith(":") and lines else first
+    if not (first.endswith(":") and lines):
+        return first
+    name = first.split()[0]
+    for repeated in (f"ERROR: failed to reproduce '{name}': ", f"{name}: "):
+        lines[-1] = lines[-1].removeprefix(repeated)
+    return f"{first} {lines[-1]}"
 
 
 def main() -> None:
@@ -243,9 +229,8 @@ def main() -> None:
         if given.set:
             apply_overrides(str(root / "params.yaml"), given.set)
         read_graph(root)  # before a server is started: a broken file is one clear line
-    except (StageError, DvcException) as error:
-        cause = f" ({str(error.__cause__).splitlines()[0]})" if str(error.__cause__ or "") else ""
-        sys.exit(f"pipeline: {error}{cause}")
+    except DvcException as error:
+        sys.exit(f"pipeline: {dvc_fault(error)}")
     state = pipeline(root, given.force, return_state=True)
     if not state.is_completed() or state.name == SKIPPED:
         sys.exit(f"pipeline: {_said(state)}")

@@ -13,10 +13,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -74,12 +75,31 @@ def read_params(root: Path) -> dict[str, Any]:
     """The whole of ``params.yaml``. Raises StageError where it is missing or is not YAML."""
     path = root / "params.yaml"
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise StageError(f"{path.name}: cannot be read: {' '.join(str(error).split())}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise StageError(f"{path.name}: cannot be read: {error.strerror}") from error
+    try:
+        params = yaml.safe_load(content.decode("utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StageError(yaml_fault(path.name, content, error)) from error
     if not isinstance(params, dict):
         raise StageError(f"{path.name}: expected a block for each stage, found {type(params).__name__}")
     return params
+
+
+def yaml_fault(name: str, content: bytes, error: Any) -> str:
+    """``NAME: line 12, column 3: what is wrong`` of an error of PyYAML, of ruamel.yaml (which DVC uses), or of decoding."""
+    if isinstance(error, UnicodeDecodeError):
+        before, what = content[: error.start].decode("utf-8"), "this is not UTF-8"
+    elif hasattr(error, "reason"):  # of the reader, which knows no lines
+        before, what = content.decode("utf-8")[: error.position], f"{error.reason}: U+{error.character:04X}"
+    elif mark := getattr(error, "problem_mark", None):
+        context = f", {error.context}" if error.context else ""
+        context += f" (from line {error.context_mark.line + 1})" if error.context_mark else ""
+        return f"{name}: line {mark.line + 1}, column {mark.column + 1}: {' '.join(f'{error.problem}{context}'.split())}"
+    else:
+        return f"{name}: {' '.join(str(error).split())}"
+    return f"{name}: line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}: {what}"
 
 
 def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
@@ -92,8 +112,13 @@ def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
         raise StageError(f"params.yaml: {place} = {first.get('input')!r}: {first['msg']}") from error
 
 
-def run(stage: Callable[[S, Paths], None], settings: type[S]) -> None:
-    """Run ``stage`` as a command in the current folder. A StageError ends it with one line and exit code 1."""
+def run(
+    stage: Callable[[S, Paths], None], settings: type[S], instead: Mapping[str, Callable[[Paths], None]] = MappingProxyType({})
+) -> None:
+    """Run ``stage`` as a command in the current folder. A StageError ends it with one line and exit code 1.
+
+    ``instead``: what is done in its place, without its parameters, by the option that asks for it; of several, the last.
+    """
     name = stage.__name__
     parser = argparse.ArgumentParser(
         prog=f"python -m {sys.modules[stage.__module__].__spec__.name}"  # type: ignore[union-attr]
@@ -102,10 +127,15 @@ def run(stage: Callable[[S, Paths], None], settings: type[S]) -> None:
         description=stage.__doc__,
         epilog=f"Its parameters are the block '{name}' of params.yaml; its files stand in dvc.yaml.",
     )
-    parser.parse_args()
+    for option, other in instead.items():
+        parser.add_argument(option, dest="chosen", action="store_const", const=other, help=other.__doc__)
+    chosen: Callable[[Paths], None] | None = getattr(parser.parse_args(), "chosen", None)
     try:
         root = project_folder()
-        stage(read_settings(settings, name, read_params(root)), Paths(root))
+        if chosen:
+            chosen(Paths(root))
+        else:
+            stage(read_settings(settings, name, read_params(root)), Paths(root))
     except StageError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -26,7 +26,8 @@ _WILD = re.compile(r"[\\*?\[\]]")
 
 
 def check_folder(root: Path) -> None:
-    """Raises StageError where ``ingest.path`` is a folder that DVC cannot hash: dangling links, odd names, no files."""
+    """Raises StageError where a source of ingest is missing, or a folder that DVC cannot hash: dangling links, odd names."""
+    check_sources(root)
     found = list(stoppers(root))
     if found:
         path, why = found[0]
@@ -35,11 +36,23 @@ def check_folder(root: Path) -> None:
         raise StageError(f"{ascii(str(path))[1:-1]}: {why}, and DVC stops at it{others}: {mend}")
 
 
+def check_sources(root: Path) -> None:
+    """Raises StageError where what ``ingest`` reads is not there."""
+    for name in ("path", "feedback"):
+        given = _ingest(root).get(name)
+        if isinstance(given, str) and not (root / given).exists():
+            raise StageError(f"params.yaml: ingest.{name} = {given}: there is no such file or folder")
+
+
+def _ingest(root: Path) -> dict[str, Any]:
+    """The block ``ingest`` of params.yaml; empty where it has none, as that of a graph of other stages."""
+    block = read_params(root).get("ingest") if (root / "params.yaml").exists() else None
+    return block if isinstance(block, dict) else {}
+
+
 def stoppers(root: Path) -> Iterator[tuple[Path, str]]:
     """(path below ``root``, why) of each file of the folder ``ingest.path`` at which DVC would stop, by name."""
-    if not (root / "params.yaml").exists():  # a graph of other stages
-        return
-    block: Any = read_params(root).get("ingest") or {}
+    block = _ingest(root)
     folder = root / str(block.get("path"))
     if block.get("source") != "folder" or not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
         return

@@ -10,83 +10,27 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from tasks.data.sources import FEEDBACK
-from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
-
-
-class Bound(Settings):
-    """Lowest and highest value allowed (null: any), and what happens outside: hard stops, soft warns."""
-
-    min: float | None
-    max: float | None
-    severity: Literal["hard", "soft"]
-
-
-class RowRules(Settings):
-    """What each single row must be; a row that is not goes to the quarantine."""
-
-    received_from: datetime
-    received_until: datetime
-    characters_min: int
-    characters_max: int
-    replacement_share_max: float
-    """Share of U+FFFD among a text's characters: what could not be decoded."""
-
-
-class Validate(Settings):
-    labels: list[str]
-    row_rules: RowRules
-    rows: Bound
-    label_share: Bound
-    """Of each label."""
-    missing_time_share: Bound
-    characters_mean: Bound
-    replacement_share: Bound
-    warning_share: Bound
-    """Share of messages that were parsed with a warning."""
-    duplicate_share: Bound
-    """Share of messages whose subject and text stood before."""
-
-
-def measure(corpus: pd.DataFrame) -> pd.DataFrame:
-    """What the rules look at, one row a message and no text: id, label, received, characters, ..."""
-    text = corpus.text.fillna("")
-    length = text.str.len() + corpus.subject.fillna("").str.len()
-    return pd.DataFrame(
-        {
-            "id": corpus.id,
-            "label": corpus.label,
-            # The time of feedback is the clock's or what a message claims; nothing is decided by it, and no rule asks for it.
-            "received": corpus.received.where(corpus.source != FEEDBACK),
-            "characters": length,
-            "replacement_share": text.str.count("\ufffd") / length.clip(lower=1),
-            "warned": corpus.warnings.str.replace(r"time_from_\w+,?", "", regex=True).ne("").astype(int),
-            "duplicate": corpus.duplicated(["subject", "text"]).astype(int),
-            "time_missing": corpus.received.isna().astype(int),
-        }
-    )
+from tasks.data.propose import print_proposal, read_corpus, write_proposal
+from tasks.data.rules import Bound, Validate, measure
+from tasks.stage import Paths, StageError, as_time, run, whole, write_json
 
 
 def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
     """One column-map expectation for each row rule, by the name that the quarantine shows."""
     rules = settings.row_rules
-    return {
+    named: dict[str, gxe.Expectation] = {
         "id_missing": gxe.ExpectColumnValuesToNotBeNull(column="id"),
         "id_not_unique": gxe.ExpectColumnValuesToBeUnique(column="id"),
         "label_missing": gxe.ExpectColumnValuesToNotBeNull(column="label"),
         "label_unknown": gxe.ExpectColumnValuesToBeInSet(column="label", value_set=settings.labels),
-        "received_out_of_range": gxe.ExpectColumnValuesToBeBetween(
-            column="received", min_value=as_time(rules.received_from), max_value=as_time(rules.received_until)
-        ),
         "characters_out_of_range": gxe.ExpectColumnValuesToBeBetween(
             column="characters", min_value=rules.characters_min, max_value=rules.characters_max
         ),
@@ -94,6 +38,10 @@ def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
             column="replacement_share", max_value=rules.replacement_share_max
         ),
     }
+    first, last = as_time(rules.received_from), as_time(rules.received_until)
+    if first or last:  # Great Expectations refuses a range that has no end
+        named["received_out_of_range"] = gxe.ExpectColumnValuesToBeBetween(column="received", min_value=first, max_value=last)
+    return named
 
 
 def broken_rows(measured: pd.DataFrame, rules: dict[str, gxe.Expectation]) -> pd.Series:
@@ -210,9 +158,7 @@ def _write_docs(context: Any, definition: Any, frame: pd.DataFrame, folder: Path
 
 def validate(settings: Validate, paths: Paths) -> None:
     """Check the corpus: broken rows to the quarantine, a broken hard expectation stops here, Data Docs for people."""
-    corpus = pd.read_parquet(paths.corpus)
-    if corpus.empty:
-        raise StageError(f"{paths.corpus.name} is empty: there is nothing to validate")
+    corpus = read_corpus(paths)
     measured = measure(corpus)
     reasons = broken_rows(measured, row_rules(settings))
     quarantine = corpus.loc[reasons.index, ["id", "source"]].assign(reason=reasons)
@@ -232,14 +178,25 @@ def validate(settings: Validate, paths: Paths) -> None:
             "failed": {severity: sum(i.bound.severity == severity for i in failed) for severity in ("hard", "soft")},
         },
     )
+    if snapshot.empty:  # then nothing else could be measured
+        failed = [item for item in failed if item.name == "rows"] or failed
     for item in failed:
-        print(f"{item.bound.severity} expectation broken: {item}")
+        if item.bound.severity == "soft":
+            print(f"soft expectation broken: {item}")
     if hard := [str(item) for item in failed if item.bound.severity == "hard"]:
-        raise StageError(f"the data is not fit to learn from: {'; '.join(hard)} (params.yaml: validate)")
+        raise StageError(not_fit(hard, quarantine))
     with whole(paths.validated) as temporary:
         kept.to_parquet(temporary, index=False)
     print(f"{len(kept)} of {len(corpus)} messages pass, {len(quarantine)} are quarantined")
 
 
+def not_fit(broken: list[str], quarantine: pd.DataFrame) -> str:
+    """One line: the hard expectations that are broken, what was quarantined before, and the mend."""
+    counts = [f"{reason} {count}" for reason, count in quarantine.reason.value_counts().items()]
+    before = f"; rows in quarantine: {', '.join(counts)}" if counts else ""
+    mend = "params.yaml: validate; `python -m tasks.data.validate --propose` prints rules measured from this data"
+    return f"the data is not fit to learn from: {'; '.join(broken)}{before} ({mend})"
+
+
 if __name__ == "__main__":
-    run(validate, Validate)
+    run(validate, Validate, {"--propose": print_proposal, "--write": write_proposal})

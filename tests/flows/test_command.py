@@ -147,6 +147,49 @@ def test_surroundings_in_which_no_run_can_work_are_one_line(
     assert run(project, surroundings | given, "--help").returncode == 0
 
 
+def stages(project: Path, **given: dict[str, object]) -> None:
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": given}, sort_keys=False), encoding="utf-8")
+
+
+def shown(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines on the console, without the seconds that stages took."""
+    assert (done.returncode, done.stdout) == (1, "")
+    return re.sub(r"\d+\.\d s", "N s", done.stderr).splitlines()
+
+
+def test_what_a_failing_run_says_stands_once_on_the_console(project: Path, surroundings: dict[str, str]) -> None:
+    code = "import sys;print('reading');sys.exit('work: no luck')"
+    stages(project, work={"cmd": f'{sys.executable} -c "{code}"', "outs": ["o"], "meta": {"retries": 1}})
+    assert shown(run(project, surroundings)) == [
+        "stage 1 of 1: work", "  reading", "  work: no luck", "  failed with exit code 1, N s",
+        "stage 1 of 1: work, try 2", "  reading", "  failed with exit code 1, N s",
+        "pipeline: work failed with exit code 1: no luck",
+    ]  # fmt: skip
+    stages(project, work={"cmd": "true", "deps": ["gone"], "outs": ["o"]})
+    first, second, last = shown(run(project, surroundings))
+    assert (first, second) == ("stage 1 of 1: work", "  failed, N s")
+    assert re.fullmatch(r"pipeline: work failed: \[Errno 2\] No such file or directory: '.*gone'", last)
+
+
+def test_an_effect_that_cannot_work_is_one_line(project: Path, surroundings: dict[str, str]) -> None:
+    stages(project, work={"cmd": "touch o", "outs": ["o"]})
+    *_, stage, last = shown(run(project, surroundings))
+    assert stage == "  N s"
+    assert re.match(r"pipeline: register: .*manifest\.json: cannot be read: ", last)
+
+
+def test_a_file_that_cannot_be_read_is_one_line_with_its_place(project: Path, surroundings: dict[str, str]) -> None:
+    stages(project, work={"cmd": "touch o", "outs": ["o"]})
+    params = project / "params.yaml"
+    params.write_text("ingest: {path: gone}\n", encoding="utf-8")
+    missing = "pipeline: params.yaml: ingest.path = gone: there is no such file or folder"
+    assert shown(run(project, surroundings)) == [missing]
+    params.write_text("a: 1\nb: [1, 2\nc: 3\n", encoding="utf-8")
+    for words in ((), ("-S", "a=2")):
+        (line,) = shown(run(project, surroundings, *words))
+        assert line.startswith("pipeline: params.yaml: line 3, column 2: expected ',' or ']'")
+
+
 def test_a_folder_without_git_is_one_line_that_says_what_to_do(project: Path, surroundings: dict[str, str]) -> None:
     (project / ".git").rename(project / "not.git")
     done = run(project, surroundings)

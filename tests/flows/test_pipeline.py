@@ -71,7 +71,20 @@ def test_a_failing_stage_shows_its_own_last_lines(project: Path) -> None:
     )
     state = run_stage(node(), project, False, "t")
     assert state.is_failed()
-    assert "reading\nwork: data.csv is broken" in str(state.message)
+    assert str(state.message).splitlines() == ["work failed with exit code 1:", "reading", "work: data.csv is broken"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ({"cmd": "kill -9 $$", "outs": ["o"]}, "work was ended by SIGKILL"),
+        ({"cmd": "exit 3", "outs": ["o"]}, "work failed with exit code 3"),
+        ({"cmd": "true", "outs": ["o"]}, "work failed:\nERROR: failed to reproduce 'work': output 'o' does not exist"),
+    ],
+)
+def test_how_a_stage_failed_is_its_own_exit_code_and_not_dvc_s(project: Path, stage: dict[str, Any], says: str) -> None:
+    write_stages(project, work=stage)
+    assert run_stage(node(), project, False, "t").message == says
 
 
 def ended(pid: int) -> bool:
@@ -133,7 +146,7 @@ def test_the_flow_retries_as_meta_says_and_stops_at_the_first_failure(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("stages: [", "cannot be read"),
+        ("stages: [", r"^dvc\.yaml: line 1, column 10: "),
         ("stages:\n  a:\n    cmd: x\n    meta: {retires: 3}\n", "meta knows retries, seconds and timeout, not retires"),
     ],
 )

@@ -19,7 +19,8 @@ from tasks.data.feedback import COLUMNS, collect, main, write_rows
 from tasks.data.grouping import split_of
 from tasks.data.ingest import Ingest, ingest
 from tasks.data.prepare import Prepare, prepare
-from tasks.data.validate import Validate, validate
+from tasks.data.rules import Validate
+from tasks.data.validate import validate
 from tasks.stage import Paths, StageError, read_json
 from tests.conftest import made_table
 

@@ -16,7 +16,8 @@ import yaml
 
 from tasks.data import npm
 from tasks.data.ingest import Ingest, ingest
-from tasks.data.validate import Validate, broken_rows, measure, row_rules
+from tasks.data.rules import Validate, measure
+from tasks.data.validate import broken_rows, row_rules
 from tasks.stage import Paths, StageError, as_time, read_json
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks.data.validate import Validate, broken_rows, measure, row_rules, validate
+from tasks.data.rules import Validate, measure
+from tasks.data.validate import broken_rows, row_rules, validate
 from tasks.stage import Paths, StageError, read_json
 from tests.conftest import made_table
 
