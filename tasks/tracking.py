@@ -29,7 +29,7 @@ from tasks.stage import Paths, StageError, read_params, sqlite_uri, write_json
 
 EXPERIMENT = "restill"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Model training, and no chat application: MLflow has no constant for it, its pages write and read this tag."""
+"""Model training, and no chat application. MLflow has no constant for it; its pages write and read this tag."""
 ENDED = "restill.ended"
 """The tag that says why a run did not end well."""
 INVOCATION = "restill.invocation"
