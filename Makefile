@@ -109,6 +109,7 @@ tune: setup ## search the student's parameters for size, speed and quality, ten 
 
 ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
 	@python -m service.port "PORT=$${PORT:-5000}"
+	@echo "The runs: http://127.0.0.1:$${PORT:-5000}/#/experiments/1?workflowType=machine_learning"
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port "$${PORT:-5000}"
 
 format: setup ## sort imports, lay out the code

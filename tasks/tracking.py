@@ -12,19 +12,26 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import psutil
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from pydantic import BaseModel
 
 from tasks.lineage import commit_text, lock_hash, sha256
-from tasks.stage import Paths, StageError, sqlite_uri, write_json
+from tasks.stage import Paths, StageError, read_params, sqlite_uri, write_json
 
 EXPERIMENT = "restill"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Model training, and no chat application. MLflow has no constant for it; its pages write and read this tag."""
+ENDED = "restill.ended"
+"""The tag that says why a run did not end well."""
 INVOCATION = "restill.invocation"
 INVOCATION_VARIABLE = "RESTILL_INVOCATION"
 CLOCK_SECONDS = 5
@@ -41,13 +48,22 @@ def connect(root: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root)
     try:
         mlflow.set_tracking_uri(uri)
-        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri()))
+        return experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts").as_uri())
     except MlflowException as error:
         said = f"MLFLOW_TRACKING_URI = {uri}: MLflow cannot be reached: {' '.join(str(error).split())[:300]}"
         raise StageError(re.sub(r"//[^/@\s]*@", "//***@", said)) from error  # an address may hold a password
+
+
+def experiment_of(name: str, artifacts: str) -> str:
+    """The id of the experiment, made where there is none, and marked as model training where no user said otherwise."""
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is None:
+        return str(mlflow.create_experiment(name, artifact_location=artifacts, tags=KIND))
+    for tag, kind in KIND.items():
+        said = experiment.tags.get(tag)
+        if not said or "inferred" in said:  # that is a guess of MLflow's page
+            mlflow.MlflowClient().set_experiment_tag(experiment.experiment_id, tag, kind)
+    return str(experiment.experiment_id)
 
 
 def tracking_uri(root: Path) -> str:
@@ -79,11 +95,21 @@ def find_or_make_parent(experiment: str, key: str, root: Path) -> str:
     if found:
         run = str(found[0].info.run_id)
     else:
+        end_dead(experiment)
         tags = {INVOCATION: key, "git.commit": commit_text(root), "dvc.lock": lock_hash(root)}
-        run = str(client.create_run(experiment, run_name="pipeline", tags=tags).info.run_id)
+        run = str(client.create_run(experiment, run_name=run_name(root, datetime.now(UTC)), tags=tags).info.run_id)
     client.update_run(run, status="RUNNING")
     client.set_tag(run, PROCESS, process_name())
     return run
+
+
+def run_name(root: Path, now: datetime) -> str:
+    """What a pipeline's run is called until something is released: when it began, and which snapshot it is of."""
+    try:
+        until = (read_params(root).get("ingest") or {}).get("until")
+    except StageError:  # whoever needs the parameters says what is wrong with them
+        until = None
+    return f"pipeline {now:%Y-%m-%d %H:%M}, " + (f"until {until}" if until else "all data")
 
 
 def process_name() -> str:
@@ -105,16 +131,21 @@ def alive(name: str) -> bool:
 
 def reconcile(root: Path) -> list[str]:
     """End every run that says RUNNING though its process died; the ids of those runs."""
-    experiment = connect(root)
+    return end_dead(connect(root))
+
+
+def end_dead(experiment: str) -> list[str]:
+    """``reconcile``, for an experiment of the store that MLflow points to."""
     client = mlflow.MlflowClient()
-    dead = [
-        str(run.info.run_id)
+    dead = {
+        str(run.info.run_id): name
         for run in client.search_runs([experiment], "attributes.status = 'RUNNING'")
         if (name := run.data.tags.get(PROCESS)) and not alive(name)
-    ]
-    for run_id in dead:
+    }
+    for run_id, name in dead.items():
+        client.set_tag(run_id, ENDED, f"its process died before it could say so: {name}")
         client.set_terminated(run_id, "KILLED")
-    return dead
+    return list(dead)
 
 
 class Tracker:
@@ -145,6 +176,8 @@ class Tracker:
             warnings.simplefilter("ignore")  # a file may be read by two of MLflow's classes, which is no concern here
             dataset = from_pandas(shown, source=path.as_uri(), name=path.stem, digest=sha256(path)[:32])
         mlflow.log_input(dataset, context=context)
+        seen = DatasetInput(dataset._to_mlflow_entity(), [InputTag(MLFLOW_DATASET_CONTEXT, context)])
+        mlflow.MlflowClient().log_inputs(self.parent, datasets=[seen])
 
 
 @contextmanager
@@ -164,12 +197,32 @@ def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
             for name, value in (("git.commit", commit_text(paths.root)), ("dvc.lock", lock_hash(paths.root, stage))):
                 mlflow.set_tag(name, value)
             mlflow.log_params(flatten(settings.model_dump(mode="json")))
-            yield Tracker(run.info.run_id, parent)
+            with told(stage, [run.info.run_id, parent]):
+                yield Tracker(run.info.run_id, parent)
         write_json(paths.runs / f"{stage}.json", {"run": run.info.run_id, "pipeline": parent})
         client.set_tag(parent, f"restill.stage.{stage}", run.info.run_id)
         status = "FINISHED"
     finally:
         client.set_terminated(parent, status)
+
+
+@contextmanager
+def told(stage: str, runs: list[str]) -> Iterator[None]:
+    """Tag each of ``runs`` with the error that ends the block, if one does.
+
+    Of an error that is not ours the kind alone is told: its words may hold a message's text.
+    """
+    client = mlflow.MlflowClient()
+    try:
+        yield
+    except BaseException as error:  # signals too: whatever ends the stage is told, and raised again
+        reason = f"{stage}: {error}" if isinstance(error, StageError) else f"{stage}: {type(error).__name__}"
+        for run in runs:
+            client.set_tag(run, ENDED, " ".join(reason.split())[:500])
+        raise
+    for run in runs:
+        if ENDED in client.get_run(run).data.tags:  # of a try before this one
+            client.delete_tag(run, ENDED)
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
 
 import pandas as pd
 
+from tasks.data.judged import Bound
 from tasks.data.sources import FEEDBACK
 from tasks.stage import Settings
-
-
-class Bound(Settings):
-    """Lowest and highest value allowed (null: any), and what happens outside: hard stops, soft warns."""
-
-    min: float | None
-    max: float | None
-    severity: Literal["hard", "soft"]
 
 
 class RowRules(Settings):

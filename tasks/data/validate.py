@@ -2,15 +2,11 @@
 
 Three kinds of rule. A row rule that a row breaks sends that row to the quarantine under the rule's name. A hard
 expectation about the rows that are left stops the pipeline with its figure and its threshold. A soft one warns.
-Great Expectations is given measured columns only, never a text, so its Data Docs cannot show a message.
+Great Expectations is given measured columns only, never a text, so no page of its results can show a message.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
@@ -18,8 +14,10 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from tasks.data.data_docs import Findings, data_docs_page
+from tasks.data.judged import SEVERITIES, Bound, Judged
 from tasks.data.propose import print_proposal, read_corpus, write_proposal
-from tasks.data.rules import Bound, Validate, measure
+from tasks.data.rules import Validate, measure
 from tasks.stage import Paths, StageError, as_time, run, whole, write_json
 
 
@@ -46,13 +44,7 @@ def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
 
 def broken_rows(measured: pd.DataFrame, rules: dict[str, gxe.Expectation]) -> pd.Series:
     """The name of the first rule that each row breaks, by the row's position; rows that break none are not in it."""
-    context = _quiet(gx.get_context(mode="ephemeral"))
-    batch = (
-        context.data_sources.add_pandas("corpus")
-        .add_dataframe_asset("rows")
-        .add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": measured})
-    )
+    batch = _batch(measured, "rows")
     reasons = pd.Series(index=measured.index, dtype=object)
     for name, rule in rules.items():
         outcome = batch.validate(rule, result_format="COMPLETE")
@@ -65,29 +57,13 @@ def broken_rows(measured: pd.DataFrame, rules: dict[str, gxe.Expectation]) -> pd
     return reasons.dropna()
 
 
-def _quiet(context: Any) -> Any:
-    """No progress bar for each of a hundred metrics that take a millisecond."""
+def _batch(frame: pd.DataFrame, name: str) -> Any:
+    """``frame`` as Great Expectations takes it, in memory."""
+    context = gx.get_context(mode="ephemeral")
+    # No progress bar for each of a hundred metrics that take a millisecond.
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    return context
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One expectation after it ran. ``value`` is None where there was nothing to measure, which fails."""
-
-    name: str
-    value: float | None
-    bound: Bound
-    passed: bool
-
-    def __str__(self) -> str:
-        low, high = self.bound.min, self.bound.max
-        allowed = " and ".join(
-            part
-            for part in (f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else "")
-            if part
-        )
-        return f"{self.name} = {'nothing' if self.value is None else format(self.value, '.6g')}, allowed is {allowed}"
+    asset = context.data_sources.add_pandas("corpus").add_dataframe_asset(name)
+    return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
 
 
 def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]:
@@ -115,69 +91,59 @@ def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]
     return suite
 
 
-def judge(measured: pd.DataFrame, settings: Validate, docs: Path) -> list[Judged]:
-    """Run the suite with Great Expectations and write its Data Docs to ``docs``. What cannot be measured fails."""
+def judge(measured: pd.DataFrame, settings: Validate) -> tuple[list[Judged], dict[str, Any]]:
+    """Run the suite with Great Expectations: (the verdicts, its whole result). What cannot be measured fails."""
     suite = expectations(settings)
     frame = measured.assign(**{f"is_{label}": (measured.label == label).astype(int) for label in settings.labels})
-    with tempfile.TemporaryDirectory() as folder:
-        context = _quiet(gx.get_context(mode="file", project_root_dir=folder))
-        batch = (
-            context.data_sources.add_pandas("corpus")
-            .add_dataframe_asset("snapshot")
-            .add_batch_definition_whole_dataframe("all")
-        )
-        named = [
-            rule.copy(update={"meta": {"name": name, "severity": bound.severity}}) for name, (bound, rule) in suite.items()
-        ]
-        checks = context.suites.add(gx.ExpectationSuite(name="snapshot", expectations=named))
-        definition = context.validation_definitions.add(gx.ValidationDefinition(name="snapshot", data=batch, suite=checks))
-        outcome = definition.run(batch_parameters={"dataframe": frame}, result_format="BASIC")
-        judged = []
-        for result in outcome.results:
-            name = (result.expectation_config.meta or {})["name"]
-            value = result.result.get("observed_value")
-            number = float(value) if value is not None and value == value else None
-            judged.append(Judged(name, number, suite[name][0], bool(result.success) and number is not None))
-        _write_docs(context, definition, frame, Path(folder), docs)
-    missing = suite.keys() - {item.name for item in judged}
-    return judged + [Judged(name, None, suite[name][0], False) for name in sorted(missing)]
-
-
-def _write_docs(context: Any, definition: Any, frame: pd.DataFrame, folder: Path, docs: Path) -> None:
-    """Data Docs, after the verdict: an error here must not turn into one about the data."""
-    checkpoint = gx.Checkpoint(
-        name="snapshot",
-        validation_definitions=[definition],
-        actions=[gx.checkpoint.UpdateDataDocsAction(name="docs")],
-        result_format="BASIC",
+    named = [rule.copy(update={"meta": {"name": name, "severity": bound.severity}}) for name, (bound, rule) in suite.items()]
+    outcome = _batch(frame, "snapshot").validate(
+        gx.ExpectationSuite(name="snapshot", expectations=named), result_format="BASIC"
     )
-    context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
-    with whole(docs) as temporary:
-        shutil.copytree(folder / "gx/uncommitted/data_docs/local_site", temporary)
+    found: dict[str, Judged] = {}
+    for result in outcome.results:
+        name = (result.expectation_config.meta or {})["name"]
+        value = result.result.get("observed_value")
+        number = float(value) if value is not None and value == value else None
+        found[name] = Judged(name, number, suite[name][0], bool(result.success) and number is not None)
+    judged = [found.get(name) or Judged(name, None, bound, False) for name, (bound, _) in suite.items()]
+    return judged, outcome.to_json_dict()
+
+
+def report(found: Findings, paths: Paths) -> None:
+    """``validate.json``, and for people the page with Great Expectations' own result beside it."""
+    with whole(paths.report("data_docs")) as temporary:
+        temporary.mkdir()
+        (temporary / "index.html").write_text(data_docs_page(found), encoding="utf-8")
+        write_json(temporary / "validation.json", found.outcome)
+    failed: list[str] = [item.bound.severity for item in found.judged if not item.passed]
+    write_json(
+        paths.report("validate.json"),
+        {
+            "rows": found.rows,
+            "quarantined": found.quarantined,
+            "measured": {item.name: item.value for item in found.judged},
+            "failed": {severity: failed.count(severity) for severity in SEVERITIES},
+        },
+    )
 
 
 def validate(settings: Validate, paths: Paths) -> None:
     """Check the corpus: broken rows to the quarantine, a broken hard expectation stops here, Data Docs for people."""
     corpus = read_corpus(paths)
-    measured = measure(corpus)
-    reasons = broken_rows(measured, row_rules(settings))
+    rules = row_rules(settings)
+    reasons = broken_rows(measure(corpus), rules)
     quarantine = corpus.loc[reasons.index, ["id", "source"]].assign(reason=reasons)
     kept = corpus.drop(index=reasons.index)
     # The snapshot alone is judged: what arrives later must not decide whether the past is fit to learn from.
     snapshot = measure(kept[kept.known])
-    judged = judge(snapshot, settings, paths.report("data_docs"))
-    failed = [item for item in judged if not item.passed]
+    judged, outcome = judge(snapshot, settings)
+    asked = {name: rule.configuration.kwargs for name, rule in rules.items()}
+    rows = {"corpus": len(corpus), "kept": len(kept), "quarantined": len(quarantine)}
+    broken = {str(name): int(count) for name, count in quarantine.reason.value_counts().sort_index().items()}
+    report(Findings(judged, outcome, len(snapshot), asked, broken, rows), paths)
     with whole(paths.quarantine / "validate.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
-    write_json(
-        paths.report("validate.json"),
-        {
-            "rows": {"corpus": len(corpus), "kept": len(kept), "quarantined": len(quarantine)},
-            "quarantined": quarantine.reason.value_counts().sort_index().to_dict(),
-            "measured": {item.name: item.value for item in judged},
-            "failed": {severity: sum(i.bound.severity == severity for i in failed) for severity in ("hard", "soft")},
-        },
-    )
+    failed = [item for item in judged if not item.passed]
     if snapshot.empty:  # then nothing else could be measured
         failed = [item for item in failed if item.name == "rows"] or failed
     for item in failed:

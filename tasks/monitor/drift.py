@@ -7,6 +7,7 @@ are named in ``params.yaml``: Evidently's defaults change with the number of row
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +18,12 @@ from evidently.presets import DataDriftPreset
 from pydantic import Field
 
 from service.release import Release
+from tasks.page import render
 from tasks.release.package import drift_reference
 from tasks.stage import Paths, Settings, run, whole, write_json
+
+TOO_FEW = Path(__file__).with_name("too_few.html.j2")
+"""The page where nothing was compared; Evidently writes the other, which holds its own scripts and fonts."""
 
 
 class Drift(Settings):
@@ -75,7 +80,7 @@ def drift(settings: Drift, paths: Paths) -> None:
         reference = observed(dict(stored), release.labels)
     if len(future) < settings.minimum:
         report: dict[str, Any] = {"reference": len(reference), "future": len(future), "compared": False}
-        page = f"<p>{len(future)} messages came after the snapshot; drift.minimum is {settings.minimum}.</p>"
+        page = render(TOO_FEW, future=len(future), minimum=settings.minimum)
     else:
         current = observed(drift_reference(release.student, future, release.temperature), release.labels)
         snapshot = compare(reference, current, settings)

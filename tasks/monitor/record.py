@@ -12,7 +12,7 @@ import mlflow
 
 from tasks.monitor.decide import Decision, Seen
 from tasks.monitor.signals import Signal
-from tasks.tracking import connect
+from tasks.tracking import connect, experiment_of
 
 EXPERIMENT = "restill-monitor"
 WINDOW = "restill.window"
@@ -21,10 +21,7 @@ WINDOW = "restill.window"
 def experiment(root: Path) -> str:
     """The id of the monitor's experiment, which is made where it is not there."""
     connect(root)
-    found = mlflow.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(mlflow.create_experiment(EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts/monitor").as_uri()))
+    return experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts/monitor").as_uri())
 
 
 def record(root: Path, seen: Seen, told: str) -> None:

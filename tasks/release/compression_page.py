@@ -10,9 +10,10 @@ from matplotlib import colormaps, pyplot
 from matplotlib.axes import Axes
 
 from service.descriptors import NAMES as DESCRIPTORS
+from tasks.page import number, percent, render
 from tasks.release.disagreement import RIGHT
 from tasks.release.fronts import MEASURES, QUALITY
-from tasks.release.report import NAMES, number, percent, render, svg
+from tasks.release.report import NAMES, svg
 
 PAGE = Path(__file__).with_name("compression.html.j2")
 AXES = {"bytes": "bytes", "micros_per_message": "µs a message"}

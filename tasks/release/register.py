@@ -66,9 +66,29 @@ def register(paths: Paths, key: str | None = None, store: Path | None = None) ->
         # Logged first and registered in one call with its tags: a kill in between leaves no version without a name.
         version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
+        report, variant = read_json(paths.report("evaluation.json")), read_json(paths.release / "card.json")["variant"]
+        for name, value in headline(report, variant).items():
+            client.log_metric(pipeline, name, value)
+        client.update_run(pipeline, name=f"{client.get_run(pipeline).info.run_name}, released {release}")
         client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
     alias_registered(store or paths.store, version)
     return version, new
+
+
+def headline(report: dict[str, Any], variant: str) -> dict[str, float]:
+    """What a pipeline run came to, of the variant that it released; figures that are not known are left out.
+
+    MLflow's table sorts metrics by name, and a digit comes before every letter.
+    """
+    against, measured = report["against_teacher"][variant], report["variants"][variant]["metrics"]
+    figures = {
+        "1_pr_auc_kept_test": against["kept"].get("test", {}).get("pr_auc"),
+        "2_times_smaller": against["times_smaller"],
+        "3_times_faster": against["times_faster"],
+        "4_pr_auc_test": measured.get("test", {}).get("pr_auc"),
+        "5_pr_auc_future": measured.get("future", {}).get("pr_auc"),
+    }
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 def _log(paths: Paths, pipeline: str, release: str, lineage: dict[str, Any]) -> str:

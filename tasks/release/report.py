@@ -11,11 +11,11 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from service.decision import softmax
+from tasks.page import number, percent, render
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "restill"  # the same figures give the same file
@@ -29,20 +29,6 @@ NAMES = {
 }
 
 PAGE = Path(__file__).with_name("evaluation.html.j2")
-
-
-def render(template: Path, **values: Any) -> str:
-    """A page from its template, which extends ``page.html.j2``; everything that came from outside is escaped."""
-    places = FileSystemLoader([template.parent, PAGE.parent])
-    return Environment(loader=places, autoescape=True, undefined=StrictUndefined).get_template(template.name).render(**values)
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
 
 
 def draw(

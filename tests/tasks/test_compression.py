@@ -17,11 +17,11 @@ from benchmarks.rival_figures import rival_figures
 from benchmarks.speed import load
 from tasks.metrics import ranking
 from tasks.model.baseline import Baseline, baseline
+from tasks.page import number, percent
 from tasks.release.compression import CHARACTERS, Compression, compression
 from tasks.release.disagreement import count, surest, verdicts, who_is_right
 from tasks.release.evaluate import Evaluate, evaluate
 from tasks.release.fronts import comparable, front, fronts
-from tasks.release.report import number, percent
 from tasks.release.scores import judged, read_scores, write_scores
 from tasks.release.steps import WHOLE, differences, ratios, steps_along
 from tasks.stage import Paths, StageError, read_json, write_json

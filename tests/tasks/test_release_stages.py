@@ -329,6 +329,10 @@ def test_register_makes_one_version_with_a_signature_and_tells_the_story(paths: 
     parent = client.get_run(read_json(paths.runs / "evaluate.json")["pipeline"])
     assert release in parent.data.tags["mlflow.note.content"]
     assert parent.data.metrics["student-quantized/bytes"] > 0
+    assert parent.info.run_name.endswith(f", released {release}")
+    report, variant = read_json(paths.report("evaluation.json")), read_json(paths.release / "card.json")["variant"]
+    assert parent.data.metrics["4_pr_auc_test"] == report["variants"][variant]["metrics"]["test"]["pr_auc"]
+    assert parent.data.metrics["2_times_smaller"] == report["against_teacher"][variant]["times_smaller"]
     assert "evaluation.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
     children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {run.info.run_name for run in children} == {"baseline", "evaluate"}
