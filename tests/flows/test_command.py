@@ -187,7 +187,7 @@ def test_a_file_that_cannot_be_read_is_one_line_with_its_place(project: Path, su
     params.write_text("a: 1\nb: [1, 2\nc: 3\n", encoding="utf-8")
     for words in ((), ("-S", "a=2")):
         (line,) = shown(run(project, surroundings, *words))
-        assert line.startswith("pipeline: params.yaml: line 3, column 2: expected ',' or ']'")
+        assert re.match(r"pipeline: params\.yaml: line 3, column 2: .*expected ',' or ']'", line)
 
 
 def test_a_folder_without_git_is_one_line_that_says_what_to_do(project: Path, surroundings: dict[str, str]) -> None:

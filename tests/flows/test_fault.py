@@ -26,10 +26,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "old", "new", "says"),
     [
-        ("params.yaml", "  labels", "\tlabels", "line 3, column 1: found character '\\t' that cannot start any token"),
-        ("params.yaml", "spam]\n", "spam\nb: 1\n", "line 4, column 2: expected ',' or ']', but got ':'"),
+        ("params.yaml", "  labels", "\tlabels", "line 3, column 1: found "),
+        ("params.yaml", "spam]\n", "spam\nb: 1\n", "line 4, column 2: "),
         ("params.yaml", "labels: ", "path: ", 'line 3, column 3: found duplicate key "path"'),
-        ("params.yaml", "ham", "h\x07m", "line 3, column 13: special characters are not allowed: U+0007"),
+        ("params.yaml", "ham", "h\x07m", "characters are not allowed: U+0007"),
         ("params.yaml", "ham", "h\udce9m", "line 3, column 13: this is not UTF-8"),
         ("dvc.yaml", "      - data", "    - [data", "line 8, column 1: "),
         ("dvc.yaml", "    cmd", "    cmds", "line 3, column 5: stages.read.cmds: extra keys not allowed (1 more)"),
