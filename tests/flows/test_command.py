@@ -168,7 +168,7 @@ def test_what_a_failing_run_says_stands_once_on_the_console(project: Path, surro
     stages(project, work={"cmd": "true", "deps": ["gone"], "outs": ["o"]})
     first, second, last = shown(run(project, surroundings))
     assert (first, second) == ("stage 1 of 1: work", "  failed, N s")
-    assert re.fullmatch(r"pipeline: work failed: \[Errno 2\] No such file or directory: '.*gone'", last)
+    assert re.fullmatch(r"pipeline: work failed: \[Errno 2\] No such file or directory: .*gone.", last)
 
 
 def test_an_effect_that_cannot_work_is_one_line(project: Path, surroundings: dict[str, str]) -> None:
