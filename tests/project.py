@@ -110,6 +110,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "prune": {"parity": PARITY | {"largest": 1, "mean": 0.2, "flips": 0.2, "threshold_flips": 0.3, "worst_slice": 1}},
     "quantize": {"parity": PARITY | {"worst_slice": 0.5}},
     "evaluate": {"resamples": 100, "timing_messages": 10},
-    "package": {"margin": 1},
+    "package": {"margin": 1, "largest_loss": 1},
 }
 """Parameters under which the whole graph takes a minute or two."""

@@ -308,7 +308,7 @@ def test_a_bad_source_stops_the_pipeline_with_one_line_and_the_outputs_stay(proj
     project.set(ingest={"source": "table", "path": "bad.csv"})
     done = project.run("make run", check=False)
     assert done.returncode != 0
-    assert "ingest: ingest.columns.text = 'text': bad.csv has no such column; it has label, body" in done.stderr
+    assert "ingest.columns.text = 'text': bad.csv has no such column; it has label, body" in done.stderr
     assert hash_of(project.root / "data/corpus.parquet") == before
 
 

@@ -37,6 +37,7 @@ MARKER = "zyxmarker"
 LOOP: dict[str, dict[str, Any]] = {
     "train": {"epochs": 1},
     "evaluate": {"variants": ["baseline", "teacher", "student", "student-pruned", "student-quantized"]},
+    "package": SMALL["package"] | {"among": ["student-quantized", "student-pruned", "student", "teacher-onnx"]},
     "deployments": {
         "pipeline": {"seconds": 100, "cron": None},
         "monitor": {"seconds": 20, "cron": None},

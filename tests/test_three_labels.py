@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Path) -> Pro
                 },
             },
             "prepare": {"positive": None},
-            "train": SMALL["train"] | {"model": str(tiny_teacher), "learning_rate": 1e-3},
+            "train": SMALL["train"] | {"model": str(tiny_teacher), "learning_rate": 1e-3, "frozen_layers": None},
             "distill": SMALL["distill"],
             "evaluate": SMALL["evaluate"] | {"slices": {}},
         }

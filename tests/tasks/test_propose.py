@@ -149,7 +149,7 @@ def test_rows_from_which_nothing_can_be_learned_are_left_to_the_quarantine(paths
         (lambda c: c[(c.label == "ham") | (c.index < 20)], "label_share.spam"),
         (lambda c: times(None)(c), "missing_time_share = 1"),
         (lambda c: times("2031-01-01")(c), "received_out_of_range 120"),
-        (lambda c: c.assign(text=c.text + c.text.str.repeat(2)), "characters_mean"),
+        (lambda c: c.assign(text=c.text + c.text.str.repeat(2)), "characters_out_of_range 120"),
         (lambda c: c.assign(text=c.text.str[:30]), "characters_mean"),
         (lambda c: c.assign(text=c.text + "\ufffd" * 10), "replacement_share"),
         (lambda c: c.assign(label="eggs"), "label_unknown 120"),

@@ -223,6 +223,10 @@ def test_a_release_is_chosen_by_a_rule_that_its_card_tells(paths: Paths) -> None
 def exported_teacher(paths: Paths, fine_tuned: Path, capsys: pytest.CaptureFixture[str]) -> Paths:
     """A project whose teacher is a transformer, exported; the scores say that it is good, and its students are not."""
     copytree(fine_tuned, paths.model("teacher"))
+    frame = pd.read_parquet(paths.prepared)
+    with paths.logits.open("wb") as file:
+        said = load_variant(paths.model("teacher"), 1).logits(list(frame.text))
+        np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=said)
     export(Export.model_validate(PARAMS["export"] | {"parity_messages": 8}), paths)
     names = ["teacher", "teacher-int8", "student-quantized"]
     evaluate(Evaluate.model_validate(EVALUATE | {"variants": names, "teacher": "teacher"}), paths)
