@@ -111,7 +111,7 @@ def _texts(tree: LexborHTMLParser, lower: str) -> list[tuple[str, bool]]:
     sheets = _sheet_styles(tree) if "<style" in lower else {}
     _strip_unseen(tree, lower)
     joined = _move_breaks(tree, sheets) if "style" in lower else set()
-    told = {node.mem_id for node in tree.css(TELLING)} | sheets.keys()
+    styled_nodes = {node.mem_id for node in tree.css(TELLING)} | sheets.keys()
     styles: dict[int, Style] = {}
     shown: dict[int, bool] = {}
     texts = []
@@ -127,7 +127,7 @@ def _texts(tree: LexborHTMLParser, lower: str) -> list[tuple[str, bool]]:
         parent = node.parent
         key = parent.mem_id if parent is not None else 0
         if key not in shown:
-            shown[key] = parent is None or _style_of(parent, styles, told, sheets).is_shown
+            shown[key] = parent is None or _style_of(parent, styles, styled_nodes, sheets).is_shown
         texts.append((text, shown[key]))
     return texts
 
@@ -149,10 +149,12 @@ def _move_breaks(tree: LexborHTMLParser, sheets: dict[int, dict[str, str]]) -> s
     return joined
 
 
-def _style_of(element: LexborNode, styles: dict[int, Style], told: set[int], sheets: dict[int, dict[str, str]]) -> Style:
+def _style_of(
+    element: LexborNode, styles: dict[int, Style], styled_nodes: set[int], sheets: dict[int, dict[str, str]]
+) -> Style:
     """The style of the element, from its own attributes, the style sheets, and the elements around it.
 
-    ``told``: the elements (``mem_id``) that have anything to say; ``styles``: what is known already.
+    ``styled_nodes``: the elements (``mem_id``) that have anything to say; ``styles``: what is known already.
     """
     path: list[LexborNode] = []
     here: LexborNode | None = element
@@ -162,7 +164,7 @@ def _style_of(element: LexborNode, styles: dict[int, Style], told: set[int], she
     style = styles[here.mem_id] if here is not None else Style()
     for node in reversed(path):
         key = node.mem_id
-        if key in told:
+        if key in styled_nodes:
             attributes = node.attributes
             style = styled(style, node.tag or "", attributes, declared_by(attributes, sheets.get(key)))
         styles[key] = style

@@ -236,7 +236,7 @@ def train(settings: Train, paths: Paths) -> None:
         tracker.data(paths.prepared, pd.concat(parts.values()), "training")
         training = Training(settings, model, data, device, checkpoint)
         training.fit(tracker)
-        logits = predict(model, every, data.padding, device, training.bfloat16, desc="asking")
+        logits = predict(model, every, data.padding, device, training.bfloat16, desc="scoring")
         history = pd.DataFrame(training.progress.history)
         with whole(paths.report("train.csv")) as temporary:
             history.to_csv(temporary, index=False)
