@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
 import io
 import lzma
 import mailbox
@@ -31,6 +30,7 @@ from tasks.data.ingest import Ingest, ingest
 from tasks.data.sources import Rejected, Row
 from tasks.data.tables import labelled, read_labels
 from tasks.stage import Paths, StageError, read_json
+from tests.zipped import zipped
 
 COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subject": None, "text": "text"}
 PLAIN = b"Date: Thu, 22 Aug 2002 15:00:00 +0000\nSubject: greenhouse\n\nA note about the garden.\n"
@@ -128,7 +128,7 @@ def test_a_box_is_known_by_its_content(tmp_path: Path, name: str, line_end: byte
 
 
 def test_a_box_in_the_folder_itself_is_a_group_of_its_own_name(tmp_path: Path) -> None:
-    write(tmp_path / "mail", {"ham.mbox": BOX, "spam.mbox.gz": gzip.compress(BOX), "news.2002": BOX, "one.eml": PLAIN})
+    write(tmp_path / "mail", {"ham.mbox": BOX, "spam.mbox.gz": zipped(BOX), "news.2002": BOX, "one.eml": PLAIN})
     assert Counter(row.source for row in rows_of(tmp_path / "mail")) == {"ham": 2, "spam": 2, "news": 2, "mail": 1}
 
 
@@ -244,7 +244,7 @@ def test_a_file_of_apple_mail_is_its_message_alone(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_is_not_a_broken_file(tmp_path: Path) -> None:
-    write(tmp_path, {"a/1.gz": gzip.compress(PLAIN + b"line\n" * 2**19), "a/2.gz": gzip.compress(PLAIN)})
+    write(tmp_path, {"a/1.gz": zipped(PLAIN + b"line\n" * 2**19), "a/2.gz": zipped(PLAIN)})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
     try:
@@ -254,7 +254,7 @@ def test_a_disk_that_is_full_is_not_a_broken_file(tmp_path: Path) -> None:
     assert found == {"a/1.gz": "unreadable: File too large", "a/2.gz": "greenhouse"}
 
 
-@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+@pytest.mark.parametrize(("ending", "pack"), [("gz", zipped), ("bz2", bz2.compress), ("xz", lzma.compress)])
 def test_packed_files_are_read_by_their_content(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
     twice = pack(BOX[: BOX.index(b"From b")]) + pack(BOX[BOX.index(b"From b") :])  # as logs are appended to
     write(tmp_path, {f"a/1.eml.{ending}": pack(PLAIN), f"a/box.mbox.{ending}": pack(BOX), "a/3": pack(PLAIN),
@@ -272,7 +272,7 @@ def test_packed_files_are_read_by_their_content(tmp_path: Path, ending: str, pac
 @given(st.binary(max_size=300), st.integers(0, 200))
 @settings(max_examples=200, deadline=None)
 def test_broken_packed_files_are_told(tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int) -> None:
-    for pack in (gzip.compress, bz2.compress, lzma.compress):
+    for pack in (zipped, bz2.compress, lzma.compress):
         packed = pack(PLAIN * 3)
         found = contents.unpack(packed[:10] + packed[10:at] + noise)
         assert isinstance(found, bytes | str)
@@ -280,8 +280,8 @@ def test_broken_packed_files_are_told(tmp_path_factory: pytest.TempPathFactory, 
 
 
 def test_what_unpacks_to_more_than_the_bound_is_told_and_costs_no_memory(tmp_path: Path) -> None:
-    bomb = gzip.compress(b"\0" * 2**20, 9) * (contents.UNPACKED_BYTES // 2**20 + 2)
-    write(tmp_path, {"a/bomb.gz": bomb, "a/twice.gz": gzip.compress(gzip.compress(PLAIN))})
+    bomb = zipped(b"\0" * 2**20, 9) * (contents.UNPACKED_BYTES // 2**20 + 2)
+    write(tmp_path, {"a/bomb.gz": bomb, "a/twice.gz": zipped(zipped(PLAIN))})
     tracemalloc.start()
     found = read(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -503,9 +503,7 @@ def test_many_nested_folders_end_in_a_reason_and_not_in_an_error(tmp_path: Path)
 NAMES = st.sampled_from(
     ["a", "b.eml", "c.mbox", "d#0", "d", os.fsdecode(b"\xe9"), "e\nf", ".g", "cur", "new", "tmp", "1030000000.x.y:2,S", "h.gz"]
 )
-FILES = st.sampled_from(
-    [PLAIN, BOX, b"", b"text", gzip.compress(PLAIN), gzip.compress(BOX), gzip.compress(PLAIN)[:-4], b"\0\1", b"From x\n\n"]
-)
+FILES = st.sampled_from([PLAIN, BOX, b"", b"text", zipped(PLAIN), zipped(BOX), zipped(PLAIN)[:-4], b"\0\1", b"From x\n\n"])
 PLACES = st.lists(NAMES, min_size=1, max_size=4)
 TREES = st.lists(st.tuples(PLACES, st.one_of(FILES, st.lists(NAMES, max_size=3))), max_size=12)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import tempfile
@@ -25,6 +24,7 @@ from tasks.data.ingest import account, collect
 from tasks.data.sources import LABEL_WITHOUT_FILE, Rejected, Row
 from tasks.data.tables import labelled, read_feedback, read_labels, read_table
 from tasks.stage import StageError
+from tests.zipped import zipped
 
 COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subject": None, "text": "text"}
 NOON = datetime(2002, 8, 22, 15, tzinfo=UTC)
@@ -275,7 +275,7 @@ def test_encodings_are_told_by_their_mark_and_gzip_by_its_content(tmp_path: Path
     for ending, content in ((".csv", table), (".jsonl", lines), (".ndjson", lines), (".json", lines)):
         data = content.encode(encoding)
         assert kept(read(tmp_path / f"data{ending}", data)) == expected
-        packed = read(tmp_path / f"DATA{ending.upper()}.GZ", gzip.compress(data[:20]) + gzip.compress(data[20:]))
+        packed = read(tmp_path / f"DATA{ending.upper()}.GZ", zipped(data[:20]) + zipped(data[20:]))
         assert kept(packed) == expected and packed[0].id == "DATA#0" and packed[0].source == "DATA"
         assert kept(read(tmp_path / f"plain{ending}.gz", data)) == expected
 
@@ -379,8 +379,8 @@ def test_marks_of_files_that_were_joined_and_columns_that_only_some_lines_hold(t
         ("d.csv", "\ufeff", "the table is empty"),
         ("d.csv", " \n\n", "the table is empty"),
         ("d.tsv", "label\ttext\n", "the table holds no row"),
-        ("d.csv.gz", gzip.compress(b"label,text\nham,one\n" * 99)[:-9], "cannot be read as csv: Compressed file ended"),
-        ("d.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"broken" * 9, "cannot be read as jsonl"),
+        ("d.csv.gz", zipped(b"label,text\nham,one\n" * 99)[:-9], "cannot be read as csv: Compressed file ended"),
+        ("d.jsonl.gz", zipped(b"x" * 99)[:12] + b"broken" * 9, "cannot be read as jsonl"),
         ("d.csv", b"\xff\xfel\0a\0b", "cannot be read as csv"),
         ("d.jsonl", "\n\n", "the table holds no row"),
         (
