@@ -83,6 +83,8 @@ class StageConsole:
 
     def _line(self, text: str) -> None:
         self.unchanged |= any(words in text for words in UNCHANGED)
+        if text.startswith("Running stage '"):
+            self._begin()  # in a file too it is said before the minutes that the stage takes, not after them
         if STAGE_FAILED in text and (exited := EXITED.search(text)):
             self.exited = int(exited[1])
         if not text or text.startswith(AROUND) or STAGE_FAILED in text or EMPTY_FILE.fullmatch(text):

@@ -63,6 +63,12 @@ def test_a_terminal_has_the_bar_while_it_moves() -> None:
     assert shown(out).endswith("\r\x1b[K  train: 100%|##| 2/2\n  well done, N s\n")
 
 
+def test_a_file_names_the_stage_before_its_minutes() -> None:
+    out = io.StringIO()
+    StageConsole(5, 14, "train", out=out).feed(b"Running stage 'train':\n")
+    assert out.getvalue() == "stage 5 of 14: train\n"
+
+
 def test_the_first_line_says_what_is_left_of_the_run() -> None:
     out = io.StringIO()
     console = StageConsole(5, 13, "train", out=out, left="up to 4 min left")
