@@ -16,17 +16,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
+from joblib import Parallel, delayed
 from onnx import numpy_helper
 from onnx.helper import make_node
 from pydantic import Field
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from tasks.stage import Settings, StageError
 
 Codes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+
+SAMPLE = 1 << 17
+"""Rows that k-means looks at: some five hundred a codeword of 8 bits."""
 
 
 class Codebook(Settings):
@@ -45,21 +50,32 @@ class Part:
 
 
 def encode(table: Floats, counts: npt.NDArray[np.int64], codebook: Codebook, seed: int) -> list[Part]:
-    """The parts of a table ``[rows, width]``, whose rows are looked up ``counts`` times. Rows of zeros stay so."""
+    """The parts of a table ``[rows, width]``, whose rows are looked up ``counts`` times. Rows of zeros stay so.
+
+    The codewords of a part are sought among ``SAMPLE`` of its rows at most, so the time grows with the width alone.
+    """
     count = -(-table.shape[1] // codebook.dimensions)
     weights = counts.astype(np.float64) + 1  # what no text of these holds may stand in the next
-    # One thread, as the order of sums decides the last bit of a mean, and two would race for it.
-    with threadpool_limits(1):
-        return [
-            _encode_part(np.ascontiguousarray(columns), weights, 1 << codebook.bits, seed)
-            for columns in np.array_split(table, count, axis=1)
-        ]
+    jobs = (
+        delayed(_encode_part)(np.ascontiguousarray(columns), weights, 1 << codebook.bits, seed)
+        for columns in np.array_split(table, count, axis=1)
+    )
+    with threadpool_limits(1):  # of BLAS, which all threads share
+        parts = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(jobs)
+        return list(tqdm(parts, total=count, desc="quantize", unit=" parts", disable=count == 1))
 
 
 def _encode_part(vectors: Floats, weights: npt.NDArray[np.float64], words: int, seed: int) -> Part:
-    means = min(words - 1, len(np.unique(vectors, axis=0)))
-    found = KMeans(means, n_init=4, random_state=seed).fit(vectors, sample_weight=weights).cluster_centers_
-    book = np.concatenate([np.zeros_like(found[:1]), found]).astype(np.float32)
+    told = np.flatnonzero(vectors.any(axis=1))  # the others are word 0
+    if len(told) > SAMPLE:
+        told = np.sort(np.random.default_rng(seed).choice(told, SAMPLE, replace=False))
+    means = min(words - 1, len(np.unique(vectors[told], axis=0)))
+    found = np.zeros((0, vectors.shape[1]), np.float32)
+    if means:
+        # One thread a part, as the order of sums decides the last bit of a mean, and two would race for it.
+        with threadpool_limits(1, user_api="openmp"):
+            found = KMeans(means, n_init=4, random_state=seed).fit(vectors[told], sample_weight=weights[told]).cluster_centers_
+    book = np.concatenate([np.zeros((1, vectors.shape[1])), found]).astype(np.float32)
     return Part(pairwise_distances_argmin(vectors, book).astype(np.uint8), book)
 
 

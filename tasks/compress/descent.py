@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,11 @@ WARMUP = 0.1
 
 
 class Descent(Settings):
-    """AdamW, its learning rate rising over the first tenth of all steps and falling from there, as the teacher's does."""
+    """Adam, its learning rate rising over the first tenth of all steps and falling from there, as the teacher's does.
+
+    Of a hashed table only the rows that a batch looks up take a step, and weights do not decay (lazy Adam, torch's
+    SparseAdam): a step costs as much as its texts are long, however large the table is. All else learns by AdamW.
+    """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -42,6 +47,12 @@ def valid_pr_auc(pupil: Pupil, valid: Lesson) -> float:
     return ranking(pupil.outputs(valid.texts), valid.labels, weights=valid.weights)["pr_auc"]
 
 
+def hashed_tables(network: torch.nn.Module) -> list[torch.nn.Embedding]:
+    """The tables of which a text looks up few rows; none in a transformer, whose optimizer's steps are few and all dense."""
+    table = getattr(network, "embedding", None)
+    return [table] if isinstance(table, torch.nn.Embedding) else []
+
+
 class Course:
     """Where a training stands: network, optimizer, learning rate, chance and history, which are kept and taken up together."""
 
@@ -49,15 +60,19 @@ class Course:
         """``steps`` batches an epoch."""
         rate, decay = settings.learning_rate, settings.weight_decay
         self.network = network
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
-        self.cycle = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(steps * settings.epochs, WARMUP))
+        tables = [table.weight for table in hashed_tables(network)]
+        others = [weights for weights in network.parameters() if all(weights is not table for table in tables)]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=rate, weight_decay=decay)]
+        self.optimizers += [torch.optim.SparseAdam(tables, lr=rate)] if tables else []
+        rates = schedule(steps * settings.epochs, WARMUP)
+        self.cycles = [torch.optim.lr_scheduler.LambdaLR(optimizer, rates) for optimizer in self.optimizers]
         self.history: History = []
 
     def keep(self, checkpoint: Checkpoint) -> None:
         checkpoint.save(
             network=self.network.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            cycle=self.cycle.last_epoch,
+            optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
+            cycle=self.cycles[0].last_epoch,
             chance=torch.get_rng_state(),
             history=self.history,
         )
@@ -67,18 +82,30 @@ class Course:
         if not (state := checkpoint.load()):
             return
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.cycle.last_epoch = state["cycle"]
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        for cycle in self.cycles:
+            cycle.last_epoch = state["cycle"]
         torch.set_rng_state(state["chance"])
         self.history = state["history"]
         print(f"goes on after epoch {len(self.history)}")
 
     def step(self, loss: torch.Tensor) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.cycle.step()
-        self.optimizer.zero_grad()
+        for optimizer, cycle in zip(self.optimizers, self.cycles, strict=True):
+            optimizer.step()
+            cycle.step()
+            optimizer.zero_grad()
         return float(loss.detach())
+
+
+def loss_of(
+    pupil: Pupil, train: Lesson, weights: npt.NDArray[Any], voices: Voices, rows: npt.NDArray[np.int64]
+) -> torch.Tensor:
+    """The loss of these ``rows`` of train, what each counts by ``weights[n]``."""
+    asked = pupil.ask([train.texts[row] for row in rows])
+    teacher, labels, counts = (torch.from_numpy(part[rows]) for part in (train.teacher, train.labels, weights))
+    return distillation_loss(asked, teacher, labels, counts, voices)
 
 
 def descend(
@@ -93,15 +120,12 @@ def descend(
 ) -> History:
     """Train the pupil's network in place over all epochs; its history."""
     weights = mean_one(train.weights)
+    for table in hashed_tables(pupil.network):
+        table.sparse = True  # of gradients
     steps = math.ceil(len(train.texts) / settings.batch_size)
     course = Course(pupil.network, settings, steps)
     if checkpoint:
         course.take_up(checkpoint)
-
-    def loss_of(rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        asked = pupil.ask([train.texts[row] for row in rows])
-        teacher, labels, counts = (torch.from_numpy(part[rows]) for part in (train.teacher, train.labels, weights))
-        return distillation_loss(asked, teacher, labels, counts, voices)
 
     done = len(course.history)
     for epoch in tqdm(
@@ -109,7 +133,7 @@ def descend(
     ):
         pupil.network.train()
         order = np.random.default_rng([seed, epoch]).permutation(len(train.texts))
-        losses = [course.step(loss_of(rows)) for rows in np.array_split(order, steps)]
+        losses = [course.step(loss_of(pupil, train, weights, voices, rows)) for rows in np.array_split(order, steps)]
         pr_auc = valid_pr_auc(pupil, valid)
         course.history.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "valid_pr_auc": pr_auc})
         if checkpoint:

@@ -2,12 +2,13 @@
 
 The student reads a text by its own features, or is made of the teacher's own layers; ``distill.family`` says which. It
 learns from the train split, from texts before the cut that have no label, and from pieces of both, if asked for: of what
-has no label, the teacher alone is heard.
+has no label, the teacher alone is heard. ``auto`` tries families until one is near enough to the teacher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ import torch
 from pydantic import Field
 
 from service.tokenizer import known_words
-from tasks.compress.descent import Watch
-from tasks.compress.families import Learning, learn, make_pupil
+from tasks.compress.descent import History, Watch
+from tasks.compress.families import Learning, families, forecast, learn, make_pupil, use_threads
 from tasks.compress.lesson import UNLABELLED, Lesson, teacher_logits
-from tasks.compress.parity import Asked, Limits, ScoreLimits, compare, enforce
+from tasks.compress.parity import Asked, Limits, ScoreLimits, compare, enforce, told
 from tasks.compress.pupil import Pupil
 from tasks.compress.texts import Crops, ask_teacher, crops
 from tasks.lineage import sha256
+from tasks.metrics import ranking
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, folder_bytes, read_json, run, whole, write_json
@@ -44,7 +46,7 @@ class Distill(Learning):
     export_parity: ScoreLimits
     """The exported model against the network that was trained."""
     parity: Limits
-    """The student against the teacher."""
+    """The student against the teacher; what is over is said, and the rule of choice decides."""
 
 
 def lesson(rows: pd.DataFrame, pupil: Pupil, paths: Paths) -> Lesson:
@@ -82,46 +84,107 @@ def save_network(pupil: Pupil, settings: Distill, folder: Path) -> None:
     write_json(folder / "settings.json", settings.model_dump(mode="json"))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A student that has learned, and by which settings."""
+
+    settings: Distill
+    pupil: Pupil
+    history: History
+    held_out: Lesson
+    labelled: int
+    texts: int
+
+    @property
+    def pr_auc(self) -> float:
+        """On valid."""
+        return self.history[-1]["valid_pr_auc"]
+
+
+class Classroom:
+    """What students of all families learn from."""
+
+    def __init__(self, settings: Distill, paths: Paths) -> None:
+        self.settings, self.paths = settings, paths
+        self.rows, self.labels = pd.read_parquet(paths.prepared), len(read_json(paths.schema)["labels"])
+        self.valid = self.rows[self.rows.split == "valid"]
+        train_texts = list(self.rows.text[self.rows.split == "train"])
+        self.words = known_words(train_texts, settings.min_documents, settings.known_bits)
+
+    def teach(self, settings: Distill, watch: Watch | None) -> Trained:
+        """A student of ``settings.family``; where a killed run left one half-way, it goes on there."""
+        torch.manual_seed(settings.seed)
+        use_threads(settings)
+        pupil = make_pupil(settings, self.labels, self.words, self.paths.model("teacher"))
+        train, held_out = train_lesson(self.rows, pupil, settings, self.paths), lesson(self.valid, pupil, self.paths)
+        if self.settings.family == "auto":
+            print(f"{settings.family}: about {spoken(forecast(pupil, train, settings))}")
+        identity = f"{settings.model_dump_json()} {sha256(self.paths.logits)}"
+        history = learn(pupil, train, held_out, settings, Checkpoint(self.paths.checkpoints / "distill", identity), watch)
+        labelled = int((train.labels != UNLABELLED).sum())
+        return Trained(settings, pupil, history, held_out, labelled, len(train.labels))
+
+    def best(self, watch: Watch | None) -> tuple[Trained, list[dict[str, Any]]]:
+        """The first family near enough to the teacher, or the nearest of all where none is; and what was tried."""
+        valid = self.valid
+        teacher = ranking(
+            teacher_logits(self.paths, list(valid.id)), valid.label_id.to_numpy(), weights=valid.weight.to_numpy()
+        )["pr_auc"]
+        tried: list[Trained] = []
+        for settings in families(self.settings, self.labels):
+            tried.append(self.teach(Distill.model_validate(settings.model_dump()), watch))
+            loss = teacher - tried[-1].pr_auc
+            if not loss > self.settings.auto.margin:
+                break
+            print(f"{settings.family}: PR-AUC on valid {tried[-1].pr_auc:.4f}, {loss:.4f} below the teacher's")
+        nearest = tried[-1] if not loss > self.settings.auto.margin else max(tried, key=lambda one: one.pr_auc)
+        return nearest, [{"family": one.settings.family, "valid_pr_auc": one.pr_auc} for one in tried]
+
+
+def spoken(seconds: float) -> str:
+    """A time as it is told: ``20 s``, ``3 min``."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
 def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None:
     """Train the student on the teacher's logits, export it to ONNX, and check it against both of its parents."""
-    rows, schema = pd.read_parquet(paths.prepared), read_json(paths.schema)
-    torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(settings.threads)
-    valid = rows[rows.split == "valid"]
-    words = known_words(list(rows.text[rows.split == "train"]), settings.min_documents, settings.known_bits)
-    pupil = make_pupil(settings, len(schema["labels"]), words, paths.model("teacher"))
-    asked = Asked.of(valid, schema, settings.parity.slice_messages)
-    checkpoint = Checkpoint(paths.checkpoints / "distill", f"{settings.model_dump_json()} {sha256(paths.logits)}")
+    room = Classroom(settings, paths)
+    valid = room.valid
+    asked = Asked.of(valid, read_json(paths.schema), settings.parity.slice_messages)
     with track("distill", settings, paths) as tracker:
-        tracker.data(paths.prepared, rows[rows.split.isin(["train", "unlabelled"])], "distillation")
-        train, held_out = train_lesson(rows, pupil, settings, paths), lesson(valid, pupil, paths)
-        history = learn(pupil, train, held_out, settings, checkpoint, watch)
+        tracker.data(paths.prepared, room.rows[room.rows.split.isin(["train", "unlabelled"])], "distillation")
+        chosen, tried = room.best(watch)
+        history, pupil = chosen.history, chosen.pupil
         for seen in history:
             tracker.metrics({name: seen[name] for name in ("train_loss", "valid_pr_auc")}, step=int(seen["epoch"]))
-        trained = pupil.outputs(held_out.texts)
+        trained = pupil.outputs(chosen.held_out.texts)
         with whole(paths.model("student")) as temporary:
             temporary.mkdir()
             pupil.save(temporary, settings.opset)
             exported = load_variant(temporary, 1).logits(list(valid.text))
+            parity = compare(chosen.held_out.teacher, exported, asked)
             figures: dict[str, Any] = {
+                "family": chosen.settings.family,
+                "tried": tried,
                 "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
-                "parity": enforce(compare(held_out.teacher, exported, asked), settings.parity, "distill.parity"),
-                "known_words": int(words.sum()),
-                "texts": {"labelled": int((train.labels != UNLABELLED).sum()), "all": len(train.labels)},
+                "parity": parity.figures(),
+                "over": told(parity, settings.parity, "distill.parity"),
+                "known_words": int(room.words.sum()),
+                "texts": {"labelled": chosen.labelled, "all": chosen.texts},
                 "bytes": folder_bytes(temporary),
             }
         with whole(paths.model("student-network")) as temporary:
-            save_network(pupil, settings, temporary)
+            save_network(pupil, chosen.settings, temporary)
         with whole(paths.report("distill.csv")) as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False)
         write_json(paths.report("distill.json"), figures)
         tracker.file(paths.report("distill.csv"))
         tracker.file(paths.report("distill.json"))
-        tracker.headline({"student_valid_pr_auc": history[-1]["valid_pr_auc"]})
-    checkpoint.remove()
-    agreed, score = figures["parity"]["flips"], history[-1]["valid_pr_auc"]
-    print(f"{settings.family}, {figures['bytes']:,} bytes: PR-AUC on valid {score:.4f}, flips {agreed:.2%}")
+        tracker.headline({"student_valid_pr_auc": chosen.pr_auc})
+    Checkpoint(paths.checkpoints / "distill", "").remove()
+    flips = figures["parity"]["flips"]
+    print(f"{figures['family']}, {figures['bytes']:,} bytes: PR-AUC on valid {chosen.pr_auc:.4f}, flips {flips:.2%}")
 
 
 if __name__ == "__main__":

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field
 
 from service.tokenizer import Tokenizer
-from tasks.compress.descent import Descent, History, Watch, descend
+from tasks.compress.descent import Descent, History, Watch, descend, loss_of
 from tasks.compress.embeddings import start_from_teacher
 from tasks.compress.lesson import Lesson, Voices
-from tasks.compress.linear import Linear, fit_linear
+from tasks.compress.linear import Linear, fit_linear, seconds_of_pass
 from tasks.compress.pupil import Hashed, Pupil
 from tasks.compress.student import Convolution, Network
 from tasks.compress.transformer import ThinStudent
@@ -45,16 +48,24 @@ class Cnn(Settings):
 
 
 class Transformer(Settings):
-    layers: list[int]
-    """Numbers of the teacher's layers that stay, from 0."""
+    layers: list[int] | None
+    """Numbers of the teacher's layers that stay, from 0; None: the first and the last."""
     descent: Descent
+
+
+class Auto(Settings):
+    linear_labels: int = Field(ge=1)
+    """With more labels the bag takes the place of the linear student, whose table is as wide as there are labels."""
+    margin: float = Field(ge=0)
+    """A student that loses more PR-AUC on valid than this is followed by one of the next family."""
 
 
 class Learning(Voices):
     """What a student is, and how it learns: the block ``distill`` but for what it is judged by."""
 
-    family: Literal["linear", "bag", "cnn", "transformer"]
-    """Which of the four blocks below is read."""
+    family: Literal["auto", "linear", "bag", "cnn", "transformer"]
+    """Which of the four blocks below is read; ``auto``: one after the other, as ``families`` orders them."""
+    auto: Auto
     linear: Linear
     bag: Bag
     cnn: Cnn
@@ -66,6 +77,19 @@ class Learning(Voices):
     threads: int = Field(ge=1)
     seed: int = Field(ge=0)
     """Of all chance, and of the draw which features share a row."""
+
+
+def families(settings: Learning, labels: int) -> list[Learning]:
+    """The settings of each student to try in turn: the smallest first. A table of rows by labels is not small for long."""
+    if settings.family != "auto":
+        return [settings]
+    first = "linear" if labels <= settings.auto.linear_labels else "bag"
+    return [settings.model_copy(update={"family": family}) for family in (first, "cnn", "transformer")]
+
+
+def use_threads(settings: Learning) -> None:
+    """Let torch have as many threads as the family gains from: a transformer all, the others what is asked for."""
+    torch.set_num_threads(settings.threads if settings.family != "transformer" else os.cpu_count() or 1)
 
 
 def salt_of(seed: int) -> int:
@@ -113,3 +137,24 @@ def learn(
     if epochs is not None:
         descent = descent.model_copy(update={"epochs": epochs})
     return descend(pupil, train, valid, descent, settings, settings.seed, checkpoint, watch)
+
+
+def forecast(pupil: Pupil, train: Lesson, settings: Learning) -> float:
+    """Seconds that ``learn`` will take, by the time of a batch, or of one look at all texts where it is linear.
+
+    Neither the network nor torch's chance are other for it.
+    """
+    if isinstance(pupil, Hashed) and settings.family == "linear":
+        return settings.linear.passes * seconds_of_pass(pupil, train, settings)
+    descent: Descent = getattr(settings, settings.family).descent
+    chance = torch.get_rng_state()
+    rows = np.linspace(0, len(train.texts) - 1, min(descent.batch_size, len(train.texts))).astype(np.int64)
+    pupil.network.train()
+    taken = []
+    for _ in range(2):  # the first also warms up
+        begin = time.perf_counter()
+        loss_of(pupil, train, train.weights, settings, rows).backward()  # type: ignore[no-untyped-call]
+        taken.append(time.perf_counter() - begin)
+    pupil.network.zero_grad()
+    torch.set_rng_state(chance)
+    return taken[-1] * descent.epochs * len(train.texts) / len(rows)

@@ -7,6 +7,7 @@ takes ten and ends somewhere near.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -66,41 +67,33 @@ def solve(
     """The (values ``[width, labels]``, bias ``[labels]``) of least ``objective`` plus ``penalty`` / 2 by squared values.
 
     ``objective`` gives the loss of all texts' logits and its gradient. At most ``passes`` steps of L-BFGS are taken from
-    zero, and ``watch`` is told of each: loss, values, bias. Rows that no text holds stay zero.
+    zero, and ``watch`` is told of each: loss, values, bias.
     """
     width = texts.shape[1]
-    used = np.unique(texts.indices)
-    seen = texts[:, used]
-    turned = seen.T.tocsr()
+    turned = texts.T.tocsr()
     latest = 0.0
 
     def unpack(point: Floats) -> tuple[Floats, Floats]:
-        return point[labels:].reshape(len(used), labels), point[:labels]
+        return point[labels:].reshape(width, labels), point[:labels]
 
     def judged(point: Floats) -> tuple[float, Floats]:
         nonlocal latest
         values, bias = unpack(point)
-        loss, gradient = objective(seen @ values + bias)
+        loss, gradient = objective(texts @ values + bias)
         latest = loss
         slopes = turned @ gradient + penalty * values
         return loss + penalty / 2 * float((values**2).sum()), np.concatenate([gradient.sum(axis=0), slopes.ravel()])
 
-    def spread(point: Floats) -> tuple[Floats, Floats]:
-        values, bias = unpack(point)
-        table = np.zeros((width, labels))
-        table[used] = values
-        return table, bias.copy()
-
     with threadpool_limits(1):  # sums in another order would be another student
         found = minimize(
             judged,
-            np.zeros(labels * (len(used) + 1)),
+            np.zeros(labels * (width + 1)),
             jac=True,
             method="L-BFGS-B",
-            callback=lambda point: watch(latest, *spread(point)),
+            callback=lambda point: watch(latest, *unpack(point)),
             options={"maxiter": passes, "maxcor": MEMORY},
         )
-    return spread(found.x)
+    return unpack(found.x)
 
 
 class Linear(Settings):
@@ -110,15 +103,29 @@ class Linear(Settings):
     """Steps of L-BFGS at most; each sees all texts."""
 
 
+def seconds_of_pass(pupil: Hashed, train: Lesson, voices: Voices) -> float:
+    """What a pass over all texts takes: the loss, its gradient, and as much again for L-BFGS."""
+    texts = matrix(train.texts, pupil.tokenizer.rows)
+    texts = texts[:, np.unique(texts.indices)]
+    teacher, weights = train.teacher.astype(np.float64), train.weights.astype(np.float64)
+    begin = time.perf_counter()
+    logits = texts @ np.zeros((texts.shape[1], teacher.shape[1]))
+    _, gradient = loss_and_gradient(logits, train.labels, teacher, weights, voices)
+    texts.T.tocsr() @ gradient
+    return 2 * (time.perf_counter() - begin)
+
+
 def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, voices: Voices) -> History:
     """Put the best values into the pupil's network; its history, a pass an epoch.
 
     They are sought from zero, wherever the network stands: the last steps towards the best are long, and what is left of
-    another beginning in rows that few texts hold is noise. The network must have a dimension for each label and no hidden
-    layer: it is read as if it were ``solve``'s table.
+    another beginning in rows that few texts hold is noise. Rows that no text holds are zero. The network must have a
+    dimension for each label and no hidden layer: it is read as if it were ``solve``'s table.
     """
     width, weights = pupil.tokenizer.rows, mean_one(train.weights).astype(np.float64)
     texts, held_out = matrix(train.texts, width), matrix(valid.texts, width)
+    used = np.unique(texts.indices)
+    texts, held_out = texts[:, used], held_out[:, used]
     teacher = train.teacher.astype(np.float64)
     history: History = []
     bar = tqdm(total=settings.passes, desc="student", unit=" passes", mininterval=1)
@@ -141,7 +148,8 @@ def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, vo
             seen,
         )
     with torch.no_grad():
-        network.embedding.weight.copy_(torch.from_numpy(values))
+        network.embedding.weight.zero_()
+        network.embedding.weight[torch.from_numpy(used)] = torch.from_numpy(values).float()
         network.head.weight.copy_(torch.eye(len(bias)))
         network.head.bias.copy_(torch.from_numpy(bias))
     return history

@@ -20,6 +20,8 @@ from tasks.metrics import best_threshold
 from tasks.stage import Settings, StageError
 
 Logits = npt.NDArray[np.float32]
+OVER = "over"
+"""Where ``variant.json`` says in what a model does not agree with its parent; such a one is not released."""
 
 
 class ScoreLimits(Settings):
@@ -144,3 +146,11 @@ def enforce(parity: Parity, limits: ScoreLimits, where: str) -> dict[str, float]
     if over := broken(parity, limits, where):
         raise StageError(f"the model does not agree with its parent: {'; '.join(over)}")
     return parity.figures()
+
+
+def told(parity: Parity, limits: ScoreLimits, where: str) -> list[str]:
+    """What ``broken`` finds, said aloud: for a step whose model is judged as a whole later, by the rule of choice."""
+    over = broken(parity, limits, where)
+    for line in over:
+        print(f"does not agree with its parent: {line}")
+    return over

@@ -1,7 +1,7 @@
 """Stage prune: parts of the student that matter least are taken out, what is left learns on, and the smallest is kept.
 
 Each entry of the sweep starts from the parent. None is kept for its size alone: the smallest that loses no more than
-``margin`` of PR-AUC on valid is, and that may be the parent as it was.
+``margin`` of PR-AUC on valid and agrees with its parent is, and that may be the parent as it was.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from tasks.compress.descent import valid_pr_auc
 from tasks.compress.distill import Distill, lesson, train_lesson
-from tasks.compress.families import learn, make_pupil
-from tasks.compress.parity import Asked, Limits, compare, enforce
+from tasks.compress.families import learn, make_pupil, use_threads
+from tasks.compress.parity import Asked, Limits, broken, compare
 from tasks.compress.pupil import Hashed, Pupil
 from tasks.compress.units import halve_rows, places, remove
 from tasks.model.variants import load_variant
@@ -56,7 +56,7 @@ class Prune(Settings):
     margin: float = Field(ge=0)
     """PR-AUC on valid that it may lose against its parent."""
     parity: Limits
-    """The pruned student against its parent."""
+    """The pruned student against its parent: what does not agree so far is not kept."""
 
 
 class Parent:
@@ -118,8 +118,11 @@ def take(pupil: Pupil, kind: str, share: float, parent: Parent) -> Pupil:
 
 
 def smallest(table: list[dict[str, Any]], margin: float) -> int:
-    """The row of the fewest bytes among those within ``margin`` of the first row's PR-AUC; the first is the parent."""
-    good = [number for number, row in enumerate(table) if row["pr_auc"] >= table[0]["pr_auc"] - margin]
+    """The row of the fewest bytes among those within ``margin`` of the first row's PR-AUC that agree with the first.
+
+    The first is the parent: it is always good enough.
+    """
+    good = [n for n, row in enumerate(table) if n == 0 or (row["pr_auc"] >= table[0]["pr_auc"] - margin and not row["over"])]
     return min(good, key=lambda number: (table[number]["bytes"], number))
 
 
@@ -127,11 +130,13 @@ def prune(settings: Prune, paths: Paths) -> None:
     """Try each entry of the sweep, keep the smallest that is good enough, and check it against its parent."""
     parent = Parent(settings.parent, paths)
     torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(parent.settings.threads)
+    use_threads(parent.settings)
     asked = Asked.of(parent.valid, parent.schema, settings.parity.slice_messages)
     with track("prune", settings, paths) as tracker:
         table: list[dict[str, Any]] = []
-        best: Path | None = None
+        agreed: list[dict[str, float]] = []
+        texts = list(parent.valid.text)
+        before = load_variant(parent.folder, 1).logits(texts)
         with whole(paths.model("student-pruned")) as temporary:
             temporary.mkdir()
             tries: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
@@ -140,17 +145,17 @@ def prune(settings: Prune, paths: Paths) -> None:
                 folder = temporary / str(len(table))
                 folder.mkdir()
                 pupil.save(folder, parent.settings.opset)
-                table.append({"removed": dict(shares), "bytes": folder_bytes(folder), **figures})
+                parity = compare(before, load_variant(folder, 1).logits(texts), asked)
+                over = broken(parity, settings.parity, "prune.parity")
+                table.append({"removed": dict(shares), "bytes": folder_bytes(folder), **figures, "over": over})
+                agreed.append(parity.figures())
                 tracker.metrics({name: float(table[-1][name]) for name in ("bytes", "pr_auc")}, step=len(table) - 1)
             chosen = smallest(table, settings.margin)
-            best = temporary / str(chosen)
-            texts = list(parent.valid.text)
-            before, after = (load_variant(folder, 1).logits(texts) for folder in (parent.folder, best))
-            parity = enforce(compare(before, after, asked), settings.parity, "prune.parity")
-            keep_only(best, temporary)
+            keep_only(temporary / str(chosen), temporary)
         sizes = {"before": folder_bytes(parent.folder), "after": folder_bytes(paths.model("student-pruned"))}
         write_json(
-            paths.report("prune.json"), {"parity": parity, "bytes": sizes, "removed": table[chosen]["removed"], "sweep": table}
+            paths.report("prune.json"),
+            {"parity": agreed[chosen], "bytes": sizes, "removed": table[chosen]["removed"], "sweep": table},
         )
         with whole(paths.report("prune.csv")) as temporary:
             pd.DataFrame([{"bytes": row["bytes"], "valid_pr_auc": row["pr_auc"]} for row in table]).to_csv(

@@ -2,7 +2,7 @@
 
 In a model this small it is for size; the student must still agree with the one it was made from. ``dynamic`` and ``static``
 write 8-bit integers (tasks/compress/int8.py), ``codebook`` writes each row of the table as a short code for one of few
-vectors (tasks/compress/codebook.py).
+vectors (tasks/compress/codebook.py). One that does not agree says so in its ``variant.json``, and is not released.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.scorer import BATCH, STUDENTS, Student, load_student
 from service.tokenizer import pad
 from tasks.compress.codebook import Codebook, write_codebook
 from tasks.compress.int8 import Operator, write_int8, write_static_int8
-from tasks.compress.parity import Asked, Limits, compare, enforce
+from tasks.compress.parity import OVER, Asked, Limits, compare, told
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
 
@@ -28,7 +28,8 @@ from tasks.tracking import track
 class Quantize(Settings):
     parent: str
     """The folder below models/ that is quantized: a student, as the step before left it."""
-    method: Literal["dynamic", "static", "codebook"]
+    method: Literal["auto", "dynamic", "static", "codebook"]
+    """``auto``: codebook for a student with a table of hashed rows, dynamic for a transformer."""
     operators: list[Operator]
     """What dynamic and static quantize; it is nothing to codebook."""
     per_channel: bool
@@ -50,10 +51,11 @@ def quantize_student(parent: Path, folder: Path, settings: Quantize, texts: Sequ
         if beside.name != "model.onnx":
             shutil.copyfile(beside, folder / beside.name)
     model, twin = parent / "model.onnx", folder / "model.onnx"
-    if settings.method == "dynamic":
+    hashed = read_json(parent / "variant.json")["kind"] == "student"
+    if settings.method == "dynamic" or (settings.method == "auto" and not hashed):
         write_int8(model, twin, settings.operators, settings.per_channel)
         return
-    if read_json(parent / "variant.json")["kind"] != "student":
+    if not hashed:
         raise StageError(f"quantize.method = {settings.method!r}: models/{parent.name} is a transformer, which bears dynamic")
     if not texts:
         raise StageError(
@@ -96,10 +98,11 @@ def quantize(settings: Quantize, paths: Paths) -> None:
             quantize_student(parent, temporary, settings, calibration(train, settings))
             before, after = (load_student(folder).logits(list(valid.text)) for folder in (parent, temporary))
             parity = compare(before, after, asked)
-            agreed = enforce(parity, settings.parity, "quantize.parity")
+            if over := told(parity, settings.parity, "quantize.parity"):
+                write_json(temporary / "variant.json", read_json(temporary / "variant.json") | {OVER: over})
             sizes = {"before": folder_bytes(parent), "after": folder_bytes(temporary)}
-        write_json(paths.report("quantize.json"), {"parity": agreed, "bytes": sizes})
-        tracker.metrics(agreed | {f"bytes_{name}": float(size) for name, size in sizes.items()})
+        write_json(paths.report("quantize.json"), {"parity": parity.figures(), "over": over, "bytes": sizes})
+        tracker.metrics(parity.figures() | {f"bytes_{name}": float(size) for name, size in sizes.items()})
         tracker.file(paths.report("quantize.json"))
     print(f"{sizes['before']:,} -> {sizes['after']:,} bytes, largest difference {parity.largest:.4f}")
 

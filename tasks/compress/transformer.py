@@ -88,9 +88,10 @@ class Thin:
 class ThinStudent(Thin):
     """A thin transformer that may be served: it knows which words are new to it."""
 
-    def __init__(self, teacher: Path, layers: Sequence[int], known: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, teacher: Path, layers: Sequence[int] | None, known: npt.NDArray[np.bool_]) -> None:
         super().__init__(teacher)
-        keep_layers(self.network, layers, "distill.transformer.layers")
+        ends = sorted({0, len(layers_of(self.network)) - 1})
+        keep_layers(self.network, ends if layers is None else layers, "distill.transformer.layers")
         self.known = known
 
     def save(self, folder: Path, opset: int) -> None:

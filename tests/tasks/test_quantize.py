@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from service.scorer import Student
 from service.tokenizer import PADDING
 from tasks.compress.codebook import Codebook, Part, decode, encode, lookup, pack
 from tasks.compress.onnx_file import write_onnx
-from tasks.compress.parity import Parity, ScoreLimits, compare, enforce
+from tasks.compress.parity import OVER, Parity, ScoreLimits, compare, enforce
 from tasks.compress.quantize import Quantize, calibration, quantize, quantize_student
 from tasks.compress.student import save_student
 from tasks.stage import Paths, StageError, folder_bytes, read_json, read_settings, write_json
@@ -36,7 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dynamic": {"method": "dynamic"},
     "static": {"method": "static"},
     "codebook-8": {"method": "codebook", "codebook": {"bits": 8, "dimensions": 2}},
-    "codebook-4": {"method": "codebook", "codebook": {"bits": 4, "dimensions": 2}},
+    "codebook-4": {"method": "codebook", "codebook": {"bits": 4, "dimensions": 2}, "seed": 2},
 }
 SHAPES = {"linear": (["ham", "spam"], 2, 0), "hidden": (["ham", "spam"], 8, 16), "three": (["ham", "news", "spam"], 2, 0)}
 """Labels, dimensions and width of the hidden layer of the networks that are quantized."""
@@ -291,13 +292,15 @@ def paths(own_store: None, parents: dict[str, Path], tmp_path: Path) -> Paths:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_stage_runs_by_each_method_and_its_gate_names_what_is_over(paths: Paths, method: str) -> None:
+def test_the_stage_runs_by_each_method_and_names_what_is_over(paths: Paths, method: str) -> None:
     limits = PARAMS["parity"] | {"flips": 0.05, "threshold_flips": 0.05}  # of a hundred messages of valid
     quantize(asked(**METHODS[method], parity=limits), paths)
-    report = read_json(paths.report("quantize.json"))
+    report, variant = read_json(paths.report("quantize.json")), paths.model("student-quantized") / "variant.json"
     assert report["bytes"]["after"] == folder_bytes(paths.model("student-quantized")) < report["bytes"]["before"]
     assert set(report["parity"]) == set(limits) - {"slice_messages"}
-    earlier = (paths.model("student-quantized") / "model.onnx").read_bytes()
-    with pytest.raises(StageError, match=r"largest = .* at most 0 \(params.yaml: quantize.parity.largest\)"):
-        quantize(asked(**METHODS[method], parity=limits | {"largest": 0}), paths)
-    assert (paths.model("student-quantized") / "model.onnx").read_bytes() == earlier, "the earlier model stays"
+    assert report["over"] == []
+    assert OVER not in read_json(variant)
+    quantize(asked(**METHODS[method], parity=limits | {"largest": 0}), paths)
+    (over,) = read_json(paths.report("quantize.json"))["over"]
+    assert re.fullmatch(r"largest = .*, at most 0 \(params.yaml: quantize.parity.largest\)", over)
+    assert read_json(variant)[OVER] == [over], "so that it is not released"
