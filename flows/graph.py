@@ -26,6 +26,8 @@ class Node:
     retries: int
     timeout: float | None
     """Seconds; None: no limit."""
+    shorter: str | None
+    """The parameters that make its work less."""
     seconds: float | None
     """What it usually takes on two cores; None: nobody knows."""
     needs: tuple[str, ...]
@@ -55,13 +57,12 @@ def read_graph(root: Path) -> list[Node]:
 
 def _node(stage: Any, graph: Any) -> Node:
     meta = stage.meta or {}
-    unknown = meta.keys() - {"retries", "seconds", "timeout"}
+    unknown = meta.keys() - {"retries", "seconds", "shorter", "timeout"}
     if unknown:
-        raise StageError(
-            f"dvc.yaml: stage {stage.name}: meta knows retries, seconds and timeout, not {', '.join(sorted(unknown))}"
-        )
+        known = "retries, seconds, shorter and timeout"
+        raise StageError(f"dvc.yaml: stage {stage.name}: meta knows {known}, not {', '.join(sorted(unknown))}")
     needs = tuple(sorted(other.name for other in graph.successors(stage) if isinstance(other, PipelineStage)))
     deps = tuple(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency))
     outs = tuple(out.def_path for out in stage.outs)
-    times = meta.get("timeout"), meta.get("seconds")
+    times = meta.get("timeout"), meta.get("shorter"), meta.get("seconds")
     return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), *times, needs, stage.cmd, deps, outs)

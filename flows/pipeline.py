@@ -76,7 +76,8 @@ def run_stage(
         if process.poll() is None:  # the flow itself is being stopped
             _stop(process)
     if late.is_set():
-        message = f"{node.name} took longer than {node.timeout} s (dvc.yaml: meta.timeout)"
+        less = f", or change {node.shorter} in params.yaml" if node.shorter else ""
+        message = f"{node.name} took longer than {node.timeout} s: raise its meta.timeout in dvc.yaml{less}"
         console.close("stopped")
         return Failed(message=message)
     if code:

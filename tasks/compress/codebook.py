@@ -30,8 +30,8 @@ from tasks.stage import Settings, StageError
 Codes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-SAMPLE = 1 << 17
-"""Rows that k-means looks at: some five hundred a codeword of 8 bits."""
+SAMPLE = 1 << 15
+"""Rows that k-means looks at: more than a hundred a codeword of 8 bits."""
 
 
 class Codebook(Settings):
@@ -74,7 +74,7 @@ def _encode_part(vectors: Floats, weights: npt.NDArray[np.float64], words: int, 
     if means:
         # One thread a part, as the order of sums decides the last bit of a mean, and two would race for it.
         with threadpool_limits(1, user_api="openmp"):
-            found = KMeans(means, n_init=4, random_state=seed).fit(vectors[told], sample_weight=weights[told]).cluster_centers_
+            found = KMeans(means, n_init=2, random_state=seed).fit(vectors[told], sample_weight=weights[told]).cluster_centers_
     book = np.concatenate([np.zeros((1, vectors.shape[1])), found]).astype(np.float32)
     return Part(pairwise_distances_argmin(vectors, book).astype(np.uint8), book)
 

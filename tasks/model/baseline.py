@@ -5,9 +5,9 @@ The strength of the regularisation is chosen on valid, so that the baseline is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import joblib
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
 from tasks.metrics import mean_one, ranking
@@ -34,8 +34,8 @@ class Baseline(Settings):
     """Inverse strengths of regularisation to try; the best on valid is kept."""
 
 
-def fit(train: pd.DataFrame, settings: Baseline, strength: float) -> Pipeline:
-    """The two steps, fitted to the texts by their weights. Raises StageError where no n-gram is frequent enough."""
+def vectors_of(train: pd.DataFrame, settings: Baseline) -> tuple[TfidfVectorizer, Any]:
+    """(the first step, the texts as it sees them). Raises StageError where no n-gram is frequent enough."""
     vectors = TfidfVectorizer(
         analyzer=settings.analyzer,
         ngram_range=settings.ngrams,
@@ -45,11 +45,21 @@ def fit(train: pd.DataFrame, settings: Baseline, strength: float) -> Pipeline:
         dtype=np.float32,
     )
     try:
-        steps = make_pipeline(vectors, LogisticRegression(C=strength, max_iter=1000))
-        weights = mean_one(train.weight.to_numpy())
-        return steps.fit(list(train.text), train.label_id.to_numpy(), logisticregression__sample_weight=weights)
+        return vectors, vectors.fit_transform(list(train.text))
     except ValueError as error:
         raise StageError(f"baseline.min_documents = {settings.min_documents}: {error}") from error
+
+
+def fit(train: pd.DataFrame, settings: Baseline) -> Iterator[tuple[float, Pipeline]]:
+    """Each strength, with the two steps fitted to the texts by their weights. Raises StageError as ``vectors_of`` does."""
+    vectors, texts = vectors_of(train, settings)
+    weights, labels = mean_one(train.weight.to_numpy()), train.label_id.to_numpy()
+    for strength in settings.strengths:
+        try:
+            model = LogisticRegression(C=strength, max_iter=1000).fit(texts, labels, sample_weight=weights)
+        except ValueError as error:
+            raise StageError(f"baseline.strengths: {strength}: {error}") from error
+        yield strength, Pipeline([("tfidfvectorizer", vectors), ("logisticregression", model)])
 
 
 def logits(model: Pipeline, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -68,8 +78,8 @@ def baseline(settings: Baseline, paths: Paths) -> None:
     with track("baseline", settings, paths) as tracker:
         tracker.data(paths.prepared, parts["train"], "training")
         scored = []
-        for number, strength in enumerate(tqdm(settings.strengths, desc="baseline", unit=" fits")):
-            model = fit(parts["train"], settings, strength)
+        fits = tqdm(fit(parts["train"], settings), total=len(settings.strengths), desc="baseline", unit=" fits")
+        for number, (strength, model) in enumerate(fits):
             scores, valid = logits(model, list(parts["valid"].text)), parts["valid"]
             figures = ranking(scores, valid.label_id.to_numpy(), weights=valid.weight.to_numpy())
             tracker.metrics({"strength": strength, "valid_pr_auc": figures["pr_auc"]}, step=number)

@@ -8,7 +8,7 @@ from tests.imports import ROOT
 
 
 def node(name: str, seconds: float | None) -> Node:
-    return Node(name, "", 0, None, seconds, (), "", (), ())
+    return Node(name, "", 0, None, None, seconds, (), "", (), ())
 
 
 def test_a_machine_that_takes_twice_as_long_is_told_so() -> None:

@@ -54,7 +54,7 @@ def python(code: str) -> str:
 
 
 def node(name: str = "work", timeout: float | None = None) -> Node:
-    return Node(name, "", 0, timeout, None, (), "", (), ())
+    return Node(name, "", 0, timeout, "work.size", None, (), "", (), ())
 
 
 def test_a_stage_runs_once_and_is_cached_then(project: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_stage_that_takes_too_long_is_stopped_with_all_it_started(project: Pat
     start = time.monotonic()
     state = run_stage(node(timeout=4), project, False, "t")
     assert state.is_failed()
-    assert "work took longer than 4 s" in str(state.message)
+    assert state.message == "work took longer than 4 s: raise its meta.timeout in dvc.yaml, or change work.size in params.yaml"
     assert time.monotonic() - start < 50
     assert ended(int((project / "pid").read_text()))
     write_stages(project, work={"cmd": python("open('o','w')"), "outs": ["o"]})
@@ -147,7 +147,10 @@ def test_the_flow_retries_as_meta_says_and_stops_at_the_first_failure(
     ("text", "says"),
     [
         ("stages: [", r"^dvc\.yaml: line \d+, column \d+: "),
-        ("stages:\n  a:\n    cmd: x\n    meta: {retires: 3}\n", "meta knows retries, seconds and timeout, not retires"),
+        (
+            "stages:\n  a:\n    cmd: x\n    meta: {retires: 3}\n",
+            "meta knows retries, seconds, shorter and timeout, not retires",
+        ),
     ],
 )
 def test_a_graph_that_cannot_be_read_is_one_clear_error(project: Path, text: str, says: str) -> None:

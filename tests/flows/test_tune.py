@@ -22,7 +22,9 @@ from tests.tasks.test_tune import RATE, RATES, make_project, searching
 
 
 def node(name: str, needs: str, deps: str, out: str) -> Node:
-    return Node(name, "", 0, None, None, tuple(needs.split()), f"python -m tasks.compress.{name}", tuple(deps.split()), (out,))
+    return Node(
+        name, "", 0, None, None, None, tuple(needs.split()), f"python -m tasks.compress.{name}", tuple(deps.split()), (out,)
+    )
 
 
 NODES = [
