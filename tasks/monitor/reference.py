@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -67,7 +68,9 @@ class Held:
     def sample_of(self, records: Sequence[dict[str, Any]]) -> Sample:
         return of_answers(records, self.names, self.labels)
 
-    def prepare(self) -> Reference:
+    @cached_property
+    def reference(self) -> Reference:
+        """The same in numbers, prepared once."""
         probabilities = self.arrays["probabilities"].astype(np.float64)
         sample = Sample(
             self.arrays["descriptors"].astype(np.float64),

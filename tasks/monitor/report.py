@@ -16,11 +16,11 @@ from evidently.sdk.models import ProjectModel
 from evidently.ui.storage.local.base import LocalState
 
 from tasks.monitor.drift import Drift, compare, distances, drifted, observed
+from tasks.monitor.loaded import Recent
 from tasks.monitor.reference import stored_reference
 from tasks.monitor.sample import Sample, merge
 from tasks.monitor.settings import Monitor, Report
 from tasks.monitor.state import State, Window
-from tasks.monitor.windows import load
 from tasks.stage import Paths, StageError, whole, write_json
 
 PROJECT = "restill"
@@ -50,8 +50,8 @@ def report_window(settings: Monitor, state: State, paths: Paths, window: Window)
         return None
     before = state.past(window.number, settings.report.windows - 1)
     numbers = [seen.number for seen in before if seen.release == window.plan.release]
-    windows = [*(state.window(number) for number in numbers), window]
-    samples = [held.sample_of(load(paths.journal, part.plan.journal)) for part in windows]
+    recent = Recent(paths, settings.windows.count, 1)
+    samples = [recent.load(number, state).sample(held) for number in (*numbers, window.number)]
     current = merge([sample for sample in samples if len(sample)] or samples[-1:])
     if not len(current):
         return None

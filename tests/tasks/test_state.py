@@ -21,7 +21,7 @@ from tasks.monitor.windows import Windows
 from tasks.stage import StageError
 from tests.tasks.traffic import BEGIN, RELEASE, at, stem, write
 
-RULES = Windows(count=10, seconds=1e9, minimum=5)
+RULES = Windows(count=10, least_seconds=0, seconds=1e9, minimum=5)
 NOW = BEGIN + timedelta(days=1)
 SIGNAL = Signal("label_mix", "drift", 0.5, 0.4, 0.6, 0.4, 0.01, "spam up", 10)
 
@@ -35,7 +35,7 @@ def labels(count: int) -> list[dict[str, Any]]:
 
 
 def decision(window: Window, action: Any = "none") -> Decision:
-    return Decision(decision_id(window.id), action, ("why",), (), (), (), False)
+    return Decision(decision_id(window.id), action, ("why",), (), (), (), news=action == "restill")
 
 
 def cut(state: State, home: Path) -> list[Window]:
@@ -211,14 +211,22 @@ def test_an_intent_holds_what_was_seen_when_it_was_decided(tmp_path: Path) -> No
     assert state.judge(second, (), decision(second, "rollback"), NOW, token=8) == intent, "merged into the first"
 
 
-def test_what_was_shown_is_not_shown_again_and_only_the_newest_are(judged: State) -> None:
-    assert [seen.number for seen in judged.unshown("report", 2)] == [2, 3]
-    assert judged.unshown("report", 3) == judged.past(4, 10)
+def test_shown_is_what_is_news_and_the_newest_each_once(judged: State, tmp_path: Path) -> None:
+    assert [seen.number for seen in judged.unshown("report", 2)] == [3]
+    assert [seen.number for seen in judged.unshown("report", 3)] == [1, 3]
+    assert judged.unshown("report", 3) == judged.past(4, 10)[::2]
     for _ in range(2):
         judged.show("report", 3)
-    assert [seen.number for seen in judged.unshown("report", 3)] == [1, 2]
+    assert [seen.number for seen in judged.unshown("report", 3)] == [1]
     assert [seen.number for seen in judged.unshown("report", 1)] == []
-    assert [seen.number for seen in judged.unshown("publish", 3)] == [1, 2, 3]
+    assert [seen.number for seen in judged.unshown("publish", 3)] == [1, 3]
+    write(tmp_path / "journal", records(20), worker=2)
+    calm, newest = cut(judged, tmp_path)
+    for window in (calm, newest):
+        judged.judge(window, (), decision(window), NOW)
+    assert [seen.number for seen in judged.unshown("report", 5)] == [1, 5], (
+        "a calm one that is not the newest any more waits not"
+    )
 
 
 def test_a_plan_of_an_earlier_version_is_read(judged: State, tmp_path: Path) -> None:

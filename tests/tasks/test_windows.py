@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.segments import Segment, encode
-from tasks.monitor.windows import Plan, Windows, load, plan, unread
+from tasks.monitor.records import Reader, unread
+from tasks.monitor.windows import Plan, Windows, plan
 
-RULES = Windows(count=4, seconds=60, minimum=2)
+RULES = Windows(count=4, least_seconds=0, seconds=60, minimum=2)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = BEGIN + timedelta(days=1)
 
@@ -81,15 +82,63 @@ def test_feedback_goes_with_the_first_window_that_closes_after_it() -> None:
     assert [(w.labels, w.feedback) for w in windows] == [(1, {"f": (0, 1)}), (1, {"f": (1, 2)})]
 
 
+STEM = "20260101T000000000000Z-abcd"
+
+
+def numbers(reader: Reader, ranges: dict[str, tuple[int, int]]) -> list[int]:
+    return [record["n"] for _, record in reader.read(ranges)]
+
+
 def test_records_are_read_from_the_cursor_on_and_loaded_by_range(tmp_path: Path) -> None:
-    stem = "20260101T000000000000Z-abcd"
-    segment = Segment(tmp_path, stem)
+    segment = Segment(tmp_path, STEM)
     segment.append(b"".join(encode(answer(n, n)) for n in range(6)))
-    assert [r["n"] for r in unread(tmp_path, {stem: 2})[stem]] == [2, 3, 4, 5]
+    assert [r["n"] for r in unread(tmp_path, {STEM: 2}).records[STEM]] == [2, 3, 4, 5]
     segment.close()
-    assert [r["n"] for r in load(tmp_path, {stem: (1, 4)})] == [1, 2, 3]
-    assert unread(tmp_path, {}, frozenset({stem})) == {}
-    assert load(tmp_path, {"20250101T000000000000Z-abcd": (0, 9)}) == []
+    assert numbers(Reader(tmp_path), {STEM: (1, 4)}) == [1, 2, 3]
+    assert unread(tmp_path, {}, frozenset({STEM})).records == {}
+    assert numbers(Reader(tmp_path), {"20250101T000000000000Z-abcd": (0, 9)}) == []
+
+
+def test_a_reader_goes_on_where_it_was_and_back_where_it_must(tmp_path: Path) -> None:
+    """While the segment grows, is closed, and has broken lines, of which one claims a number far ahead."""
+    segment = Segment(tmp_path, STEM)
+    segment.append(b"".join(encode(answer(n, n)) for n in range(4)))
+    reader = Reader(tmp_path)
+    assert numbers(reader, {STEM: (0, 2)}) == [0, 1]
+    segment.append(b'00000000 {"kind":"answer","n":999}\n' + b"".join(encode(answer(n, n)) for n in range(5, 8)))
+    segment.append(encode(answer(8, 8))[:-9])
+    segment.close()
+    assert numbers(reader, {STEM: (2, 6)}) == [2, 3, 5]
+    assert numbers(reader, {STEM: (1, 3)}) == [1, 2]
+    assert numbers(reader, {STEM: (6, 9)}) == [6, 7]
+    assert numbers(reader, {}) == []
+    assert numbers(reader, {STEM: (7, 9)}) == [7]
+
+
+def test_a_range_that_was_not_read_to_its_end_is_read_again(tmp_path: Path) -> None:
+    segment = Segment(tmp_path, STEM)
+    segment.append(b"".join(encode(answer(n, n)) for n in range(6)))
+    reader = Reader(tmp_path)
+    assert next(reader.read({STEM: (0, 5)}))[1]["n"] == 0
+    assert numbers(reader, {STEM: (0, 5)}) == [0, 1, 2, 3, 4]
+
+
+def test_of_many_records_the_oldest_are_read_first(tmp_path: Path) -> None:
+    """Three workers; of the last segment nothing is read yet, so of the others only what is older than it."""
+    stems = [f"20260101T{second:06d}000000Z-abcd" for second in (0, 1, 5)]
+    for stem, start in zip(stems, (0, 1, 5), strict=True):
+        segment = Segment(tmp_path, stem)
+        segment.append(b"".join(encode(answer(n, start + 2 * n)) for n in range(4)))
+        segment.close()
+    found = unread(tmp_path, {}, most=8)
+    assert found.until == at(5)
+    assert {stem: [r["n"] for r in records] for stem, records in found.records.items()} == {
+        stems[0]: [0, 1, 2],
+        stems[1]: [0, 1],
+    }
+    assert found.whole == frozenset()
+    rest = unread(tmp_path, {stems[0]: 3, stems[1]: 2}, most=8)
+    assert (rest.until, sum(map(len, rest.records.values())), rest.whole) == (None, 7, frozenset(stems))
 
 
 seconds = st.lists(
