@@ -170,7 +170,7 @@ def near_copies(reference: Reference, sample: Sample, distance: float) -> int:
     """Messages of the window that have another within ``distance``."""
     if len(sample) < 2:
         return 0
-    scores = reference.scores(np.hstack([sample.features, sample.descriptors]))
+    scores = reference.place(sample).scores
     squares = (scores**2).sum(axis=1)
     gaps: npt.NDArray[np.float64] = squares[:, None] + squares[None] - 2 * scores @ scores.T
     np.fill_diagonal(gaps, np.inf)

@@ -11,7 +11,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -110,8 +109,8 @@ class State:
                     window.number,
                     decision.id,
                     decision.action,
-                    json.dumps(asdict(decision)),
-                    json.dumps([asdict(signal) for signal in signals]),
+                    json.dumps(vars(decision)),
+                    json.dumps([vars(signal) for signal in signals]),
                     intent,
                     now.isoformat(),
                 ),
