@@ -138,8 +138,8 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
 def judge_all(watcher: watch.Watcher) -> list[tuple[int, Decision]]:
     """Judge all windows that are cut, many at once; the log says each one's reasons, and of calm ones how many there were."""
     log, found = get_run_logger(), []
-    while judged := judge(watcher):
-        decided = [(one.window.number, one.decision) for one in judged]
+    while watcher.state.unjudged(1):
+        decided = [(one.window.number, one.decision) for one in judge(watcher)]
         for number, decision in decided:
             if decision.reasons:
                 level = log.warning if decision.news else log.info

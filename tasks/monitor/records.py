@@ -83,53 +83,43 @@ class Reader:
 
     def read(self, ranges: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, Record]]:
         """(segment, record) of what is still there in ``ranges``, segment by segment."""
-        for stem in self._tails.keys() - ranges.keys():  # most segments end: only those in use stay open
-            self._tails.pop(stem).close()
         for stem, (start, stop) in ranges.items():
-            tail = self._tails.get(stem) or _Tail.open(self.folder / stem)
-            if tail is not None:
-                self._tails[stem] = tail
-                for record in tail.read(start, stop):
-                    yield stem, record
-
-    def close(self) -> None:
-        for tail in self._tails.values():
-            tail.close()
-        self._tails.clear()
+            for record in self._tails.setdefault(stem, _Tail(self.folder / stem)).read(start, stop):
+                yield stem, record
 
 
 class _Tail:
     """One segment, and how far it has been read."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._place, self._next = 0, 0
 
-    @classmethod
-    def open(cls, path: Path) -> _Tail | None:
-        """None where the segment is gone. Its writer may close it, which is to rename it, meanwhile."""
+    def read(self, start: int, stop: int) -> Iterator[Record]:
+        """The whole records with ``n`` from ``start`` up to ``stop``; none where the segment is gone."""
+        file = self._open()
+        if file is None:
+            return
+        if start < self._next:
+            self._place, self._next = 0, 0
+        with file:
+            file.seek(self._place)
+            for line in file:
+                number = number_of(line)
+                record = decode(line[:-1]) if number is not None and number >= start else None
+                if not line.endswith(b"\n") or (record is not None and record["n"] >= stop):
+                    break
+                self._place += len(line)
+                if record is not None:
+                    self._next = record["n"] + 1
+                    yield record
+        self._next = max(self._next, stop)
+
+    def _open(self) -> BinaryIO | None:
+        """Its writer may close it, which is to rename it, meanwhile."""
         for suffix in (OPEN, CLOSED, OPEN, CLOSED):
             try:
-                return cls(path.with_suffix(suffix).open("rb"))
+                return self._path.with_suffix(suffix).open("rb")
             except (FileNotFoundError, NotADirectoryError):
                 continue
         return None
-
-    def read(self, start: int, stop: int) -> Iterator[Record]:
-        """The whole records with ``n`` from ``start`` up to ``stop``."""
-        if start < self._next:
-            self._place, self._next = 0, 0
-        self._file.seek(self._place)
-        for line in self._file:
-            number = number_of(line)
-            record = decode(line[:-1]) if number is not None and number >= start else None
-            if not line.endswith(b"\n") or (record is not None and record["n"] >= stop):
-                break
-            self._place += len(line)
-            if record is not None:
-                self._next = record["n"] + 1
-                yield record
-        self._next = max(self._next, stop)
-
-    def close(self) -> None:
-        self._file.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from evidently.sdk.models import ProjectModel
 from evidently.ui.storage.local.base import LocalState
 
@@ -82,7 +83,9 @@ def evidently_snapshot(settings: Report, comparison: Comparison) -> Any:
     held, current = dict(comparison.reference), comparison.current
     now = {"names": held["names"], "descriptors": current.descriptors, "probabilities": current.probabilities}
     named = Drift(method=settings.method, threshold=settings.threshold, share=settings.share, minimum=1)
-    return compare(observed(held, comparison.labels), observed(now, comparison.labels), named)
+    # Evidently also correlates the columns, of which one that is constant (no hidden text, all alike) divides by zero.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return compare(observed(held, comparison.labels), observed(now, comparison.labels), named)
 
 
 def write_run(workspace: Path, number: int, snapshot: Any, keep: int) -> None:
