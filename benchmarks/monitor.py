@@ -62,19 +62,19 @@ class Setting:
 
 def judge(setting: Setting, paths: Paths) -> dict[str, Any]:
     """Cut and judge all of the traffic; what it took."""
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     state = State(paths.monitor / "state.db")
     watch.cut(setting.monitor, state, paths)
     watcher = watch.Watcher(setting.monitor, setting.policy, state, paths)
     found: list[watch.Judgement] = []
     while judged := watcher.judge_next():
         found += judged
-    seconds = time.perf_counter() - begin
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - busy
     rows = sum(one.window.plan.rows for one in found)
     actions = Counter(one.decision.action for one in found)
     return {
-        "windows": len(found), "answers": rows, "seconds": seconds, "windows_a_second": len(found) / seconds,
-        "answers_a_second": rows / seconds, "actions": dict(actions),
+        "windows": len(found), "answers": rows, "seconds": seconds, "cpu_seconds": cpu,
+        "windows_a_second": len(found) / seconds, "answers_a_second": rows / seconds, "actions": dict(actions),
     }  # fmt: skip
 
 
@@ -128,12 +128,15 @@ def measure(setting: Setting, windows: int, rates: Sequence[float], seconds: flo
 
 def table(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    lines = ["| traffic | windows | answers | windows a second | answers a second |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| traffic | windows | answers | windows a second | answers a second | CPU milliseconds a window |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     dense = {f"{rate} answers a second": found for rate, found in result["dense"].items()}
     for name, found in {"slow": result["slow"], **dense}.items():
         lines.append(
             f"| {name} | {found['windows']} | {found['answers']:,} | {found['windows_a_second']:.1f} "
-            f"| {found['answers_a_second']:,.0f} |"
+            f"| {found['answers_a_second']:,.0f} | {1000 * found['cpu_seconds'] / found['windows']:,.1f} |"
         )
     lines += ["", "| step | share of the time |", "| --- | ---: |"]
     lines += [f"| {step} | {share:.0%} |" for step, share in result["shares"].items()]
