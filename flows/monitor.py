@@ -151,11 +151,12 @@ def judge_all(watcher: watch.Watcher) -> list[tuple[int, Decision]]:
 
 
 def _said(decided: list[tuple[int, Decision]]) -> list[str]:
-    """What was decided: a line a window, or of many windows one for each action."""
+    """What was decided: a line a window, or of many windows one for all."""
     if len(decided) <= SAID:
         return [f"window {number}: {decision.action}" for number, decision in decided]
     actions = Counter(decision.action for _, decision in decided)
-    return [f"windows {decided[0][0]} to {decided[-1][0]}: {count} {action}" for action, count in actions.items()]
+    counts = ", ".join(f"{count} {action}" for action, count in actions.most_common())
+    return [f"windows {decided[0][0]} to {decided[-1][0]}: {counts}"]
 
 
 def show(paths: Paths, settings: watch.Monitor, state: State, effect: Task[..., None]) -> None:

@@ -26,8 +26,8 @@ __all__ = ["Intent", "State", "Window"]
 
 INTENTS = ("restill", "rollback")
 """Actions that are written down before they are taken."""
-AT_ONCE = 200_000
-"""Records that are cut at once, as they have to be in memory together: a monitor may have been away for days."""
+AT_ONCE = 100_000
+"""Records that are cut at once: they are in memory together, and a monitor may have been away for days."""
 
 
 class State:

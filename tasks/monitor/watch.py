@@ -7,6 +7,7 @@ records and decisions before them) is kept while a watcher lives.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ from tasks.stage import Paths, StageError
 
 __all__ = ["Judgement", "Monitor", "Watcher", "cut", "judge"]
 
-AT_ONCE = 100
-"""Windows that are judged in one transaction: it takes some seconds at most, for which others wait."""
+AT_ONCE, SECONDS = 100, 2.0
+"""Windows that are judged in one transaction at most, and how long another is begun in it: others wait for its end."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,11 @@ class Watcher:
         An error in one window does not undo those before it; it is raised when that window is the first.
         """
         done: list[Judgement] = []
+        until = time.monotonic() + SECONDS
         with self.state.transaction():
             for window in self.state.unjudged(most):
+                if done and time.monotonic() > until:
+                    break
                 try:
                     done.append(self.judge(window, now))
                 except Exception:  # of whatever kind: the next call begins with this window

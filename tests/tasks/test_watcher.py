@@ -15,6 +15,7 @@ import pytest
 from tasks.monitor import records as reading
 from tasks.monitor import reference, watch
 from tasks.monitor.loaded import Loaded, draw
+from tasks.monitor.record import note
 from tasks.monitor.records import Reader
 from tasks.monitor.signals import Signal
 from tasks.monitor.state import State
@@ -139,6 +140,14 @@ def test_a_batch_that_is_killed_is_judged_again_and_once(paths: Paths) -> None:
     assert watching.judge_next() == []
 
 
+def test_a_transaction_is_not_held_for_long(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow that wants to write meanwhile waits a minute at most."""
+    send(paths, 3)
+    monkeypatch.setattr(watch, "SECONDS", 0.0)
+    watching = watcher(paths)
+    assert [len(watching.judge_next()) for _ in range(4)] == [1, 1, 1, 0]
+
+
 def test_an_error_in_one_window_does_not_undo_those_before_it(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     send(paths, 4)
     measure = watch.Watcher.measure
@@ -184,6 +193,9 @@ def test_a_dense_window_is_tested_on_a_sample_and_counted_in_full(paths: Paths) 
         assert found["realised_error@1"].n == one.window.plan.labels, "no label is lost"
     assert sum(one.window.plan.labels for one in judged) == sum(one.window.plan.rows for one in judged)
     assert [one.decision.action for one in judged] == ["none"] * 3
+    (last,) = State(paths.monitor / "state.db").past(100, 1)
+    told = note(last, judged[-1].decision, None)
+    assert f"({last.rows} answers of release {RELEASE}, {COUNT} of them measured)" in told
 
 
 def test_all_records_of_dense_traffic_are_in_one_window(paths: Paths) -> None:
