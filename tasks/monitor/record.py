@@ -1,6 +1,6 @@
-"""Effect record: a judged window as a run of the MLflow experiment ``restill-monitor``, one run a window.
+"""Effect record: a judged window that is shown to people as a run of the MLflow experiment ``restill-monitor``.
 
-A signal is a metric of the same name in every run, so MLflow draws its course over the windows. What moved, and which
+A signal is a metric of the same name in every run, so MLflow draws its course over the windows shown. What moved, and which
 way, stands in the description. Done twice, it is one run.
 """
 

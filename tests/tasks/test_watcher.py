@@ -198,6 +198,18 @@ def test_a_dense_window_is_tested_on_a_sample_and_counted_in_full(paths: Paths) 
     assert f"({last.rows} answers of release {RELEASE}, {COUNT} of them measured)" in told
 
 
+def test_a_drift_of_dense_traffic_is_seen(paths: Paths) -> None:
+    chance, per = np.random.default_rng(5), DENSE * COUNT
+    parts = [world(4 * per, chance), world(4 * per, chance, spam=0.7, moved=0.5)]
+    sent = [record for number, part in enumerate(parts) for record in answers(part, start=number * 4 * per)]
+    sent = [record | {"time": at(place * LEAST / per)} for place, record in enumerate(sent)]
+    write(paths.journal, sent)
+    write(paths.feedback, feedback(sent, [int(label) for part in parts for label in part["label_ids"]]), worker=1)
+    actions = [one.decision.action for one in judge_all(paths, 10)]
+    assert actions[:4] == ["none"] * 4
+    assert "restill" in actions[4:]
+
+
 def test_all_records_of_dense_traffic_are_in_one_window(paths: Paths) -> None:
     sent = send(paths, 4, dense=DENSE)
     plans = [one.window.plan for one in judge_all(paths, 10)]
