@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def _once(settings: watch.Monitor, policy: Decide, folder: Path, release: Releas
         paths.monitor, paths.evidently = Path(place) / "monitor", Path(place) / "evidently"
         shutil.copytree(folder, paths.store / "releases" / release.id)
         segment = Segment(paths.journal, new_stem())
-        segment.append(b"".join(map(encode, records(sample, release))))
+        segment.append(b"".join(map(encode, records(sample, release.id, release.labels))))
         segment.close()
         begin = time.perf_counter()
         state = State(paths.monitor / "state.db")
@@ -48,18 +49,21 @@ def _once(settings: watch.Monitor, policy: Decide, folder: Path, release: Releas
         return check, time.perf_counter() - begin - check
 
 
-def records(sample: Sample, release: Release) -> list[dict[str, Any]]:
-    """``sample`` as the journal would hold it, a second apart."""
-    begin = datetime(2026, 1, 1, tzinfo=UTC)
+def records(sample: Sample, release: str, labels: Sequence[str], first: int = 0, apart: float = 1.0) -> list[dict[str, Any]]:
+    """``sample`` as the journal would hold it, numbered from ``first`` on, so many seconds ``apart``."""
+
+    def at(n: int) -> str:
+        return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=n * apart)).isoformat(timespec="microseconds")
+
     return [
         {
-            "kind": "answer", "n": n, "id": str(n), "time": (begin + timedelta(seconds=n)).isoformat(timespec="microseconds"),
-            "release": release.id, "label": release.labels[answered], "score": float(probabilities[-1]),
+            "kind": "answer", "n": n, "id": str(n), "time": at(n),
+            "release": release, "label": labels[answered], "score": float(probabilities[-1]),
             "probabilities": probabilities.tolist(), "micros": 200.0, "route": "/classify", "client": f"client {n % 20}",
             "hash": f"{n:032x}", "descriptors": dict(zip(NAMES, descriptors.tolist(), strict=True)),
             "features": features.tolist(), "truncated": False,
         }
         for n, (answered, probabilities, descriptors, features) in enumerate(
-            zip(sample.answered, sample.probabilities, sample.descriptors, sample.features, strict=True)
+            zip(sample.answered, sample.probabilities, sample.descriptors, sample.features, strict=True), start=first
         )
     ]  # fmt: skip

@@ -129,6 +129,6 @@ def calm_traffic(count: int, chance: np.random.Generator) -> Traffic:
     shares = 1 / np.arange(1, CLIENTS + 1)
     clients = np.sort(chance.multinomial(count, shares / shares.sum()))[::-1]
     return Traffic(
-        millis=chance.lognormal(0, 0.4, count), clients=tuple(int(c) for c in clients if c), copies=0, truncated=0,
-        requests=count, errors=0, empty=0, records=count, lost=0, memory={1: (1e8, 1e8)},
+        millis=chance.lognormal(0, 0.4, count), clients=tuple(int(c) for c in clients if c), sampled=count,
+        copies=0, truncated=0, requests=count, errors=0, empty=0, records=count, lost=0, memory={1: (1e8, 1e8)},
     )  # fmt: skip

@@ -2,9 +2,9 @@
 
     python -m flows.monitor            judge what has closed since the last time
 
-A run that dies goes on where it stopped. What is for people comes last, and stops nothing: Evidently's report and the runs
-in MLflow are made up for by a later run. A rollback is carried out here; a restill is left to the flow ``restill``, which
-is started at once where a Prefect server knows its deployment, and else by its schedule or by hand.
+A run that dies goes on where it stopped. What is for people comes last, and stops nothing: Evidently's report and the run
+in MLflow, of what is news and of the newest window. A rollback is carried out here; a restill is left to the flow
+``restill``, which is started at once where a Prefect server knows its deployment, and else by its schedule or by hand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tasks.monitor.decide import Decide, Decision, Seen
 from tasks.monitor.record import note, record
 from tasks.monitor.report import report_window
 from tasks.monitor.settings import read_monitor
-from tasks.monitor.state import Intent, State, Window
+from tasks.monitor.state import Intent, State
 from tasks.release.mirror import mirror
 from tasks.release.store import Fenced, rollback
 from tasks.stage import Paths, StageError, read_params
@@ -40,6 +41,10 @@ from tasks.tracking import tracking_uri
 
 PATIENCE = 3
 """Windows that may fail to be shown before a run gives up."""
+SHOWN = 10
+"""Windows that one run shows: while it does, nobody judges. The others wait for the next run, the newest come first."""
+SAID = 10
+"""Windows of which a run's last line says each what was decided."""
 
 
 @task(name="cut", cache_policy=NO_CACHE)
@@ -49,9 +54,9 @@ def cut(paths: Paths, settings: watch.Monitor) -> int:
 
 
 @task(name="judge", cache_policy=NO_CACHE)
-def judge(paths: Paths, settings: watch.Monitor, policy: Decide, window: Window) -> Decision:
-    """Signals, decision and, where one is due, the intent: written down together, or not at all."""
-    return watch.judge(settings, policy, State(paths.monitor / "state.db"), paths, window).decision
+def judge(watcher: watch.Watcher) -> list[watch.Judgement]:
+    """Signals, decisions and, where they are due, intents of the next windows: written down together, or not at all."""
+    return watcher.judge_next()
 
 
 @task(name="report", cache_policy=NO_CACHE)
@@ -120,12 +125,7 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
     """Cut, judge, act, and only then tell people; what was done, a line each."""
     cut(paths, settings)
     state = State(paths.monitor / "state.db")
-    said = []
-    for window in state.unjudged():
-        decision = judge(paths, settings, policy, window)
-        said.append(f"window {window.number}: {decision.action}")
-        level = get_run_logger().warning if decision.news else get_run_logger().info
-        level("window %d: %s: %s", window.number, decision.action, "; ".join(decision.reasons) or "calm")
+    said = _said(judge_all(watch.Watcher(settings, policy, state, paths)))
     for kind, action in (("rollback", lambda intent: roll_back(paths, intent)), ("restill", start_restill)):
         if (intent := state.open_intent(kind)) is not None:
             said.append(action(intent))
@@ -135,20 +135,44 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
     return said
 
 
-def show(paths: Paths, settings: watch.Monitor, state: State, effect: Task[..., None]) -> None:
-    """Show people every judged window that ``effect`` has not shown yet.
+def judge_all(watcher: watch.Watcher) -> list[tuple[int, Decision]]:
+    """Judge all windows that are cut, many at once; the log says each one's reasons, and of calm ones how many there were."""
+    log, found = get_run_logger(), []
+    while watcher.state.unjudged(1):
+        decided = [(one.window.number, one.decision) for one in judge(watcher)]
+        for number, decision in decided:
+            if decision.reasons:
+                level = log.warning if decision.news else log.info
+                level("window %d: %s: %s", number, decision.action, "; ".join(decision.reasons))
+        calm = sum(not decision.reasons for _, decision in decided)
+        log.info("windows %d to %d: %d of %d calm", decided[0][0], decided[-1][0], calm, len(decided))
+        found += decided
+    return found
 
-    What fails costs a warning and is tried again by the next run. After a few failures it is the tool and not the window:
-    the rest is not tried, for each try takes its time.
+
+def _said(decided: list[tuple[int, Decision]]) -> list[str]:
+    """What was decided: a line a window, or of many windows one for all."""
+    if len(decided) <= SAID:
+        return [f"window {number}: {decision.action}" for number, decision in decided]
+    actions = Counter(decision.action for _, decision in decided)
+    counts = ", ".join(f"{count} {action}" for action, count in actions.most_common())
+    return [f"windows {decided[0][0]} to {decided[-1][0]}: {counts}"]
+
+
+def show(paths: Paths, settings: watch.Monitor, state: State, effect: Task[..., None]) -> None:
+    """Show people the judged windows that are news, and the newest, where ``effect`` has not shown them yet.
+
+    What fails costs a warning, and a later run tries again what is news, or the newest still. After a few failures it is
+    the tool and not the window: the rest is not tried, for each try takes its time.
     """
     failures = 0
-    for seen in state.unshown(effect.name, settings.report.keep):
+    for seen in state.unshown(effect.name, settings.report.keep)[-SHOWN:]:
         try:
             effect(paths, settings, seen)
         except Exception as error:  # of whatever kind: the window is judged, and what was decided is done
             failures += 1
             get_run_logger().warning(
-                "%s of window %d failed (%s); the next run tries again", effect.name, seen.number, type(error).__name__
+                "%s of window %d failed (%s); a later run tries again", effect.name, seen.number, type(error).__name__
             )
             if failures == PATIENCE:
                 return

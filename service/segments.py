@@ -70,13 +70,19 @@ def read(path: Path, start: int = 0) -> list[dict[str, Any]]:
     """
     found = []
     for line in _lines(path):
-        head = _HEAD.match(line)
-        if head is not None and int(head[1]) < start:
+        number = number_of(line)
+        if number is not None and number < start:
             continue
         record = decode(line)
         if record is not None and record["n"] >= start:
             found.append(record)
     return found
+
+
+def number_of(line: bytes) -> int | None:
+    """The number that a line gives itself, before it is decoded; None where it begins like no record of ours."""
+    head = _HEAD.match(line)
+    return None if head is None else int(head[1])
 
 
 def find(folder: Path, identity: str) -> dict[str, Any] | None:
@@ -85,8 +91,7 @@ def find(folder: Path, identity: str) -> dict[str, Any] | None:
     if matched is None:
         return None
     for line in _lines(folder / f"{matched[1]}{OPEN}"):
-        head = _HEAD.match(line)
-        if head is not None and int(head[1]) == int(matched[2]):
+        if number_of(line) == int(matched[2]):
             record = decode(line)
             if record is not None and record.get("id") == identity and record["kind"] == "answer":
                 return record

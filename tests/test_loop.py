@@ -167,7 +167,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     project.set(**SMALL)
     for name, changes in LOOP.items():
         project.set(**{name: changes})
-    project.set(monitor={"windows": {"count": COUNT, "seconds": 86400, "minimum": 20}}, decide=POLICY)
+    project.set(monitor={"windows": {"count": COUNT, "least_seconds": 0, "seconds": 86400, "minimum": 20}}, decide=POLICY)
     project.run("git commit -qam parameters")
     made = Loop(project)
     try:

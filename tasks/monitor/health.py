@@ -34,9 +34,9 @@ class Limits(Settings):
     client_rise: float = Field(gt=0, le=1)
     """How much the share of the busiest client may rise over what the busiest had in earlier windows."""
     copies: float = Field(gt=0, le=1)
-    """Share of messages whose text came before in the window."""
+    """Share of the sample's messages whose text came before in it."""
     near_copies: float = Field(gt=0, le=1)
-    """Share of messages that are nearly another message of the window."""
+    """Share of the sample's messages that are nearly another one of it."""
     near_distance: float = Field(gt=0)
     """So close are near copies, root mean square of normal scores of features and descriptors."""
     empty: float = Field(ge=0, le=1)
@@ -55,8 +55,10 @@ class Traffic:
     """Time of each answer, milliseconds."""
     clients: tuple[int, ...]
     """Messages of each client, most first; no name."""
+    sampled: int
+    """Messages that copies are sought among: the more there are, the more repeat."""
     copies: int
-    """Messages whose text came before in the window."""
+    """Of these, messages whose text came before among them."""
     truncated: int
     requests: int
     """Of the status records; at least the answers."""
@@ -68,8 +70,9 @@ class Traffic:
     """Process -> its resident bytes at the first and the last status."""
 
 
-def of_records(records: Sequence[Mapping[str, Any]], lost: int) -> Traffic:
-    """The traffic of a window's records; ``lost``: numbers without a record in its ranges.
+def of_records(records: Sequence[Mapping[str, Any]], lost: int, sample: Sequence[Mapping[str, Any]] | None = None) -> Traffic:
+    """The traffic of a window's records; ``lost``: numbers without a record in its ranges; ``sample``: answers among which
+    copies are sought, None for all.
 
     What a worker counts as lost took numbers as a rule, so the two are the same records: the larger one counts.
     """
@@ -80,11 +83,12 @@ def of_records(records: Sequence[Mapping[str, Any]], lost: int) -> Traffic:
         size = float(status["rss_bytes"])
         memory[status["pid"]] = (memory.get(status["pid"], (size, size))[0], size)
     clients = Counter(answer["client"] for answer in answers)
-    hashes = Counter(answer["hash"] for answer in answers)
+    sample = answers if sample is None else sample
     return Traffic(
         millis=np.array([answer["micros"] for answer in answers], dtype=float) / 1000,
         clients=tuple(count for _, count in clients.most_common()),
-        copies=len(answers) - len(hashes),
+        sampled=len(sample),
+        copies=len(sample) - len({answer["hash"] for answer in sample}),
         truncated=sum(bool(answer["truncated"]) for answer in answers),
         requests=max(len(answers), sum(status["requests"] for status in statuses)),
         errors=sum(status["errors"] for status in statuses),
@@ -111,8 +115,8 @@ def health_signals(
         _memory([*earlier, window], limits.memory_growth),
         _rate("journal_loss", "trust", window.lost, window.lost + window.records, limits.journal_loss, 1),
         _burst(window, earlier, limits),
-        _rate("copies", "trust", window.copies, answers, limits.copies, least),
-        _rate("near_copies", "trust", near, answers, limits.near_copies, least),
+        _rate("copies", "trust", window.copies, window.sampled, limits.copies, least),
+        _rate("near_copies", "trust", near, window.sampled, limits.near_copies, least),
         _rate("empty", "trust", window.empty, window.empty + answers, limits.empty, least),
         _rate("truncated", "trust", window.truncated, answers, limits.truncated, least),
     ]
@@ -166,7 +170,7 @@ def near_copies(reference: Reference, sample: Sample, distance: float) -> int:
     """Messages of the window that have another within ``distance``."""
     if len(sample) < 2:
         return 0
-    scores = reference.scores(np.hstack([sample.features, sample.descriptors]))
+    scores = reference.place(sample).scores
     squares = (scores**2).sum(axis=1)
     gaps: npt.NDArray[np.float64] = squares[:, None] + squares[None] - 2 * scores @ scores.T
     np.fill_diagonal(gaps, np.inf)

@@ -1,6 +1,6 @@
-"""Effect record: a judged window as a run of the MLflow experiment ``restill-monitor``, one run a window.
+"""Effect record: a judged window that is shown to people as a run of the MLflow experiment ``restill-monitor``.
 
-A signal is a metric of the same name in every run, so MLflow draws its course over the windows. What moved, and which
+A signal is a metric of the same name in every run, so MLflow draws its course over the windows shown. What moved, and which
 way, stands in the description. Done twice, it is one run.
 """
 
@@ -46,7 +46,9 @@ def _metric(signal: Signal) -> str:
 
 def note(seen: Seen, decision: Decision, page: Path | None) -> str:
     """What a reviewer should know of a window, as Markdown: the decision, its reasons, every signal."""
-    lines = [f"Window {seen.number}: **{decision.action}** ({seen.rows} answers of release {seen.release})", ""]
+    measured = min((s.n for s in seen.signals if s.kind == "drift" and s.windows == 1), default=seen.rows)
+    sample = f", {measured} of them measured" if measured < seen.rows else ""
+    lines = [f"Window {seen.number}: **{decision.action}** ({seen.rows} answers of release {seen.release}{sample})", ""]
     lines += [f"- {reason}" for reason in decision.reasons]
     lines += ["", "| signal | windows | value | interval | reference | p |", "| --- | ---: | ---: | --- | ---: | ---: |"]
     for signal in seen.signals:

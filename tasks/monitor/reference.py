@@ -5,8 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,32 +18,60 @@ from scipy.special import ndtri
 from service.decision import decide as answer
 from service.store import is_identity, release_folder
 from tasks.monitor.sample import Floats, Integers, Sample, of_answers
-from tasks.monitor.statistics import midranks
+from tasks.monitor.statistics import Centre, Columns, Places, merge_places
 from tasks.stage import StageError, read_json
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Where each message of a sample stands among those of the reference."""
+
+    places: Places
+    """Of the descriptors, and last of the probability of what was answered."""
+    scores: Floats
+    """Normal scores of features and descriptors by their mid-ranks in the reference: no scale, no outlier."""
+
+
 class Reference:
-    """The messages a release is compared with, prepared once: columns sorted, and their normal scores."""
+    """The messages a release is compared with: what tests ask of them is worked out once, and for a sample once."""
 
     def __init__(self, sample: Sample, labels: Integers, names: Sequence[str], positive: int | None) -> None:
         """``labels`` int64[n]: the true ones. ``names``: of the descriptors. ``positive``: label index, or None."""
         self.sample, self.labels, self.names, self.positive = sample, labels, list(names), positive
-        self.descriptors = np.asfortranarray(np.sort(sample.descriptors, axis=0))
-        self.doubt = np.sort(doubt(sample.probabilities))[:, None]
-        self.space = np.hstack([sample.features, sample.descriptors])
-        self._sorted_space = np.asfortranarray(np.sort(self.space, axis=0))
-        self.standing = self.scores(self.space)
         self.width = sample.features.shape[1]
+        self.doubt = doubt(sample.probabilities)
+        self.mean_own = float(own(sample).mean())
+        self.mean_descriptors = sample.descriptors.mean(axis=0)
+        self.columns = Columns(np.column_stack([sample.descriptors, own(sample)]))
+        self._features = Columns(sample.features)
+        self._placed: WeakKeyDictionary[Sample, Placed] = WeakKeyDictionary()
+        standing = self.place(sample).scores
+        self.joint = Centre(standing)
+        self.centre = Centre(standing[:, : self.width]) if self.width else None
+        """Of the features alone."""
 
     def __len__(self) -> int:
         return len(self.sample)
 
-    def scores(self, space: Floats) -> Floats:
-        """Normal scores ``[n, d + names]`` of columns by their mid-ranks in the reference: no scale, no outlier."""
-        ranks = midranks(self._sorted_space, space)
-        edge = 0.5 / len(self._sorted_space)
-        scores: Floats = ndtri(np.clip(ranks, edge, 1 - edge))
-        return scores
+    def place(self, sample: Sample) -> Placed:
+        """``sample`` among the reference; a window is asked for again with each one that it is merged with."""
+        if sample not in self._placed:
+            places = self.columns.place(np.column_stack([sample.descriptors, own(sample)]))
+            features = self._features.midranks(self._features.place(sample.features))
+            ranks = np.hstack([features, self.columns.midranks(places)[:, :-1]])
+            edge = 0.5 / len(self)
+            self._placed[sample] = Placed(places, ndtri(np.clip(ranks, edge, 1 - edge)))
+        return self._placed[sample]
+
+
+def merge_placed(parts: Sequence[Placed]) -> Placed:
+    return Placed(merge_places([part.places for part in parts]), np.concatenate([part.scores for part in parts]))
+
+
+def own(sample: Sample) -> Floats:
+    """Probability of each answered label."""
+    found: Floats = sample.probabilities[np.arange(len(sample)), sample.answered]
+    return found
 
 
 def doubt(probabilities: Floats) -> Floats:
@@ -67,7 +97,9 @@ class Held:
     def sample_of(self, records: Sequence[dict[str, Any]]) -> Sample:
         return of_answers(records, self.names, self.labels)
 
-    def prepare(self) -> Reference:
+    @cached_property
+    def reference(self) -> Reference:
+        """The same in numbers, prepared once."""
         probabilities = self.arrays["probabilities"].astype(np.float64)
         sample = Sample(
             self.arrays["descriptors"].astype(np.float64),

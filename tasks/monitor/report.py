@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from evidently.sdk.models import ProjectModel
 from evidently.ui.storage.local.base import LocalState
 
 from tasks.monitor.drift import Drift, compare, distances, drifted, observed
+from tasks.monitor.loaded import Recent
 from tasks.monitor.reference import stored_reference
 from tasks.monitor.sample import Sample, merge
 from tasks.monitor.settings import Monitor, Report
 from tasks.monitor.state import State, Window
-from tasks.monitor.windows import load
 from tasks.stage import Paths, StageError, whole, write_json
 
 PROJECT = "restill"
@@ -50,8 +51,8 @@ def report_window(settings: Monitor, state: State, paths: Paths, window: Window)
         return None
     before = state.past(window.number, settings.report.windows - 1)
     numbers = [seen.number for seen in before if seen.release == window.plan.release]
-    windows = [*(state.window(number) for number in numbers), window]
-    samples = [held.sample_of(load(paths.journal, part.plan.journal)) for part in windows]
+    recent = Recent(paths, settings.windows.count, 1)
+    samples = [recent.load(number, state).sample(held) for number in (*numbers, window.number)]
     current = merge([sample for sample in samples if len(sample)] or samples[-1:])
     if not len(current):
         return None
@@ -82,7 +83,9 @@ def evidently_snapshot(settings: Report, comparison: Comparison) -> Any:
     held, current = dict(comparison.reference), comparison.current
     now = {"names": held["names"], "descriptors": current.descriptors, "probabilities": current.probabilities}
     named = Drift(method=settings.method, threshold=settings.threshold, share=settings.share, minimum=1)
-    return compare(observed(held, comparison.labels), observed(now, comparison.labels), named)
+    # Evidently also correlates the columns, of which one that is constant (no hidden text, all alike) divides by zero.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return compare(observed(held, comparison.labels), observed(now, comparison.labels), named)
 
 
 def write_run(workspace: Path, number: int, snapshot: Any, keep: int) -> None:

@@ -13,9 +13,9 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """``n`` messages that one release answered."""
+    """``n`` messages that one release answered. Two are the same only where they are one."""
 
     descriptors: Floats
     """``[n, names]``, columns as in ``service.descriptors.NAMES``."""

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from tasks.monitor.reference import Reference, doubt
+from tasks.monitor.reference import Placed, Reference, doubt, merge_placed, own
 from tasks.monitor.sample import Floats, Sample, merge
-from tasks.monitor.statistics import hotelling, rank_test, two_sided, wilson
+from tasks.monitor.statistics import Centre, rank_test, two_sided, wilson
 from tasks.stage import Settings
 
 Kind = Literal["drift", "quality", "figure", "trust", "health"]
@@ -27,6 +27,10 @@ DRIFT = (
     "label_mix", "uncertain_share", "estimated_accuracy", "unseen_vocabulary", "descriptors", "features", "joint",
 )  # fmt: skip
 """Names of the drift signals."""
+UNSEEN = "unknown_word_share"
+"""The descriptor that is a signal of its own."""
+Ranked = tuple[Floats, Floats, Floats]
+"""What ``rank_test`` says of the columns that are placed: the descriptors, and last the probability of what was answered."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +89,23 @@ def drift_signals(reference: Reference, windows: Sequence[Sample], settings: Sig
     for scale in settings.scales:
         if scale <= len(windows) and len(windows[-1]):
             sample = merge(windows[-scale:])
-            found += _drift_at(reference, sample, scale, settings.uncertain)
+            placed = merge_placed([reference.place(window) for window in windows[-scale:]])
+            found += _drift_at(reference, sample, placed, scale, settings.uncertain)
     return found
 
 
-def _drift_at(reference: Reference, sample: Sample, scale: int, uncertain: float) -> Iterator[Signal]:
+def _drift_at(reference: Reference, sample: Sample, placed: Placed, scale: int, uncertain: float) -> Iterator[Signal]:
+    ranked = rank_test(reference.columns, placed.places)
     yield label_mix(reference, sample, scale)
     yield uncertain_share(reference, sample, scale, uncertain)
-    yield estimated_accuracy(reference, sample, scale)
+    yield estimated_accuracy(reference, sample, ranked, scale)
     if reference.positive is not None:
         yield estimated_f1(reference, sample, scale)
-    yield unseen_vocabulary(reference, sample, scale)
-    yield descriptor_drift(reference, sample, scale)
-    scores = reference.scores(np.hstack([sample.features, sample.descriptors]))
-    if reference.width:
-        yield feature_drift(reference, scores, scale)
-    yield joint_drift(reference, scores, scale)
+    yield unseen_vocabulary(reference, sample, ranked, scale)
+    yield descriptor_drift(reference, ranked, len(sample), scale)
+    if reference.centre is not None:
+        yield feature_drift(reference.centre, placed.scores[:, : reference.width], scale)
+    yield joint_drift(reference.joint, placed.scores, scale)
 
 
 def label_mix(reference: Reference, sample: Sample, scale: int) -> Signal:
@@ -128,7 +133,7 @@ def label_mix(reference: Reference, sample: Sample, scale: int) -> Signal:
 def uncertain_share(reference: Reference, sample: Sample, scale: int, limit: float) -> Signal:
     """The share of answers that leave more than ``limit`` to other labels."""
     here = doubt(sample.probabilities) > limit
-    there = reference.doubt[:, 0] > limit
+    there = reference.doubt > limit
     p, side = two_sided(here, there)
     return _share("uncertain_share", here, there, p, side, scale)
 
@@ -140,26 +145,20 @@ def _share(
     return Signal(name, "drift", float(here.mean()), low, high, float(there.mean()), p, direction, len(here), scale)
 
 
-def estimated_accuracy(reference: Reference, sample: Sample, scale: int) -> Signal:
+def estimated_accuracy(reference: Reference, sample: Sample, ranked: Ranked, scale: int) -> Signal:
     """Accuracy without labels: the mean calibrated probability of what was answered (NannyML's CBPE).
 
     The mean is of values heaped at 1, so the test is of their ranks.
     """
-    here, there = _own(sample)[:, None], _own(reference.sample)[:, None]
-    p, side, _ = rank_test(np.sort(there, axis=0), here)
+    here = own(sample)
+    p, z, _ = ranked
     value = float(here.mean())
     # Two uncertainties: which messages came, and which of the answers are right.
     half = 1.96 * float(np.sqrt((here.var() + (here * (1 - here)).mean()) / len(here)))
     return Signal(
-        "estimated_accuracy", "drift", value, max(0.0, value - half), min(1.0, value + half), float(there.mean()),
-        float(p[0]), "up" if side[0] > 0 else "down", len(here), scale,
+        "estimated_accuracy", "drift", value, max(0.0, value - half), min(1.0, value + half), reference.mean_own,
+        float(p[-1]), "up" if z[-1] > 0 else "down", len(here), scale,
     )  # fmt: skip
-
-
-def _own(sample: Sample) -> Floats:
-    """Probability of each answered label."""
-    own: Floats = sample.probabilities[np.arange(len(sample)), sample.answered]
-    return own
 
 
 def estimated_f1(reference: Reference, sample: Sample, scale: int) -> Signal:
@@ -185,47 +184,46 @@ def _expected_f1(sample: Sample, positive: int) -> tuple[float, float]:
     return float(value), float(1.96 * np.sqrt(spread * len(sample)) / total.sum())
 
 
-def unseen_vocabulary(reference: Reference, sample: Sample, scale: int) -> Signal:
+def unseen_vocabulary(reference: Reference, sample: Sample, ranked: Ranked, scale: int) -> Signal:
     """The mean share of words that the model's vocabulary does not hold; tested by ranks."""
-    column = reference.names.index("unknown_word_share")
-    here = sample.descriptors[:, [column]]
-    p, z, _ = rank_test(reference.descriptors[:, [column]], here)
+    column = reference.names.index(UNSEEN)
+    here = sample.descriptors[:, column]
+    p, z, _ = ranked
     value, half = float(here.mean()), 1.96 * float(here.std() / np.sqrt(len(here)))
     return Signal(
         "unseen_vocabulary", "drift", value, max(0.0, value - half), min(1.0, value + half),
-        float(reference.descriptors[:, column].mean()), float(p[0]), "up" if z[0] > 0 else "down", len(here), scale,
+        float(reference.mean_descriptors[column]), float(p[column]), "up" if z[column] > 0 else "down", len(here), scale,
     )  # fmt: skip
 
 
-def descriptor_drift(reference: Reference, sample: Sample, scale: int) -> Signal:
+def descriptor_drift(reference: Reference, ranked: Ranked, n: int, scale: int) -> Signal:
     """The descriptor that has moved most: the chance that a message exceeds one of the reference; 0.5 where nothing moved."""
-    columns = [number for number, name in enumerate(reference.names) if name != "unknown_word_share"]
-    p, z, exceeds = rank_test(reference.descriptors[:, columns], sample.descriptors[:, columns])
+    columns = [number for number, name in enumerate(reference.names) if name != UNSEEN]
+    p, z, exceeds = (found[columns] for found in ranked)
     worst = int(np.argmin(p))
     value = float(exceeds[worst])
     half = 1.96 * abs(value - 0.5) / abs(float(z[worst])) if z[worst] else 0.0
     direction = f"{reference.names[columns[worst]]} {'up' if z[worst] > 0 else 'down'}"
     return Signal(
         "descriptors", "drift", value, max(0.0, value - half), min(1.0, value + half), 0.5,
-        min(1.0, float(p[worst]) * len(columns)), direction, len(sample), scale,
+        min(1.0, float(p[worst]) * len(columns)), direction, n, scale,
     )  # fmt: skip
 
 
-def feature_drift(reference: Reference, scores: Floats, scale: int) -> Signal:
+def feature_drift(reference: Centre, scores: Floats, scale: int) -> Signal:
     """How far the centre of the pooled features has moved."""
-    width = reference.width
-    return _centre("features", reference.standing[:, :width], scores[:, :width], scale)
+    return _centre("features", reference, scores, scale)
 
 
-def joint_drift(reference: Reference, scores: Floats, scale: int) -> Signal:
+def joint_drift(reference: Centre, scores: Floats, scale: int) -> Signal:
     """How far the centre of features and descriptors together has moved: sees what is odd only in combination."""
-    return _centre("joint", reference.standing, scores, scale)
+    return _centre("joint", reference, scores, scale)
 
 
-def _centre(name: str, reference: Floats, scores: Floats, scale: int) -> Signal:
+def _centre(name: str, reference: Centre, scores: Floats, scale: int) -> Signal:
     """Hotelling's T-squared of normal scores; ``value`` is Mahalanobis's distance of the two centres.
 
     The covariance is the reference's alone: a window is small.
     """
-    p, distance = hotelling(reference, scores)
+    p, distance = reference.hotelling(scores)
     return Signal(name, "drift", distance, None, None, 0.0, p, "away", len(scores), scale)

@@ -1,33 +1,33 @@
 """What the monitor has done, in one SQLite file: windows, decisions, intents. Each exactly once, whatever dies.
 
-A window is *cut* in one transaction (its ranges and the cursors behind them) and *judged* in one (signals, decision
-and, where one is due, the intent). A killed monitor begins again where the last whole transaction ended. Two monitors
-at once take turns: every transaction locks before it reads.
+Windows are *cut* in one transaction (their ranges and the cursors behind them) and *judged* in another (signals, decision
+and, where one is due, the intent), many at once. A killed monitor begins again where the last whole transaction ended. Two
+monitors at once take turns: every transaction locks before it reads.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from service.journal import segments, stem_of
+from tasks.monitor.cutting import cut_some
 from tasks.monitor.policy import Attempt, Decision, Seen
 from tasks.monitor.signals import Signal
 from tasks.monitor.stored import SCHEMA, Intent, Window, read_seen, read_window
-from tasks.monitor.windows import Plan, Windows, plan, unread
+from tasks.monitor.windows import Windows
 from tasks.stage import StageError
 
 __all__ = ["Intent", "State", "Window"]
 
 INTENTS = ("restill", "rollback")
 """Actions that are written down before they are taken."""
+AT_ONCE = 100_000
+"""Records that are cut at once: they are in memory together, and a monitor may have been away for days."""
 
 
 class State:
@@ -40,65 +40,44 @@ class State:
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = FULL")
             self._base.executescript(SCHEMA)
+            self._summed = 0, 0
         except sqlite3.DatabaseError as error:
             raise StageError(f"{path}: {error}; move it away to begin anew with all segments that are there") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._base.execute("BEGIN IMMEDIATE")
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is written within is written together, or not at all. Within another it is a part of that one."""
+        part = self._base.in_transaction
+        self._base.execute("SAVEPOINT part" if part else "BEGIN IMMEDIATE")
         try:
             yield self._base
+            self._base.execute("RELEASE part" if part else "COMMIT")
         except BaseException:
-            self._base.execute("ROLLBACK")
+            if self._base.in_transaction:  # a full disk has ended it already
+                for undo in ("ROLLBACK TO part", "RELEASE part") if part else ("ROLLBACK",):
+                    self._base.execute(undo)
             raise
-        self._base.execute("COMMIT")
 
     # Windows
 
-    def cut(self, journal: Path, feedback: Path, settings: Windows, now: datetime) -> list[Window]:
-        """Cut every window that closes by ``now``, in one transaction; those that are new."""
-        with self._transaction() as base:
-            cursors = {row[0]: (row[1], bool(row[2])) for row in base.execute("SELECT * FROM cursors")}
-            starts = {segment: start for segment, (start, _) in cursors.items()}
-            done = frozenset(segment for segment, (_, finished) in cursors.items() if finished)
-            there = [*segments(journal), *segments(feedback)]  # listed before they are read: what is closed here is read whole
-            closed = {stem_of(path) for path in there if path.suffix == ".log"}
-            answers, labels = unread(journal, starts, done), unread(feedback, starts, done)
-            gone = starts.keys() - done - {stem_of(path) for path in there}
-            windows: list[Window] = []
-            for planned in plan(answers, labels, starts, settings, now):
-                windows.append(self._insert(planned, len(gone) if not windows else 0))
-            self._move(windows, answers | labels, starts, closed, gone if windows else set())
-        return windows
+    def cut(self, journal: Path, feedback: Path, settings: Windows, now: datetime, at_once: int = AT_ONCE) -> list[Window]:
+        """Cut every window that closes by ``now``; those that are new. A long backlog takes several transactions."""
+        windows: list[Window] = []
+        most = at_once
+        while True:
+            with self.transaction() as base:
+                found, more = cut_some(base, journal, feedback, settings, now, most)
+            windows += found
+            if not more:
+                return windows
+            most = at_once if found else 2 * most  # so few do not fill a window
 
-    def _insert(self, planned: Plan, gone: int) -> Window:
-        planned = Plan(**asdict(planned) | {"lost": planned.lost + gone})
-        identity = hashlib.sha256(json.dumps([planned.journal, planned.feedback], sort_keys=True).encode()).hexdigest()[:16]
-        values = (identity, json.dumps(asdict(planned)), planned.release, planned.rows, planned.labels)
-        done = self._base.execute("INSERT INTO windows (id, plan, release, rows, labels) VALUES (?, ?, ?, ?, ?)", values)
-        return Window(int(done.lastrowid or 0), identity, planned)
-
-    def _move(
-        self, windows: list[Window], tails: dict[str, Any], starts: dict[str, int], closed: set[str], gone: set[str]
-    ) -> None:
-        """Cursors behind the new windows; a closed segment that is read to its end is never opened again."""
-        ends = dict(starts)
-        for window in windows:
-            for ranges in (window.plan.journal, window.plan.feedback):
-                ends |= {segment: stop for segment, (_, stop) in ranges.items()}
-        for segment in ends.keys() | tails.keys() | gone:
-            end, tail = ends.get(segment, 0), tails.get(segment, [])
-            finished = segment in gone or (segment in closed and segment in tails and (not tail or tail[-1]["n"] < end))
-            if end != starts.get(segment) or finished:
-                self._base.execute(
-                    "INSERT INTO cursors VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET next = ?2, done = ?3",
-                    (segment, end, int(finished)),
-                )
-
-    def unjudged(self) -> list[Window]:
-        """Windows that are cut and not judged, oldest first."""
+    def unjudged(self, most: int = -1) -> list[Window]:
+        """Windows that are cut and not judged, oldest first, at most so many. They are judged in their order."""
         rows = self._base.execute(
-            "SELECT number, id, plan FROM windows WHERE number NOT IN (SELECT window FROM decisions) ORDER BY number"
+            "SELECT number, id, plan FROM windows WHERE number > (SELECT ifnull(max(window), 0) FROM decisions) "
+            "ORDER BY number LIMIT ?",
+            (most,),
         )
         return [read_window(row) for row in rows]
 
@@ -118,7 +97,7 @@ class State:
         The intent is the open one of that kind where there is one: a second restill is merged into the first. A
         window that is judged already stays as it is.
         """
-        with self._transaction() as base:
+        with self.transaction() as base:
             known = base.execute("SELECT intent FROM decisions WHERE window = ?", (window.number,)).fetchone()
             if known is not None:
                 return self.intent(known[0]) if known[0] is not None else None
@@ -130,8 +109,8 @@ class State:
                     window.number,
                     decision.id,
                     decision.action,
-                    json.dumps(asdict(decision)),
-                    json.dumps([asdict(signal) for signal in signals]),
+                    json.dumps(vars(decision)),
+                    json.dumps([vars(signal) for signal in signals]),
                     intent,
                     now.isoformat(),
                 ),
@@ -140,7 +119,7 @@ class State:
 
     def ask(self, why: str, now: datetime) -> Intent:
         """A restill that a person wants: the open one where there is one, else a new one; ``why`` stands for its decision."""
-        with self._transaction() as base:
+        with self.transaction() as base:
             number = int(base.execute("SELECT total(n) FROM (SELECT max(number) AS n FROM windows)").fetchone()[0])
             intent = self._intend("restill", f"{now.isoformat()} by hand: {why}", number, now, {})
         return self.intent(intent)
@@ -150,10 +129,9 @@ class State:
         open_one = self._base.execute("SELECT id FROM intents WHERE outcome IS NULL AND kind = ?", (kind,)).fetchone()
         if open_one is not None:
             return int(open_one[0])
-        labels = self._base.execute("SELECT total(labels) FROM windows WHERE number <= ?", (number,)).fetchone()[0]
         done = self._base.execute(
             "INSERT INTO intents (kind, created, decision, window, step, facts, labels) VALUES (?, ?, ?, ?, 'open', ?, ?)",
-            (kind, now.isoformat(), decision, number, json.dumps(facts), int(labels)),
+            (kind, now.isoformat(), decision, number, json.dumps(facts), self._labels(number)),
         )
         return int(done.lastrowid or 0)
 
@@ -166,11 +144,17 @@ class State:
         ).fetchall()
         return tuple(map(read_seen, reversed(rows)))
 
+    def newest(self, before: int) -> int:
+        """The number of the newest judged window below ``before``; 0 where there is none."""
+        return int(self._base.execute("SELECT ifnull(max(window), 0) FROM decisions WHERE window < ?", (before,)).fetchone()[0])
+
     def unshown(self, effect: str, count: int) -> tuple[Seen, ...]:
-        """Of the last ``count`` judged windows those that ``effect`` has not shown to people yet, oldest first."""
+        """What people should see and ``effect`` has not shown yet, oldest first: of the last ``count`` judged windows the
+        newest, and those that are news."""
         rows = self._base.execute(
             "SELECT number, w.id, release, rows, signals, decision FROM windows w JOIN decisions d ON d.window = w.number "
             "WHERE number IN (SELECT window FROM decisions ORDER BY window DESC LIMIT ?) "
+            "AND (json_extract(decision, '$.news') OR number = (SELECT max(window) FROM decisions)) "
             "AND number NOT IN (SELECT window FROM shown WHERE effect = ?) ORDER BY number",
             (count, effect),
         )
@@ -182,12 +166,18 @@ class State:
 
     def labelled(self, number: int) -> int:
         """Feedback records of windows up to ``number`` that no snapshot holds yet: since the last restill that was tried."""
-        row = self._base.execute(
-            "SELECT total(labels) - ifnull((SELECT max(labels) FROM intents WHERE kind = 'restill' AND window < ?1 "
-            "AND outcome IS NOT 'failed'), 0) FROM windows WHERE number <= ?1",
+        (held,) = self._base.execute(
+            "SELECT ifnull(max(labels), 0) FROM intents WHERE kind = 'restill' AND window < ? AND outcome IS NOT 'failed'",
             (number,),
         ).fetchone()
-        return int(row[0])
+        return self._labels(number) - int(held)
+
+    def _labels(self, number: int) -> int:
+        """Feedback records of windows up to ``number``. A window stays as it was cut, and is not summed again."""
+        upto, labels = self._summed if self._summed[0] <= number else (0, 0)
+        more = self._base.execute("SELECT total(labels) FROM windows WHERE number > ? AND number <= ?", (upto, number))
+        self._summed = number, labels + int(more.fetchone()[0])
+        return self._summed[1]
 
     # Intents
 
@@ -213,7 +203,7 @@ class State:
 
     def advance(self, identity: int, step: str, **facts: Any) -> Intent:
         """Write down that ``step`` is reached, and what it found; again is no harm. StageError where it is closed."""
-        with self._transaction() as base:
+        with self.transaction() as base:
             intent = self.intent(identity)
             if intent.outcome is not None:
                 raise StageError(f"intent {identity}: ended as {intent.outcome}; step {step} comes too late")
@@ -227,7 +217,7 @@ class State:
 
         "failed" says that no snapshot was used up: its labels count for the next restill. The cooldown counts from here.
         """
-        with self._transaction() as base:
+        with self.transaction() as base:
             intent = self.intent(identity)
             if intent.outcome not in (None, outcome):
                 raise StageError(f"intent {identity}: ended as {intent.outcome}, and cannot end as {outcome}")

@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tasks.monitor.policy import Decision, Seen
+from tasks.monitor.records import Ranges
 from tasks.monitor.signals import Signal
-from tasks.monitor.windows import Plan, Ranges
+from tasks.monitor.windows import Plan
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursors (segment TEXT PRIMARY KEY, next INTEGER NOT NULL, done INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS windows (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, plan TEXT NOT NULL, release TEXT NOT NULL,
     rows INTEGER NOT NULL, labels INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS labels_of_windows ON windows (number, labels);
 CREATE TABLE IF NOT EXISTS decisions (
     window INTEGER PRIMARY KEY REFERENCES windows (number), id TEXT NOT NULL UNIQUE, action TEXT NOT NULL,
     decision TEXT NOT NULL, signals TEXT NOT NULL, intent INTEGER, decided TEXT NOT NULL);

@@ -1,11 +1,14 @@
-"""One window from end to end: its records are loaded, turned into signals, decided about and written down.
+"""Windows from end to end: their records are loaded, turned into signals, decided about and written down.
 
-``cut`` and ``judge`` are what a scheduled flow calls: first every window that has closed is cut, then each is judged.
-Both can be killed anywhere and called again.
+``cut`` and ``Watcher.judge_next`` are what a scheduled flow calls: first every window that has closed is cut, then all are
+judged, many in one transaction. Both can be killed anywhere and called again. What windows share (the reference, the
+records and decisions before them) is kept while a watcher lives.
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,17 +18,19 @@ from typing import Any
 from service.store import Pointer, read_pointer
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide
 from tasks.monitor.evidence import kin
-from tasks.monitor.health import health_signals, of_records
+from tasks.monitor.health import health_signals
+from tasks.monitor.loaded import Recent
 from tasks.monitor.quality import quality_signals
 from tasks.monitor.reference import Held, stored_reference
-from tasks.monitor.sample import of_feedback
 from tasks.monitor.settings import Monitor
 from tasks.monitor.signals import Signal, drift_signals
 from tasks.monitor.state import Intent, State, Window
-from tasks.monitor.windows import load
 from tasks.stage import Paths, StageError
 
-__all__ = ["Judgement", "Monitor", "cut", "judge", "measure"]
+__all__ = ["Judgement", "Monitor", "Watcher", "cut", "judge"]
+
+AT_ONCE, SECONDS = 100, 2.0
+"""Windows that are judged in one transaction at most, and how long another is begun in it: others wait for its end."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +51,102 @@ def cut(settings: Monitor, state: State, paths: Paths, now: datetime | None = No
 def judge(
     settings: Monitor, policy: Decide, state: State, paths: Paths, window: Window, now: datetime | None = None
 ) -> Judgement:
-    """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
+    """Judge one window."""
+    return Watcher(settings, policy, state, paths).judge(window, now)
 
-    With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
-    """
-    past = state.past(window.number, policy.memory)
-    held, unknown = _reference(paths, window)
-    signals = measure(settings, policy, state, paths, window, past, held)
-    seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
-    pointer = read_pointer(paths.store)
-    previous = previous_release(pointer, window.plan.release)
-    decision = decide(seen, History(past, state.attempts(), state.labelled(window.number), previous), policy)
-    facts: dict[str, Any] = {}
-    if pointer is not None and decision.action == "rollback":
-        facts = {"champion": pointer.champion, "token": pointer.token}
-    intent = state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
-    return Judgement(window, signals, decision, intent)
+
+class Watcher:
+    """Judges windows one after the other."""
+
+    def __init__(self, settings: Monitor, policy: Decide, state: State, paths: Paths) -> None:
+        self.settings, self.policy, self.state, self.paths = settings, policy, state, paths
+        # Those that a window is merged with, and those just before it, which may be others.
+        self._recent = Recent(paths, settings.windows.count, 2 * max(settings.signals.scales))
+        self._past: deque[Seen] = deque(maxlen=policy.memory)
+        self._held: dict[str, Held] = {}
+
+    def judge_next(self, most: int = AT_ONCE, now: datetime | None = None) -> list[Judgement]:
+        """Judge the oldest windows that are not judged, in one transaction: killed in its midst, all of it is done again.
+
+        An error in one window does not undo those before it; it is raised when that window is the first.
+        """
+        done: list[Judgement] = []
+        until = time.monotonic() + SECONDS
+        with self.state.transaction():
+            for window in self.state.unjudged(most):
+                if done and time.monotonic() > until:
+                    break
+                try:
+                    done.append(self.judge(window, now))
+                except Exception:  # of whatever kind: the next call begins with this window
+                    if not done:
+                        raise
+                    break
+        return done
+
+    def judge(self, window: Window, now: datetime | None = None) -> Judgement:
+        """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
+
+        With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
+        """
+        with self.state.transaction():
+            past = self._before(window.number)
+            held, unknown = self._reference(window.plan.release)
+            signals = self.measure(window, past, held)
+            seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
+            pointer = read_pointer(self.paths.store)
+            previous = previous_release(pointer, window.plan.release)
+            labelled = self.state.labelled(window.number)
+            decision = decide(seen, History(past, self.state.attempts(), labelled, previous), self.policy)
+            facts: dict[str, Any] = {}
+            if pointer is not None and decision.action == "rollback":
+                facts = {"champion": pointer.champion, "token": pointer.token}
+            intent = self.state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
+        return Judgement(window, signals, decision, intent)
+
+    def _before(self, number: int) -> tuple[Seen, ...]:
+        """The judged windows that a decision about ``number`` looks at; of those that are known, only the newer are read."""
+        newest = self.state.newest(number)
+        known = self._past[-1].number if self._past else 0
+        if known != newest:
+            newer = self.state.past(number, min(newest - known, self.policy.memory) if known < newest else self.policy.memory)
+            if known > newest or len(newer) == self.policy.memory:
+                self._past.clear()
+            self._past.extend(newer)
+        return tuple(self._past)
+
+    def _reference(self, release: str) -> tuple[Held | None, str | None]:
+        """What windows of ``release`` are compared with, or why there is nothing."""
+        if release not in self._held:
+            try:
+                self._held[release] = stored_reference(self.paths.store, release)
+            except StageError as error:  # one window that cannot be compared must not keep the next ones from being judged
+                return None, str(error)
+        return self._held[release], None
+
+    def measure(self, window: Window, past: Sequence[Seen], held: Held | None) -> tuple[Signal, ...]:
+        """All signals of ``window``; of drift and quality also those of the newest windows merged.
+
+        Windows that were blocked, were too small or belong to another release are not merged, nor is what lies before a
+        window whose records are gone meanwhile. Without a reference (``held``) only health and trust are measured.
+        """
+        settings = self.settings
+        most = max(settings.signals.scales) - 1
+        recent = [other.number for other in past[len(past) - min(most, len(past)) :]]
+        mates = _mates(window, past, self.policy, most) if held is not None else []
+        earlier = {number: self._recent.load(number, self.state) for number in sorted({*mates, *recent})}
+        own = self._recent.load(window.number, self.state)
+        before = [earlier[number].traffic for number in recent]
+        if held is None:
+            return tuple(health_signals(None, own.traffic, None, before, settings.limits))
+        first = max((position + 1 for position, number in enumerate(mates) if earlier[number].gone), default=0)
+        parts = [*(earlier[number] for number in mates[first:]), own]
+        samples = [part.sample(held) for part in parts]
+        return (
+            *drift_signals(held.reference, samples, settings.signals),
+            *quality_signals(held.reference, [part.labelled(held) for part in parts], settings.signals),
+            *health_signals(held.reference, own.traffic, samples[-1], before, settings.limits),
+        )
 
 
 def page_of(paths: Paths, number: int) -> Path:
@@ -69,59 +154,11 @@ def page_of(paths: Paths, number: int) -> Path:
     return paths.monitor / "reports" / f"window-{number:06d}.html"
 
 
-def _reference(paths: Paths, window: Window) -> tuple[Held | None, str | None]:
-    """What the window is compared with, or why there is nothing."""
-    try:
-        return stored_reference(paths.store, window.plan.release), None
-    except StageError as error:  # one window that cannot be compared must not keep the next ones from being judged
-        return None, str(error)
-
-
-def measure(
-    settings: Monitor, policy: Decide, state: State, paths: Paths, window: Window, past: Sequence[Seen], held: Held | None
-) -> tuple[Signal, ...]:
-    """All signals of ``window``; of drift and quality also those of the newest windows merged.
-
-    Windows that were blocked, were too small or belong to another release are not merged, nor is what lies before a
-    window whose records are gone meanwhile. Without a reference (``held``) only health and trust are measured.
-    """
-    most = max(settings.signals.scales) - 1
-    recent = [other.number for other in past[len(past) - min(most, len(past)) :]]
-    mates = _mates(window, past, policy, most) if held is not None else []
-    earlier = {number: _Loaded(paths, state.window(number)) for number in {*mates, *recent}}
-    own = _Loaded(paths, window)
-    first = max((position + 1 for position, number in enumerate(mates) if earlier[number].gone), default=0)
-    before = [earlier[number].traffic for number in recent]
-    if held is None:
-        return tuple(health_signals(None, own.traffic, None, before, settings.limits))
-    reference, parts = held.prepare(), [*(earlier[number] for number in mates[first:]), own]
-    samples = [held.sample_of(part.journal) for part in parts]
-    labelled = [of_feedback(part.feedback, window.plan.release, held.labels) for part in parts]
-    return (
-        *drift_signals(reference, samples, settings.signals),
-        *quality_signals(reference, labelled, settings.signals),
-        *health_signals(reference, own.traffic, samples[-1], before, settings.limits),
-    )
-
-
 def _mates(window: Window, past: Sequence[Seen], policy: Decide, most: int) -> list[int]:
     """Numbers of the newest ``most`` windows that may be merged with ``window``."""
     seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, ())
     found = kin(seen, past, policy)
     return [other.number for other in found[len(found) - min(most, len(found)) :]]
-
-
-class _Loaded:
-    """The records of a window, as far as they are still there."""
-
-    def __init__(self, paths: Paths, window: Window) -> None:
-        self.journal = load(paths.journal, window.plan.journal)
-        self.feedback = load(paths.feedback, window.plan.feedback)
-        ranges = [*window.plan.journal.values(), *window.plan.feedback.values()]
-        missing = sum(stop - start for start, stop in ranges) - len(self.journal) - len(self.feedback)
-        self.traffic = of_records(self.journal, max(window.plan.lost, missing))
-        self.gone = missing > window.plan.lost
-        """Whether retention took records of it: more are missing than had been lost when it was cut."""
 
 
 def previous_release(pointer: Pointer | None, judged: str) -> str | None:

@@ -81,6 +81,14 @@ def intend(paths: Paths, **facts: Any) -> Intent:
     return intent
 
 
+def judged(paths: Paths, news: list[bool]) -> None:
+    """Windows that are judged already, and whether they are news."""
+    state = State(paths.monitor / "state.db")
+    send(paths, len(news))
+    for window, new in zip(watch.cut(settings()[0], state, paths), news, strict=True):
+        state.judge(window, (), Decision(decision_id(window.id), "investigate", ("why",), (), (), (), new), BEGIN)
+
+
 def failing(kind: type[Exception]) -> Callable[..., None]:
     def fail(*given: Any, **named: Any) -> None:
         raise kind("no such luck")
@@ -88,12 +96,33 @@ def failing(kind: type[Exception]) -> Callable[..., None]:
     return fail
 
 
-def test_what_is_for_people_comes_last_and_each_window_once(paths: Paths, shown: list[str]) -> None:
+def test_what_is_for_people_comes_last_and_of_calm_windows_the_newest_once(paths: Paths, shown: list[str]) -> None:
     send(paths, 2)
     assert monitor.watch_traffic(paths, *settings()) == ["window 1: none", "window 2: none"]
-    assert shown == ["report 1", "report 2", "record 1", "record 2"]
+    assert shown == ["report 2", "record 2"]
     assert monitor.watch_traffic(paths, *settings()) == []
-    assert len(shown) == 4
+    assert len(shown) == 2
+
+
+def test_all_news_is_shown_and_so_much_in_one_run_that_judging_does_not_wait(paths: Paths, shown: list[str]) -> None:
+    judged(paths, [True] * (monitor.SHOWN + 2) + [False, False])
+    newest = monitor.SHOWN + 4
+    monitor.watch_traffic(paths, *settings())
+    assert [line for line in shown if line.startswith("report")] == [
+        *(f"report {number}" for number in range(4, monitor.SHOWN + 3)),
+        f"report {newest}",
+    ]
+    shown.clear()
+    monitor.watch_traffic(paths, *settings())
+    assert shown == ["report 1", "report 2", "report 3", "record 1", "record 2", "record 3"]
+
+
+def test_of_many_windows_each_decision_is_told_once(paths: Paths, shown: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    send(paths, monitor.SAID + 1)
+    with caplog.at_level(logging.INFO):
+        (told,) = monitor.watch_traffic(paths, *settings())
+    assert told == f"windows 1 to {monitor.SAID + 1}: {monitor.SAID + 1} none"
+    assert f"windows 1 to {monitor.SAID + 1}: {monitor.SAID + 1} of {monitor.SAID + 1} calm" in caplog.messages
 
 
 def test_tools_that_fail_cost_a_warning_and_are_made_up_for(
@@ -107,8 +136,8 @@ def test_tools_that_fail_cost_a_warning_and_are_made_up_for(
         (said,) = monitor.watch_traffic(paths, *settings())
     assert said.startswith("rollback failed"), "acted on all the same"
     warned = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.WARNING]
-    assert "report of window 1 failed (KeyError); the next run tries again" in warned
-    assert "publish of window 1 failed (OSError); the next run tries again" in warned
+    assert "report of window 1 failed (KeyError); a later run tries again" in warned
+    assert "publish of window 1 failed (OSError); a later run tries again" in warned
     monitor.watch_traffic(paths, *settings())
     assert shown == ["report 1", "record 1"]
 
@@ -116,7 +145,7 @@ def test_tools_that_fail_cost_a_warning_and_are_made_up_for(
 def test_a_tool_that_is_down_is_not_asked_for_every_window(
     paths: Paths, shown: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send(paths, 6)
+    judged(paths, [True] * 6)
     tried: list[int] = []
 
     def down(*given: Any) -> None:
@@ -124,7 +153,7 @@ def test_a_tool_that_is_down_is_not_asked_for_every_window(
         raise ConnectionError
 
     monkeypatch.setattr(monitor, "report_window", down)
-    assert len(monitor.watch_traffic(paths, *settings())) == 6
+    monitor.watch_traffic(paths, *settings())
     assert tried == [1, 2, 3]
     assert shown == [f"record {number}" for number in range(1, 7)]
 

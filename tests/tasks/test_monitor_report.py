@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,18 @@ def test_the_report_is_a_page_a_file_and_a_run_each_once(paths: Paths) -> None:
     opened = Workspace.create(str(paths.evidently))
     (project,) = opened.search_project(PROJECT)
     assert len(opened.list_runs(project.id)) == 1
+
+
+def test_a_column_that_is_always_the_same_costs_no_warning(paths: Paths) -> None:
+    """No message hides text, as is usual: Evidently correlates that column too."""
+    records = [
+        r | {"descriptors": r["descriptors"] | {"hidden_share": 0.0}} for r in answers(world(COUNT, np.random.default_rng(5)))
+    ]
+    (judged,) = judge_all(paths, records, [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        page = report_window(settings()[0], State(paths.monitor / "state.db"), paths, judged.window)
+    assert page is not None
 
 
 def test_only_the_newest_reports_are_kept(paths: Paths) -> None:

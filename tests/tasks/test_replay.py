@@ -100,6 +100,12 @@ def test_a_world_changes_parameters_that_there_are() -> None:
         merged(params, {"train": {"epoch": 1}})
 
 
+def test_windows_of_a_replay_go_by_their_count_alone() -> None:
+    """Its months of mail come within minutes, and what is sent is followed by its number."""
+    params = read_params(ROOT)
+    assert merged(params, params["replay"]["params"])["monitor"]["windows"]["least_seconds"] == 0
+
+
 def test_the_page_escapes_what_came_from_outside() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     report = {

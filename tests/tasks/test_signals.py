@@ -13,7 +13,7 @@ from tasks.monitor.quality import QUALITY, quality_signals
 from tasks.monitor.reference import Reference
 from tasks.monitor.sample import Labelled, Sample, of_answers, of_feedback
 from tasks.monitor.signals import DRIFT, Signal, Signals, drift_signals
-from tasks.monitor.statistics import hotelling, midranks, more, rank_test, two_sided, wilson
+from tasks.monitor.statistics import Centre, Columns, more, rank_test, two_sided, wilson
 from tests.tasks.traffic import LABELS, RELEASE, answers, feedback, settings, world
 
 NAMES = [str(name) for name in world(1, np.random.default_rng(0))["names"]]
@@ -61,10 +61,20 @@ def test_two_sided_says_which_side() -> None:
     assert two_sided(few, many)[0] < 1e-5 < 0.5 < two_sided(few, few)[0]
 
 
+@pytest.mark.parametrize(("hits", "n", "others", "m"), [(0, 5, 0, 7), (5, 5, 7, 7), (3, 40, 90, 1300), (700, 900, 20, 1300)])
+def test_both_tails_are_scipys(hits: int, n: int, others: int, m: int) -> None:
+    law = stats.hypergeom(n + m, hits + others, n)
+    half = law.pmf(hits) / 2
+    up, down = law.sf(hits - 1) - half, law.cdf(hits) - half
+    assert more(hits, n, others, m) == pytest.approx(law.sf(hits - 1), rel=1e-9)
+    assert two_sided(np.arange(n) < hits, np.arange(m) < others)[0] == pytest.approx(min(1, 2 * min(up, down)), rel=1e-9)
+
+
 def test_rank_test_is_scipys_with_ties() -> None:
     chance = np.random.default_rng(1)
     base, values = chance.integers(0, 6, (300, 3)).astype(float), chance.integers(0, 6, (80, 3)).astype(float)
-    p, _, exceeds = rank_test(np.sort(base, axis=0), values)
+    columns = Columns(base)
+    p, _, exceeds = rank_test(columns, columns.place(values))
     for column in range(3):
         expected = stats.mannwhitneyu(values[:, column], base[:, column], use_continuity=False, method="asymptotic")
         assert p[column] == pytest.approx(expected.pvalue)
@@ -72,20 +82,22 @@ def test_rank_test_is_scipys_with_ties() -> None:
 
 
 def test_a_constant_column_says_nothing() -> None:
-    p, z, exceeds = rank_test(np.ones((50, 1)), np.ones((20, 1)))
+    columns = Columns(np.ones((50, 1)))
+    p, z, exceeds = rank_test(columns, columns.place(np.ones((20, 1))))
     assert (p[0], z[0], exceeds[0]) == (1.0, 0.0, 0.5)
-    assert hotelling(np.ones((50, 2)), np.ones((20, 2))) == (1.0, 0.0)
+    assert Centre(np.ones((50, 2))).hotelling(np.ones((20, 2))) == (1.0, 0.0)
 
 
 def test_midranks_lie_between_0_and_1() -> None:
-    assert midranks(np.array([[1.0], [2.0], [2.0], [3.0]]), np.array([[0.0], [2.0], [9.0]])).ravel().tolist() == [0, 0.5, 1]
+    columns = Columns(np.array([[2.0], [1.0], [3.0], [2.0]]))
+    assert columns.midranks(columns.place(np.array([[0.0], [2.0], [9.0]]))).ravel().tolist() == [0, 0.5, 1]
 
 
 def test_hotelling_is_the_square_of_students_t_on_one_column() -> None:
     chance = np.random.default_rng(2)
     base, values = chance.normal(size=(400, 1)), chance.normal(0.3, 1, (5000, 1))
     t = (values.mean() - base.mean()) / (base.std(ddof=1) * np.sqrt(1 / 400 + 1 / 5000))
-    assert hotelling(base, values)[0] == pytest.approx(2 * stats.t.sf(abs(t), 399))
+    assert Centre(base).hotelling(values)[0] == pytest.approx(2 * stats.t.sf(abs(t), 399))
 
 
 # Drift

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from service.segments import Segment, encode
 from tasks.monitor.decide import Decision, decision_id
 from tasks.monitor.signals import Signal
 from tasks.monitor.state import State, Window
@@ -21,7 +22,7 @@ from tasks.monitor.windows import Windows
 from tasks.stage import StageError
 from tests.tasks.traffic import BEGIN, RELEASE, at, stem, write
 
-RULES = Windows(count=10, seconds=1e9, minimum=5)
+RULES = Windows(count=10, least_seconds=0, seconds=1e9, minimum=5)
 NOW = BEGIN + timedelta(days=1)
 SIGNAL = Signal("label_mix", "drift", 0.5, 0.4, 0.6, 0.4, 0.01, "spam up", 10)
 
@@ -35,7 +36,7 @@ def labels(count: int) -> list[dict[str, Any]]:
 
 
 def decision(window: Window, action: Any = "none") -> Decision:
-    return Decision(decision_id(window.id), action, ("why",), (), (), (), False)
+    return Decision(decision_id(window.id), action, ("why",), (), (), (), news=action == "restill")
 
 
 def cut(state: State, home: Path) -> list[Window]:
@@ -50,6 +51,19 @@ def work(home: Path, action: str = "none") -> None:
         state.judge(window, (SIGNAL,), decision(window, action), NOW)
 
 
+def work_at_once(home: Path, action: str = "none") -> None:
+    """The same, but that the windows are judged two in a transaction."""
+    state = State(home / "state.db")
+    cut(state, home)
+    while state.unjudged(1):
+        with state.transaction():
+            for window in state.unjudged(2):
+                state.judge(window, (SIGNAL,), decision(window, action), NOW)
+
+
+Work = Callable[[Path, str], None]
+
+
 def killed(task: Callable[[], None]) -> bool:
     """Run ``task`` in a process of its own; whether it was killed."""
     child = os.fork()
@@ -61,7 +75,7 @@ def killed(task: Callable[[], None]) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def at_statement(number: int, home: Path) -> Callable[[], None]:
+def at_statement(number: int, home: Path, work: Work = work) -> Callable[[], None]:
     """The work of a monitor that is killed with -9 at its ``number``-th SQL statement."""
 
     def task() -> None:
@@ -101,13 +115,14 @@ def check(home: Path, total: int, closed: int) -> None:
     assert intent.window == 1
 
 
-def test_killed_at_every_statement_every_window_is_judged_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", [work, work_at_once])
+def test_killed_at_every_statement_every_window_is_judged_once(tmp_path: Path, work: Work) -> None:
     kills = 0
     for number in range(1, 60):
         home = tmp_path / str(number)
         write(home / "journal", records(35))
         write(home / "feedback", labels(35), worker=1)
-        died = killed(at_statement(number, home))
+        died = killed(at_statement(number, home, work))
         kills += died
         work(home, "restill")
         check(home, 35, 3)
@@ -141,6 +156,53 @@ def test_two_monitors_at_once_take_turns(tmp_path: Path) -> None:
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
     check(tmp_path, 200, 20)
+
+
+def test_what_fails_within_a_transaction_is_undone_alone(tmp_path: Path) -> None:
+    write(tmp_path / "journal", records(20))
+    state = State(tmp_path / "state.db")
+    first, second = cut(state, tmp_path)
+    with state.transaction():
+        state.judge(first, (), decision(first, "restill"), NOW)
+        with pytest.raises(ZeroDivisionError), state.transaction():
+            state.judge(second, (), decision(second, "rollback"), NOW)
+            raise ZeroDivisionError
+        assert state.newest(100) == 1
+    assert [seen.number for seen in State(tmp_path / "state.db").past(100, 100)] == [1]
+    assert [attempt.kind for attempt in state.attempts()] == ["restill"]
+    with pytest.raises(ZeroDivisionError), state.transaction():
+        state.judge(second, (), decision(second), NOW)
+        raise ZeroDivisionError
+    assert [window.number for window in state.unjudged()] == [2]
+
+
+def write_backlog(folder: Path, workers: int, segments: int, records: int) -> None:
+    """Segments that follow each other, of workers that answer in turn; a second apart."""
+    for number in range(segments):
+        for worker in range(workers):
+            begin = (number * records * workers) + worker
+            name = (BEGIN + timedelta(seconds=begin)).strftime("%Y%m%dT%H%M%S%fZ")
+            segment = Segment(folder, f"{name}-{worker:04x}")
+            times = [at(begin + n * workers) for n in range(records)]
+            lines = [{"kind": "answer", "n": n, "time": time, "release": RELEASE} for n, time in enumerate(times)]
+            segment.append(b"".join(map(encode, lines)))
+            segment.close()
+
+
+@pytest.mark.parametrize("at_once", [1, 25, 70])
+def test_a_long_backlog_is_cut_piece_by_piece_into_the_same_windows(tmp_path: Path, at_once: int) -> None:
+    write_backlog(tmp_path / "journal", workers=3, segments=4, records=23)
+    write(tmp_path / "feedback", labels(200), worker=9)
+    given = (tmp_path / "journal", tmp_path / "feedback", RULES, NOW)
+    whole = State(tmp_path / "whole.db").cut(*given)
+    state = State(tmp_path / "pieces.db")
+    assert state.cut(*given, at_once=at_once) == whole
+    assert len(whole) == 27
+    assert state.cut(*given, at_once=at_once) == []
+    with sqlite3.connect(tmp_path / "pieces.db") as pieces, sqlite3.connect(tmp_path / "whole.db") as base:
+        stored = "SELECT segment, next, done FROM cursors ORDER BY segment"
+        State(tmp_path / "whole.db").cut(*given)
+        assert pieces.execute(stored).fetchall() == base.execute(stored).fetchall()
 
 
 def test_a_segment_that_grows_and_closes_is_read_on_from_where_it_was(tmp_path: Path) -> None:
@@ -211,14 +273,22 @@ def test_an_intent_holds_what_was_seen_when_it_was_decided(tmp_path: Path) -> No
     assert state.judge(second, (), decision(second, "rollback"), NOW, token=8) == intent, "merged into the first"
 
 
-def test_what_was_shown_is_not_shown_again_and_only_the_newest_are(judged: State) -> None:
-    assert [seen.number for seen in judged.unshown("report", 2)] == [2, 3]
-    assert judged.unshown("report", 3) == judged.past(4, 10)
+def test_shown_is_what_is_news_and_the_newest_each_once(judged: State, tmp_path: Path) -> None:
+    assert [seen.number for seen in judged.unshown("report", 2)] == [3]
+    assert [seen.number for seen in judged.unshown("report", 3)] == [1, 3]
+    assert judged.unshown("report", 3) == judged.past(4, 10)[::2]
     for _ in range(2):
         judged.show("report", 3)
-    assert [seen.number for seen in judged.unshown("report", 3)] == [1, 2]
+    assert [seen.number for seen in judged.unshown("report", 3)] == [1]
     assert [seen.number for seen in judged.unshown("report", 1)] == []
-    assert [seen.number for seen in judged.unshown("publish", 3)] == [1, 2, 3]
+    assert [seen.number for seen in judged.unshown("publish", 3)] == [1, 3]
+    write(tmp_path / "journal", records(20), worker=2)
+    calm, newest = cut(judged, tmp_path)
+    for window in (calm, newest):
+        judged.judge(window, (), decision(window), NOW)
+    assert [seen.number for seen in judged.unshown("report", 5)] == [1, 5], (
+        "a calm one that is not the newest any more waits not"
+    )
 
 
 def test_a_plan_of_an_earlier_version_is_read(judged: State, tmp_path: Path) -> None:
