@@ -25,6 +25,8 @@ from tasks.stage import Settings
 
 
 class Bag(Settings):
+    bits: int | None = Field(ge=4, le=24)
+    """In place of ``distill.bits``, for its rows are wide; None: those."""
     dimensions: int = Field(ge=1)
     hidden: int = Field(ge=0)
     """Width of the hidden layer; 0: none."""
@@ -102,7 +104,8 @@ def make_pupil(settings: Learning, labels: int, known: npt.NDArray[np.bool_], te
     if settings.family == "transformer":
         return ThinStudent(teacher, settings.transformer.layers, known)
     words = settings.cnn.words if settings.family == "cnn" else 0
-    tokenizer = Tokenizer(settings.grams, settings.bits, known, salt_of(settings.seed), words)
+    bits = settings.bag.bits if settings.family == "bag" and settings.bag.bits else settings.bits
+    tokenizer = Tokenizer(settings.grams, bits, known, salt_of(settings.seed), words)
     if settings.family == "linear":
         return Hashed(Network(tokenizer.rows, labels, 0, labels, 0.0), tokenizer)
     network: Network | Convolution

@@ -135,9 +135,9 @@ def broken(parity: Parity, limits: ScoreLimits, where: str) -> list[str]:
         if not found.get(name, np.nan) <= bound
     ]
     if parity.order != tuple(range(len(parity.order))):  # no bound: there is no amount of it that is well
-        over.append(
-            f"label order = {list(parity.order)}: its labels agree better with the parent's in this order than their own"
-        )
+        moved = [f"{label} as the parent's {other}" for label, other in enumerate(parity.order) if label != other]
+        rest = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+        over.append(f"label order: by their scores, labels agree better in another one ({', '.join(moved[:3])}{rest})")
     return over
 
 

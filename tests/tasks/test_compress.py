@@ -140,7 +140,7 @@ SMALL = {
     "grams": [4],
     "known_bits": 12,
     "min_documents": 1,
-    "bag": {"dimensions": 8, "hidden": 16, "row_dropout": 0.2, "embeddings": "random", "descent": DESCENT},
+    "bag": {"bits": None, "dimensions": 8, "hidden": 16, "row_dropout": 0.2, "embeddings": "random", "descent": DESCENT},
     "cnn": {"words": 30, "dimensions": 8, "widths": [1, 2], "filters": 8, "dropout": 0.1, "embeddings": "random"}
     | {"descent": DESCENT | {"epochs": 15}},
 }
