@@ -6,7 +6,7 @@ label is ranked against all others and the figures are the macro average (one-vs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -67,13 +67,25 @@ def ranking(
 def resampled_ranking(
     logits: Floats, labels: npt.NDArray[np.integer], weights: Floats, positive: int | None, recall: float
 ) -> dict[str, Floats]:
-    """As ``ranking``, for each row of ``weights``; labels that do not occur are left out of the macro average."""
+    """As ``ranking``, for each row of ``weights``; labels that do not occur in it are left out of its macro average."""
     curves = [
         ranking_curves(scores, labels == label, weights, recall)
         for label, scores in one_vs_rest(logits, positive).items()
         if positive is not None or (labels == label).any()
     ]
-    return {name: np.mean([curve[name] for curve in curves], axis=0) for name in ("roc_auc", "pr_auc", "fpr_at_recall")}
+    return {name: mean_of_found([curve[name] for curve in curves]) for name in ("roc_auc", "pr_auc", "fpr_at_recall")}
+
+
+def mean_of_found(figures: Sequence[Floats]) -> Floats:
+    """The mean over labels, of those that have a figure in a resample; NaN where none has.
+
+    Of many labels some have so few messages that most resamples hold none of one or another.
+    """
+    stacked = np.stack(figures)
+    found = np.isfinite(stacked)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(found, stacked, 0).sum(axis=0) / found.sum(axis=0)
+    return mean
 
 
 def resampled_f1(
@@ -86,8 +98,7 @@ def resampled_f1(
         wrong = weights @ ((answers == label) != (labels == label))
         with np.errstate(divide="ignore", invalid="ignore"):
             figures.append(2 * true / (2 * true + wrong))
-    mean: Floats = np.mean(figures, axis=0)
-    return mean
+    return mean_of_found(figures)
 
 
 def resampled_calibration_error(

@@ -45,6 +45,19 @@ def test_many_labels_are_macro_averaged_one_against_the_rest() -> None:
     assert found["pr_auc"] == pytest.approx(reference.average_precision_score(np.eye(3)[truth], shares, average="macro"))
 
 
+def test_of_many_labels_a_resample_is_judged_by_those_that_it_holds() -> None:
+    logits, truth = made_logits(200, 60, 3)
+    drawn = metrics.bootstrap_weights(np.arange(200).astype(str), 50, 1)
+    missing = sum(len(set(truth[weights > 0])) < 60 for weights in drawn)
+    assert missing > 40, "most resamples lack one label or another"
+    figures = metrics.resampled_ranking(logits, truth, drawn, None, 0.97)["pr_auc"]
+    assert metrics.interval(figures) is not None
+    held = drawn[0] > 0
+    assert figures[0] == pytest.approx(metrics.ranking(logits[held], truth[held], weights=drawn[0][held])["pr_auc"])
+    answers = logits.argmax(axis=1)
+    assert metrics.interval(metrics.resampled_f1(answers, truth, drawn, None)) is not None
+
+
 def test_f1_of_the_positive_label_and_macro() -> None:
     logits, truth = made_logits(200, 3, 2)
     answers = decide(softmax(logits), None, 0.0)
