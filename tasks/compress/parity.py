@@ -20,8 +20,6 @@ from tasks.metrics import best_threshold
 from tasks.stage import Settings, StageError
 
 Logits = npt.NDArray[np.float32]
-OVER = "over"
-"""Where ``variant.json`` says in what a model does not agree with its parent; such a one is not released."""
 
 
 class ScoreLimits(Settings):

@@ -2,7 +2,7 @@
 
 In a model this small it is for size; the student must still agree with the one it was made from. ``dynamic`` and ``static``
 write 8-bit integers (tasks/compress/int8.py), ``codebook`` writes each row of the table as a short code for one of few
-vectors (tasks/compress/codebook.py). One that does not agree says so in its ``variant.json``, and is not released.
+vectors (tasks/compress/codebook.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.scorer import BATCH, STUDENTS, Student, load_student
 from service.tokenizer import pad
 from tasks.compress.codebook import Codebook, write_codebook
 from tasks.compress.int8 import Operator, write_int8, write_static_int8
-from tasks.compress.parity import OVER, Asked, Limits, compare, told
+from tasks.compress.parity import Asked, Limits, compare, told
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
 
@@ -98,8 +98,7 @@ def quantize(settings: Quantize, paths: Paths) -> None:
             quantize_student(parent, temporary, settings, calibration(train, settings))
             before, after = (load_student(folder).logits(list(valid.text)) for folder in (parent, temporary))
             parity = compare(before, after, asked)
-            if over := told(parity, settings.parity, "quantize.parity"):
-                write_json(temporary / "variant.json", read_json(temporary / "variant.json") | {OVER: over})
+            over = told(parity, settings.parity, "quantize.parity")
             sizes = {"before": folder_bytes(parent), "after": folder_bytes(temporary)}
         write_json(paths.report("quantize.json"), {"parity": parity.figures(), "over": over, "bytes": sizes})
         tracker.metrics(parity.figures() | {f"bytes_{name}": float(size) for name, size in sizes.items()})

@@ -10,8 +10,6 @@ near-duplicate groups (paired bootstrap). Two things are asked:
 2. The measured difference is not below ``-largest_loss``. The fewer the messages, the wider the interval and the less
    the first question refuses; this one does not depend on their number.
 
-A variant whose compression step found that it does not agree with its parent (``parity``) is not good enough either.
-
 The teacher and its export are always good enough: they are what the others are held against. So a list that ends with
 the export always has a choice.
 """
@@ -20,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -78,13 +75,11 @@ def judge_all(
     valid: pd.DataFrame,
     teacher: str,
     positive: int | None,
-    barred: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Candidate]:
     """What the rule says of each of ``settings.among``, in their order.
 
-    ``logits`` holds ``[n, labels]`` of each evaluated variant; the index of ``valid`` is the row. ``barred`` says of some
-    why they are not good enough whatever their figures are. Raises StageError for a name that is neither evaluated nor
-    the teacher's export, and where none is good enough.
+    ``logits`` holds ``[n, labels]`` of each evaluated variant; the index of ``valid`` is the row. Raises StageError for
+    a name that is neither evaluated nor the teacher's export, and where none is good enough.
     """
     for name in settings.among:
         if name not in logits and name != exported(teacher):
@@ -96,8 +91,6 @@ def judge_all(
     for name in settings.among:
         if name in (teacher, exported(teacher)):
             found.append(Candidate(name, None, None, True, f"{name} is the teacher itself"))
-        elif name in barred:
-            found.append(Candidate(name, None, None, False, barred[name]))
         else:
             found.append(_judge(name, _pr_auc(logits[name], valid, positive, weights), reference, settings))
     if not any(candidate.good for candidate in found):

@@ -27,7 +27,6 @@ from service.text import Normaliser
 from service.tokenizer import words_of
 from service.transformer import WindowedStudent
 from tasks import lineage
-from tasks.compress.parity import OVER
 from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over, told
 from tasks.release.scores import judged, read_scores
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
@@ -37,8 +36,7 @@ PROBE_DOCUMENTS = 10
 
 RULE = (
     "the first of among that is good enough: its PR-AUC on valid is not shown to be worse than the teacher's by more than "
-    "margin, and not measured to be worse by more than largest_loss, and its step found that it agrees with its parent; "
-    "the teacher itself always is"
+    "margin, and not measured to be worse by more than largest_loss; the teacher itself always is"
 )
 """What tasks.release.choice does, in words for the card."""
 
@@ -95,14 +93,7 @@ def choose(settings: Package, rows: pd.DataFrame, evaluation: dict[str, Any], pa
     scored, schema = judged(rows), read_json(paths.schema)
     positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
     valid = scored[scored.split == "valid"]
-    return judge_all(settings, read_scores(scored, paths), valid, evaluation["teacher"], positive, disagreeing(settings, paths))
-
-
-def disagreeing(settings: Package, paths: Paths) -> dict[str, str]:
-    """Those of ``among`` that do not agree with their parent, each with what its step found."""
-    files = {name: paths.model(name) / "variant.json" for name in settings.among}
-    over = {name: read_json(path).get(OVER) for name, path in files.items() if path.exists()}
-    return {name: f"does not agree with its parent: {'; '.join(found)}" for name, found in over.items() if found}
+    return judge_all(settings, read_scores(scored, paths), valid, evaluation["teacher"], positive)
 
 
 def entry_of(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tasks.compress import quantize as quantizing
 from tasks.compress.distill import Distill, distill
 from tasks.compress.families import families
 from tasks.compress.lesson import UNLABELLED, Voices, distillation_loss
-from tasks.compress.parity import OVER, ScoreLimits, compare, enforce
+from tasks.compress.parity import ScoreLimits, compare, enforce
 from tasks.compress.prune import Prune, prune
 from tasks.compress.quantize import Quantize, quantize
 from tasks.metrics import ranking
@@ -259,7 +259,7 @@ def test_many_labels_begin_with_the_bag() -> None:
     assert [one.family for one in families(settings.model_copy(update={"family": "cnn"}), 5)] == ["cnn"]
 
 
-def test_a_broken_quantization_is_marked(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_broken_quantization_is_said_in_what(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     distilled(paths, ["ham", "spam"])
     settings = Quantize.model_validate(PARAMS["quantize"] | {"parent": "student"})
 
@@ -277,7 +277,7 @@ def test_a_broken_quantization_is_marked(paths: Paths, monkeypatch: pytest.Monke
     except StageError as error:
         assert "not a finite number" in str(error)
     else:
-        assert read_json(paths.model("student-quantized") / "variant.json")[OVER]
+        assert read_json(paths.report("quantize.json"))["over"]
 
 
 def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:

@@ -25,7 +25,7 @@ from service.scorer import Student
 from service.tokenizer import PADDING
 from tasks.compress.codebook import Codebook, Part, decode, encode, lookup, pack
 from tasks.compress.onnx_file import write_onnx
-from tasks.compress.parity import OVER, Parity, ScoreLimits, compare, enforce
+from tasks.compress.parity import Parity, ScoreLimits, compare, enforce
 from tasks.compress.quantize import Quantize, calibration, quantize, quantize_student
 from tasks.compress.student import save_student
 from tasks.stage import Paths, StageError, folder_bytes, read_json, read_settings, write_json
@@ -295,12 +295,10 @@ def paths(own_store: None, parents: dict[str, Path], tmp_path: Path) -> Paths:
 def test_the_stage_runs_by_each_method_and_names_what_is_over(paths: Paths, method: str) -> None:
     limits = PARAMS["parity"] | {"flips": 0.05, "threshold_flips": 0.05}  # of a hundred messages of valid
     quantize(asked(**METHODS[method], parity=limits), paths)
-    report, variant = read_json(paths.report("quantize.json")), paths.model("student-quantized") / "variant.json"
+    report = read_json(paths.report("quantize.json"))
     assert report["bytes"]["after"] == folder_bytes(paths.model("student-quantized")) < report["bytes"]["before"]
     assert set(report["parity"]) == set(limits) - {"slice_messages"}
     assert report["over"] == []
-    assert OVER not in read_json(variant)
     quantize(asked(**METHODS[method], parity=limits | {"largest": 0}), paths)
     (over,) = read_json(paths.report("quantize.json"))["over"]
     assert re.fullmatch(r"largest = .*, at most 0 \(params.yaml: quantize.parity.largest\)", over)
-    assert read_json(variant)[OVER] == [over], "so that it is not released"
