@@ -3,7 +3,7 @@
     none          nothing, or nothing yet: a first alarm waits for a second one
     investigate   a person should look; said once an episode
     restill       the world has moved: train again on what is labelled by now
-    rollback      the release of late is worse than the one before it
+    rollback      the release of late is worse than the one before it on the same messages
     block         this window's data are not to be trusted: nothing is decided by them, now or later
 
 The false alarms of all tests of a window together are bounded: each signal at each scale gets a part of ``false_alarm``
@@ -24,6 +24,7 @@ from tasks.monitor.evidence import (
     first_alarms,
     kin,
     lasting_limits,
+    why_no_rollback,
     worse_than_before,
 )
 from tasks.monitor.policy import Action, Attempt, Decide, Decision, History, Seen
@@ -33,6 +34,8 @@ __all__ = ["Attempt", "Decide", "Decision", "History", "Seen", "decide", "decisi
 
 UNKNOWN = "no reference"
 """What a window is confirmed for that cannot be compared with its release."""
+UNASKED = "no rollback"
+"""What it is confirmed for where the release before cannot be asked, and so nothing tells drift from a bad release."""
 
 
 def decision_id(window: str) -> str:
@@ -50,24 +53,28 @@ def decide(window: Seen, history: History, policy: Decide) -> Decision:
     broken = broken_limits(window)
     confirmed = confirmed_drift(line, policy) | lasting_limits(line, policy)
     confirmed |= {UNKNOWN} if window.unknown is not None else frozenset()
-    action, reasons = _act(window, line, confirmed, broken, history, policy)
+    kept = why_no_rollback(window, history, policy)
+    confirmed |= {UNASKED} if kept and history.paired is None else frozenset()
+    action, reasons = _act(window, confirmed, broken, history, policy)
     known = _told(history.past, window.release, policy)
     news = action in ("restill", "rollback") or bool((broken if action == "block" else confirmed) - known)
     if action == "investigate" and not news:
         action, reasons = "none", ("goes on, and was told: " + ", ".join(sorted(confirmed)),)
     if action == "none" and not reasons:
         reasons = tuple(f"first alarm of {key}: waits for a later window to confirm it" for key in sorted(alarms))
+    if kept and action not in ("rollback", "block"):
+        reasons = (*reasons, kept)
     told = tuple(sorted(alarms)), tuple(sorted(confirmed)), tuple(sorted(broken))
     return Decision(identity, action, reasons, *told, news)
 
 
 def _act(
-    window: Seen, line: Sequence[Seen], confirmed: frozenset[str], broken: frozenset[str], history: History, policy: Decide
+    window: Seen, confirmed: frozenset[str], broken: frozenset[str], history: History, policy: Decide
 ) -> tuple[Action, tuple[str, ...]]:
     """The gravest action that is due; what follows is not asked."""
     if distrust := tuple(_over(signal) for signal in distrusted(window)):
         return "block", distrust
-    worse = worse_than_before(line, history, policy)
+    worse = worse_than_before(window, history, policy)
     if worse and history.previous is not None:
         return "rollback", (*worse, f"back to release {history.previous}")
     failing = tuple(_over(s) for s in window.signals if s.name == "errors" and s.name in broken)
@@ -78,7 +85,9 @@ def _act(
     moved = tuple(key for key in sorted(confirmed) if key in {s.trend for s in window.signals if s.p is not None})
     if not moved:
         return (
-            ("investigate", tuple(f"{key}: over its limit again" for key in sorted(confirmed))) if confirmed else ("none", ())
+            ("investigate", tuple(f"{key}: over its limit again" for key in sorted(confirmed - {UNASKED})))
+            if confirmed
+            else ("none", ())
         )
     reasons = tuple(f"{key}: confirmed on a later window" for key in moved)
     against = hindrances(window.number, history, policy)

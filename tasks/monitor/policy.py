@@ -29,7 +29,7 @@ class Rollback(Settings):
     labels: int = Field(ge=1)
     """Confirmed labels that each side needs."""
     level: float = Field(gt=0, lt=1)
-    """Chance of a false rollback a promotion, over all windows within."""
+    """Chance that a promotion is undone whose release is no worse than the one before it, over all windows within."""
 
 
 class Decide(Settings):
@@ -111,6 +111,27 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """The release in service and the one before it on the same labelled messages, which came since the promotion."""
+
+    messages: int
+    both: int
+    """Messages that both have wrong."""
+    lost: int
+    """Messages that the release in service has wrong, and the one before it right."""
+    won: int
+    """The other way round."""
+
+    @property
+    def wrong(self) -> int:
+        return self.both + self.lost
+
+    @property
+    def wrong_before(self) -> int:
+        return self.both + self.won
+
+
+@dataclass(frozen=True)
 class History:
     past: tuple[Seen, ...]
     """Earlier windows, oldest first; at least ``Decide.memory`` of them where there are as many."""
@@ -120,3 +141,7 @@ class History:
     previous: str | None
     """The release that a rollback would bring back; None where there is none, where the champion came by a rollback, or
     where the window's release is not the champion any more."""
+    paired: Paired | None = None
+    """What ``previous`` says of the labelled messages of ``evidence.suspected``; None where it was not asked."""
+    unasked: str = "it was not asked"
+    """Why ``paired`` is None, where it should not be."""

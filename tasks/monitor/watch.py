@@ -14,8 +14,9 @@ from typing import Any
 
 from service.store import Pointer, read_pointer
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide
-from tasks.monitor.evidence import kin
+from tasks.monitor.evidence import kin, suspected
 from tasks.monitor.health import health_signals, of_records
+from tasks.monitor.paired import ask_previous
 from tasks.monitor.quality import quality_signals
 from tasks.monitor.reference import Held, stored_reference
 from tasks.monitor.sample import of_feedback
@@ -56,7 +57,11 @@ def judge(
     seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
     pointer = read_pointer(paths.store)
     previous = previous_release(pointer, window.plan.release)
-    decision = decide(seen, History(past, state.attempts(), state.labelled(window.number), previous), policy)
+    history = History(past, state.attempts(), state.labelled(window.number), previous)
+    if previous is not None and (numbers := suspected(seen, past, policy)):
+        records = [record for number in numbers for record in load(paths.feedback, state.window(number).plan.feedback)]
+        history = ask_previous(history, paths.store, window.plan.release, records)
+    decision = decide(seen, history, policy)
     facts: dict[str, Any] = {}
     if pointer is not None and decision.action == "rollback":
         facts = {"champion": pointer.champion, "token": pointer.token}

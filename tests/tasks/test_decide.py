@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.monitor.decide import Attempt, Decide, Decision, History, Seen, decide
+from tasks.monitor.evidence import suspected, worse_than_before
+from tasks.monitor.policy import Paired
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.signals import Signal
 from tasks.stage import StageError
@@ -57,13 +60,14 @@ def play(
     labelled: int = 1000,
     previous: str | None = None,
     rows: int = 125,
+    **told: Any,
 ) -> list[Decision]:
     """The decisions about windows 1, 2, .. one after the other."""
     past: list[Seen] = []
     for number, signals in enumerate(steps, start=1):
         release = releases[number - 1] if releases else "one"
         window = Seen(number, f"id{number}", release, rows, signals)
-        decision = decide(window, History(tuple(past), attempts, labelled, previous), POLICY)
+        decision = decide(window, History(tuple(past), attempts, labelled, previous, **told), POLICY)
         past.append(replace(window, decision=decision))
     return [seen.decision for seen in past if seen.decision is not None]
 
@@ -159,20 +163,87 @@ def test_a_heavier_signal_has_a_larger_part_of_the_budget() -> None:
 WORSE = [(error(1, 30),)] * 4 + [(error(12, 30),)] * 2
 
 
-def test_a_promotion_that_made_it_worse_is_rolled_back() -> None:
-    releases = ["one"] * 4 + ["two"] * 2
-    assert actions(WORSE, releases=releases, previous="one")[-2:] == ["none", "rollback"]
-    assert "24 of 60 answers were wrong" in play(WORSE, releases=releases, previous="one")[-1].reasons[0]
-    assert actions(WORSE, releases=releases, previous=None)[-1] == "none"
+AFTER = ["one"] * 4 + ["two"] * 2
+BAD, ALIKE = Paired(60, 2, 22, 1), Paired(60, 20, 4, 3)
+"""What the release before says of the 60: it has 3 of them wrong, or 23, as the one in service has 24."""
+
+
+def test_a_promotion_that_made_it_worse_is_rolled_back_and_both_figures_are_told() -> None:
+    assert actions(WORSE, releases=AFTER, previous="one", paired=BAD)[-2:] == ["none", "rollback"]
+    reason, back = play(WORSE, releases=AFTER, previous="one", paired=BAD)[-1].reasons
+    assert reason == (
+        "24 of 60 answers were wrong, 4 of 120 before the promotion; "
+        "of the same 60 messages this release has 24 wrong, release one 3"
+    )
+    assert back == "back to release one"
+    assert actions(WORSE, releases=AFTER, previous=None, paired=BAD)[-1] == "none"
+
+
+def test_mail_that_both_releases_have_wrong_is_no_reason_to_go_back() -> None:
+    last = play(WORSE, releases=AFTER, previous="one", paired=ALIKE)[-1]
+    assert last.action == "none"
+    assert last.reasons[0].endswith("release one 23, which is not shown to be better: no rollback")
+    drifted = [*WORSE[:4], (*WORSE[4], drift(ALARM)), (*WORSE[5], drift(ALARM))]
+    assert actions(drifted, releases=AFTER, previous="one", paired=ALIKE)[-1] == "restill", "it is the world that moved"
+
+
+def test_without_the_release_before_people_are_told_once_and_nothing_is_undone() -> None:
+    steps = [*WORSE, WORSE[-1]]
+    decisions = play(steps, releases=[*AFTER, "two"], previous="one", unasked="it is gone")
+    assert [d.action for d in decisions[-3:]] == ["none", "investigate", "none"]
+    assert decisions[-2].reasons[0].endswith("release one cannot be asked about the same messages: it is gone")
+    drifted = [*WORSE[:4], (*WORSE[4], drift(ALARM)), (*WORSE[5], drift(ALARM))]
+    last = play(drifted, releases=AFTER, previous="one", unasked="it is gone")[-1]
+    assert last.action == "restill"
+    assert "it is gone" in last.reasons[-1]
+
+
+def test_limits_newly_broken_are_undone_without_asking() -> None:
+    slow, well = limit("latency_p99", 900, 250), limit("latency_p99", 9, 250)
+    decided = actions([(well,), (well,), (slow,), (slow,)], releases=["one", "one", "two", "two"], previous="one")
+    assert decided[-1] == "rollback"
+
+
+def test_only_windows_under_suspicion_are_asked_about() -> None:
+    past = tuple(
+        Seen(number, f"id{number}", release, 125, signals)
+        for number, (release, signals) in enumerate(zip(AFTER, WORSE, strict=True), start=1)
+    )
+    assert suspected(past[-1], past[:-1], POLICY) == (5, 6)
+    assert suspected(past[-2], past[:-2], POLICY) == (), "too few labels yet"
+    assert suspected(replace(past[-1], signals=(*WORSE[5], FLOOD)), past[:-1], POLICY) == ()
+
+
+@pytest.mark.parametrize("error_rate", [0.05, 0.2])
+def test_drift_alone_is_seldom_taken_for_a_bad_release(error_rate: float) -> None:
+    """400 promotions of a release that is as good as the one before, while the mail gets four times as hard for both."""
+    chance, undone, suspicious = np.random.default_rng(3), 0, 0
+    for _ in range(400):
+        past = [Seen(n, f"id{n}", "one", 125, (error(int(chance.binomial(12, error_rate / 4)), 12),)) for n in range(1, 9)]
+        both = lost = won = 0
+        for number in range(9, 9 + POLICY.rollback.within):
+            hard = chance.random(12) < error_rate
+            here, there = (np.where(chance.random(12) < 0.2, ~hard, hard) for _ in range(2))  # each in its own way
+            both, lost, won = both + (here & there).sum(), lost + (here & ~there).sum(), won + (there & ~here).sum()
+            window = Seen(number, f"id{number}", "two", 125, (error(int(here.sum()), 12),))
+            paired = Paired(12 * (number - 8), int(both), int(lost), int(won))
+            suspicious += bool(suspected(window, past, POLICY))
+            if worse_than_before(window, History(tuple(past), (), 0, "one", paired), POLICY):
+                undone += 1
+                break
+            past.append(window)
+    assert suspicious > 100, "the mail is seen to be harder"
+    assert undone <= 400 * POLICY.rollback.level
 
 
 def test_a_promotion_that_is_as_good_stays() -> None:
-    assert set(actions([(error(1, 30),)] * 8, releases=["one"] * 4 + ["two"] * 4, previous="one")) == {"none"}
+    decided = actions([(error(1, 30),)] * 8, releases=["one"] * 4 + ["two"] * 4, previous="one", paired=BAD)
+    assert set(decided) == {"none"}
 
 
 def test_an_old_promotion_is_not_rolled_back() -> None:
     steps = [(error(1, 30),)] * 12 + [(error(30, 30),)]
-    assert actions(steps, releases=["one"] * 4 + ["two"] * 9, previous="one")[-1] == "none"
+    assert actions(steps, releases=["one"] * 4 + ["two"] * 9, previous="one", paired=BAD)[-1] == "none"
 
 
 def test_a_release_that_fails_and_answers_nothing_is_rolled_back() -> None:
@@ -191,12 +262,12 @@ FLOOD = limit("copies", 0.9, 0.3, "trust")
 def test_labels_that_came_in_a_window_not_to_be_trusted_hide_no_bad_promotion() -> None:
     before: list[tuple[Signal, ...]] = [(error(1, 30),)] * 2 + [(error(30, 30), FLOOD)] * 2
     steps = [*before, (error(12, 30),), (error(12, 30),)]
-    assert actions(steps, releases=["one"] * 4 + ["two"] * 2, previous="one")[-1] == "rollback"
+    assert actions(steps, releases=AFTER, previous="one", paired=BAD)[-1] == "rollback"
 
 
 def test_labels_that_came_in_a_window_not_to_be_trusted_undo_no_promotion() -> None:
     after: list[tuple[Signal, ...]] = [(error(30, 30), FLOOD), (error(1, 30),), (error(1, 30),)]
-    decided = actions([*[(error(1, 30),)] * 4, *after], releases=["one"] * 4 + ["two"] * 3, previous="one")
+    decided = actions([*[(error(1, 30),)] * 4, *after], releases=["one"] * 4 + ["two"] * 3, previous="one", paired=BAD)
     assert decided[4:] == ["block", "none", "none"]
 
 
