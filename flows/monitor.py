@@ -3,8 +3,8 @@
     python -m flows.monitor            judge what has closed since the last time
 
 A run that dies goes on where it stopped. What is for people comes last, and stops nothing: Evidently's report and the runs
-in MLflow are made up for by a later run. A rollback is carried out here; a restill is left to the flow ``restill``, which
-is started at once where a Prefect server knows its deployment, and else by its schedule or by hand.
+in MLflow are made up for by a later run. A rollback is carried out here; a restill or recalibration is left to the flow
+``restill``, which is started at once where a Prefect server knows its deployment, and else by its schedule or by hand.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
         said.append(f"window {window.number}: {decision.action}")
         level = get_run_logger().warning if decision.news else get_run_logger().info
         level("window %d: %s: %s", window.number, decision.action, "; ".join(decision.reasons) or "calm")
-    for kind, action in (("rollback", lambda intent: roll_back(paths, intent)), ("restill", start_restill)):
+    rolled = ("rollback", lambda intent: roll_back(paths, intent))
+    for kind, action in (rolled, ("recalibrate", start_restill), ("restill", start_restill)):
         if (intent := state.open_intent(kind)) is not None:
             said.append(action(intent))
             get_run_logger().info(said[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tasks.monitor.policy import Decide, History, Paired, Seen
 from tasks.monitor.signals import Signal
@@ -35,20 +35,42 @@ def first_alarms(window: Seen, policy: Decide) -> frozenset[str]:
 
 
 def confirmed_drift(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
-    """Signals that confirm a first alarm of theirs. ``line``: windows of one release, the last is now.
+    """Signals that confirm a first alarm of theirs. ``line``: windows of one release, the last is now."""
+    return frozenset(signal.trend for signal in _confirming(line, policy))
 
-    The confirming test looks at all windows since the alarm, no more and no less: so each alarm is tried few times, and
-    the longer it takes, the more messages speak.
+
+def _confirming(line: Sequence[Seen], policy: Decide) -> Iterator[Signal]:
+    """The tests that do so: each looks at all windows since its alarm, no more and no less.
+
+    So each alarm is tried few times, and the longer it takes, the more messages speak.
     """
     now = len(line) - 1
-    found = set()
     for signal in tested(line[now], policy):
         if signal.p is None or signal.p >= policy.confirm:
             continue
         position = now - signal.windows
         if position >= 0 and signal.windows <= policy.confirm_within and signal.trend in _alarms_of(line[position], policy):
-            found.add(signal.trend)
-    return frozenset(found)
+            yield signal
+
+
+EXPLAINED = ("uncertain_share", "estimated_accuracy", "realised_error", "realised_precision")
+"""Signals that move where the label mix does: how sure answers are, and how many of them are wrong, is other for each
+label. Recall is of one label's own messages, and does not."""
+
+
+def beyond_mix(trends: Iterable[str]) -> frozenset[str]:
+    """What of these a shift of the label mix does not explain in any case; all of them where the mix is not among them."""
+    moved = frozenset(trends)
+    names = {trend: trend.split(" ")[0] for trend in moved}
+    if "label_mix" not in names.values():
+        return moved
+    return frozenset(trend for trend, name in names.items() if name != "label_mix" and name not in EXPLAINED)
+
+
+def since_alarm(line: Sequence[Seen], policy: Decide) -> tuple[int, ...]:
+    """Numbers of the windows since the label mix raised the alarm that the last of ``line`` confirms, and of that one."""
+    back = [signal.windows for signal in _confirming(line, policy) if signal.name == "label_mix"]
+    return tuple(window.number for window in line[-1 - max(back, default=0) :])
 
 
 def _alarms_of(window: Seen, policy: Decide) -> Iterable[str]:

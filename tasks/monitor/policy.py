@@ -11,7 +11,7 @@ from tasks.monitor.quality import QUALITY
 from tasks.monitor.signals import DRIFT, Signal
 from tasks.stage import Settings
 
-Action = Literal["none", "investigate", "restill", "rollback", "block"]
+Action = Literal["none", "investigate", "recalibrate", "restill", "rollback", "block"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -32,6 +32,11 @@ class Rollback(Settings):
     """Chance that a promotion is undone whose release is no worse than the one before it, over all windows within."""
 
 
+class Recalibration(Settings):
+    floor: int = Field(ge=1)
+    """Labelled rows since the last snapshot that a recalibration needs: its threshold and temperature are chosen on them."""
+
+
 class Decide(Settings):
     false_alarm: float = Field(gt=0, lt=1)
     """Chance that a calm window raises a first alarm, over all its signals and scales together."""
@@ -46,10 +51,12 @@ class Decide(Settings):
     minimum_labels: int = Field(ge=1)
     """The same for signals of realised quality."""
     cooldown: int = Field(ge=0)
-    """Windows without a restill after one has started, and again after it has ended, however it ended."""
+    """Windows without a restill after one has started, and again after it has ended, however it ended; the same for a
+    recalibration."""
     floor: int = Field(ge=0)
     """Labelled rows since the last snapshot that a restill needs."""
     budget: Budget
+    recalibrate: Recalibration
     rollback: Rollback
 
     @field_validator("weights")
@@ -145,3 +152,5 @@ class History:
     """What ``previous`` says of the labelled messages of ``evidence.suspected``; None where it was not asked."""
     unasked: str = "it was not asked"
     """Why ``paired`` is None, where it should not be."""
+    explained: frozenset[str] = frozenset()
+    """Confirmed drift that a shift of the label mix explains, as the messages themselves show."""

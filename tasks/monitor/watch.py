@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from service.store import Pointer, read_pointer
+from tasks.monitor.closer import look_closer
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide
-from tasks.monitor.evidence import kin, suspected
+from tasks.monitor.evidence import kin, since_alarm
 from tasks.monitor.health import health_signals, of_records
-from tasks.monitor.paired import ask_previous
 from tasks.monitor.quality import quality_signals
 from tasks.monitor.reference import Held, stored_reference
 from tasks.monitor.sample import of_feedback
@@ -49,7 +49,8 @@ def judge(
 ) -> Judgement:
     """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
 
-    With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
+    With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone. With a
+    recalibration go the release that is to be recalibrated and the windows in which the mix has moved.
     """
     past = state.past(window.number, policy.memory)
     held, unknown = _reference(paths, window)
@@ -58,13 +59,12 @@ def judge(
     pointer = read_pointer(paths.store)
     previous = previous_release(pointer, window.plan.release)
     history = History(past, state.attempts(), state.labelled(window.number), previous)
-    if previous is not None and (numbers := suspected(seen, past, policy)):
-        records = [record for number in numbers for record in load(paths.feedback, state.window(number).plan.feedback)]
-        history = ask_previous(history, paths.store, window.plan.release, records)
-    decision = decide(seen, history, policy)
+    decision = decide(seen, look_closer(settings, policy, state, paths, seen, history, held), policy)
     facts: dict[str, Any] = {}
     if pointer is not None and decision.action == "rollback":
         facts = {"champion": pointer.champion, "token": pointer.token}
+    if decision.action == "recalibrate":
+        facts = {"parent": seen.release, "windows": since_alarm([*kin(seen, past, policy), seen], policy)}
     intent = state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
     return Judgement(window, signals, decision, intent)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.monitor.decide import Attempt, Decide, Decision, History, Seen, decide
-from tasks.monitor.evidence import suspected, worse_than_before
+from tasks.monitor.evidence import since_alarm, suspected, worse_than_before
 from tasks.monitor.policy import Paired
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.signals import Signal
@@ -32,6 +32,7 @@ POLICY = Decide.model_validate(
         "minimum_labels": 20,
         "cooldown": 6,
         "floor": 50,
+        "recalibrate": {"floor": 30},
         "budget": {"restills": 2, "windows": 40},
         "rollback": {"within": 8, "before": 8, "labels": 50, "level": 0.01},
     }
@@ -40,7 +41,7 @@ CALM, ALARM, LOOSE = 0.5, 1e-9, 0.005
 """p of nothing, of a first alarm, of a confirmation."""
 
 
-def drift(p: float, *, direction: str = "up", scale: int = 1, n: int = 125, name: str = "label_mix") -> Signal:
+def drift(p: float, *, direction: str = "up", scale: int = 1, n: int = 125, name: str = "joint") -> Signal:
     return Signal(name, "drift", 0.5, 0.4, 0.6, 0.4, p, direction, n, scale)
 
 
@@ -146,7 +147,7 @@ def test_people_are_told_once_an_episode_and_again_of_something_new() -> None:
     decisions = play([*steps, *both], labelled=0)
     assert [d.action for d in decisions] == ["none", "investigate", "none", "none", "none", "none", "investigate"]
     assert [d.news for d in decisions] == [d.action == "investigate" for d in decisions]
-    assert decisions[2].reasons == ("goes on, and was told: label_mix up",)
+    assert decisions[2].reasons == ("goes on, and was told: joint up",)
 
 
 def test_a_new_release_begins_anew() -> None:
@@ -156,7 +157,7 @@ def test_a_new_release_begins_anew() -> None:
 def test_a_heavier_signal_has_a_larger_part_of_the_budget() -> None:
     window = Seen(1, "id", "one", 125, (drift(0.0015), drift(0.0015, name="features")))
     heavier = POLICY.model_copy(update={"weights": {"features": 3.0}})  # of 0.004: 0.001 and 0.003
-    assert decide(window, History((), (), 0, None), POLICY).alarms == ("features up", "label_mix up")
+    assert decide(window, History((), (), 0, None), POLICY).alarms == ("features up", "joint up")
     assert decide(window, History((), (), 0, None), heavier).alarms == ("features up",)
 
 
@@ -283,6 +284,71 @@ def test_a_window_without_a_reference_is_for_people_once_an_episode() -> None:
     assert [decision.news for decision in found] == [True, False, True]
 
 
+def mix(p: float, **facts: Any) -> Signal:
+    return drift(p, name="label_mix", **facts)
+
+
+MIX = [(mix(ALARM),), (mix(ALARM),)]
+
+
+@pytest.mark.parametrize(
+    ("with_it", "action"),
+    [
+        ((), "recalibrate"),
+        (("uncertain_share", "estimated_accuracy", "realised_error", "realised_precision"), "recalibrate"),
+        (("features",), "restill"),
+        (("realised_recall",), "restill"),
+        (("uncertain_share", "unseen_vocabulary"), "restill"),
+    ],
+)
+def test_the_label_mix_and_what_it_explains_are_recalibrated_and_all_else_restilled(
+    with_it: tuple[str, ...], action: str
+) -> None:
+    steps = [(*signals, *(drift(ALARM, name=name) for name in with_it)) for signals in MIX]
+    assert actions(steps)[-1] == action
+
+
+def test_what_the_messages_show_to_be_the_mix_s_doing_is_no_reason_to_train() -> None:
+    steps = [(*signals, drift(ALARM), drift(ALARM, name="features")) for signals in MIX]
+    assert actions(steps, explained=frozenset({"features up"}))[-1] == "restill"
+    last = play(steps, explained=frozenset({"features up", "joint up"}))[-1]
+    assert last.action == "recalibrate"
+    assert "joint up: confirmed on a later window, explained by the label mix" in last.reasons
+
+
+def test_what_the_label_mix_would_explain_is_restilled_where_the_mix_has_not_moved() -> None:
+    assert actions([(drift(ALARM, name="estimated_accuracy"),)] * 2)[-1] == "restill"
+
+
+@pytest.mark.parametrize(
+    ("facts", "action", "reason"),
+    [
+        ({"labelled": 30}, "recalibrate", "label_mix up: confirmed"),
+        ({"labelled": 29}, "investigate", "no recalibration: 29 labelled rows since the last snapshot; its floor is 30"),
+        ({"attempts": (Attempt("recalibrate", -5, -4, "rejected"),)}, "restill", "its cooldown lasts until window 2"),
+        ({"attempts": (Attempt("recalibrate", -5, -4, "promoted"),)}, "restill", "no recalibration: there was one"),
+        ({"attempts": (Attempt("recalibrate", -6, -5, "rejected"),)}, "recalibrate", "label_mix up: confirmed"),
+        ({"attempts": (Attempt("recalibrate", 1, None, None),)}, "investigate", "a recalibration is not finished"),
+        ({"attempts": (Attempt("restill", -3, -2, "promoted"),)}, "recalibrate", "label_mix up: confirmed"),
+        ({"attempts": (Attempt("restill", -9, None, None),)}, "restill", "no recalibration: an intent is open"),
+    ],
+)
+def test_one_recalibration_a_cooldown_and_what_it_has_not_mended_is_left_to_a_restill(
+    facts: dict[str, Any], action: str, reason: str
+) -> None:
+    decision = play(MIX, **facts)[-1]
+    assert decision.action == action
+    assert reason in "; ".join(decision.reasons)
+    assert decision.news
+
+
+def test_the_mix_is_asked_of_the_windows_since_it_moved() -> None:
+    steps = [(mix(CALM),), (mix(ALARM),), (mix(CALM),), (mix(CALM), mix(LOOSE, scale=2), drift(ALARM, scale=4))]
+    line = [Seen(number, f"id{number}", "one", 125, signals) for number, signals in enumerate(steps, start=5)]
+    assert since_alarm(line, POLICY) == (6, 7, 8)
+    assert since_alarm(line[:3], POLICY) == (7,)
+
+
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
@@ -322,16 +388,15 @@ signals = st.builds(
     direction=st.sampled_from(["up", "down"]),
     scale=st.sampled_from([1, 2, 4]),
     n=st.sampled_from([10, 125]),
-    name=st.sampled_from(["label_mix", "features"]),
+    name=st.sampled_from(["label_mix", "features", "uncertain_share"]),
 )
-broken = st.builds(
-    limit, st.sampled_from(["errors", "latency_p99", "memory_growth"]), st.sampled_from([0.0, 2.0]), st.just(1.0)
-)
+LIMITS = ["errors", "latency_p99", "memory_growth"]
+broken = st.builds(limit, st.sampled_from(LIMITS), st.sampled_from([0.0, 2.0]), st.just(1.0))
 windows = st.lists(st.lists(signals | broken, max_size=4).map(tuple), min_size=1, max_size=12)
 attempts = st.lists(
     st.builds(
         lambda kind, started, took, outcome: Attempt(kind, started, None if outcome is None else started + took, outcome),
-        st.sampled_from(["restill", "rollback"]),
+        st.sampled_from(["restill", "rollback", "recalibrate"]),
         st.integers(-50, 12),
         st.integers(0, 5),
         st.sampled_from([None, "promoted", "rejected", "failed"]),
@@ -342,13 +407,18 @@ attempts = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(windows, attempts, st.integers(0, 120))
-def test_whatever_comes_no_restill_in_a_cooldown_under_the_floor_or_over_the_budget(
+def test_whatever_comes_nothing_starts_in_a_cooldown_under_the_floor_or_over_the_budget(
     steps: list[tuple[Signal, ...]], tried: tuple[Attempt, ...], labelled: int
 ) -> None:
     decisions = play(steps, attempts=tried, labelled=labelled)
     assert decisions == play(steps, attempts=tried, labelled=labelled)
     for number, decision in enumerate(decisions, start=1):
         assert decision.action == "none" or decision.reasons
+        if decision.action == "recalibrate":
+            assert {key.split(" ")[0] for key in decision.confirmed} <= {"label_mix", "uncertain_share", *LIMITS}
+            assert labelled >= POLICY.recalibrate.floor
+            assert all(a.outcome is not None for a in tried)
+            assert all(number - (a.finished or a.started) > POLICY.cooldown for a in tried if a.kind == "recalibrate")
         if decision.action != "restill":
             continue
         restills = [a for a in tried if a.kind == "restill"]

@@ -71,14 +71,26 @@ def decided(paths: Paths) -> list[Decision]:
     return [watch.judge(monitor, policy, state, paths, window).decision for window in state.unjudged()]
 
 
-def test_a_release_that_is_worse_than_the_one_before_it_is_undone(paths: Paths) -> None:
+def test_a_release_that_is_worse_is_undone_with_the_champion_and_the_token_of_the_judgement(paths: Paths) -> None:
     labelled_traffic(paths, wrong=0.3, drift=False)
     *_, last = decided(paths)
     assert last.action == "rollback"
     assert "of the same 125 messages this release has" in last.reasons[0]
+    assert last.reasons[-1] == f"back to release {before_of(paths)}"
     intent = State(paths.monitor / "state.db").open_intent("rollback")
     assert intent is not None
     assert intent.facts == {"champion": RELEASE, "token": 2}
+
+
+def test_evidence_about_a_release_that_serves_no_more_undoes_nothing(paths: Paths) -> None:
+    """Somebody went back before the window was judged: the release before it is the bad one now."""
+    stored = json.loads((paths.store / "pointer.json").read_text())
+    swapped = {"champion": stored["previous"], "previous": stored["champion"]}
+    labelled_traffic(paths, wrong=0.3, drift=False)
+    (paths.store / "pointer.json").write_text(json.dumps(stored | swapped | {"token": 3}))
+    *_, last = decided(paths)
+    assert last.action != "rollback"
+    assert State(paths.monitor / "state.db").open_intent("rollback") is None
 
 
 def test_mail_that_both_have_wrong_undoes_nothing(paths: Paths) -> None:

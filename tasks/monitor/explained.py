@@ -1,0 +1,36 @@
+"""Is more than the label mix moved? Drift that is gone where the reference has the mix of now is explained by the mix.
+
+Mail of one label has other words, lengths and features than mail of another, so a shift of the mix moves all of them. Where
+it is all that has moved, messages look like the reference with its labels in other shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tasks.monitor.reference import Reference
+from tasks.monitor.sample import Sample
+from tasks.monitor.signals import Signals, drift_signals
+from tasks.release.label_shift import counted_mix, estimated_mix, rows_in
+
+SEED = 1
+
+
+def in_mix_of(reference: Reference, sample: Sample) -> Reference:
+    """``reference`` with its labels in the shares that the scores of ``sample`` say (Saerens et al. 2002).
+
+    The scores are taken for calibrated in the reference's own mix.
+    """
+    before = counted_mix(reference.labels, sample.probabilities.shape[1])
+    rows = rows_in(estimated_mix(sample.probabilities, before), reference.labels, SEED)
+    return Reference(reference.sample.take(rows), reference.labels[rows], reference.names, reference.positive)
+
+
+def explained_by_mix(
+    reference: Reference, sample: Sample, settings: Signals, trends: Iterable[str], level: float
+) -> frozenset[str]:
+    """Those of the drift ``trends`` that ``sample`` does not show at ``level`` where the reference has the mix of now."""
+    alone = settings.model_copy(update={"scales": (1,)})
+    signals = drift_signals(in_mix_of(reference, sample), [sample], alone)
+    names = {signal.name for signal in signals if signal.p is not None and signal.p >= level and signal.name != "label_mix"}
+    return frozenset(trend for trend in trends if trend.split(" ")[0] in names)

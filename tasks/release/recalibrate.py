@@ -1,0 +1,213 @@
+"""Effect recalibrate: the champion's model with other decision parameters, as a new release, for another mix of labels.
+
+    mix           how labels occur now: as reviewers confirmed it, or estimated from the scores of what was answered
+    shift         what the mix adds to log-probabilities (Saerens, Latinne and Decaestecker 2002)
+    temperature   of least cross-entropy on valid and on the labels that came since, weighed as labels occur now
+    threshold     by the rule of the stage evaluate (``evaluate.threshold``), on the same messages
+
+Nothing is trained. Labels in the splits test and golden choose nothing: the gate judges by them. The drift reference is the
+champion's, in the new mix. The same champion, answers and labels make the same bytes, and so the same release.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import Field
+
+from service.decision import softmax
+from service.release import Release
+from service.store import release_folder
+from tasks.data.feedback import collect
+from tasks.lineage import sha256
+from tasks.release.judges import SPLITS, kept, with_labels
+from tasks.release.label_shift import (
+    best_temperature,
+    counted_mix,
+    estimated_mix,
+    rows_in,
+    shifted,
+    weighted_mix,
+    weights_in,
+)
+from tasks.release.package import seal
+from tasks.release.threshold import RULES
+from tasks.stage import Paths, Settings, StageError, read_json, whole, write_json
+
+CHOOSING = ("train", "valid")
+"""Splits in which labels that came after the training may choose; of those that are older, valid alone may."""
+REMARK = (
+    "Threshold and scores were fitted anew to another mix of labels, without training: of the figures above, those that hang "
+    "on them are of the release that it was made of."
+)
+
+
+class Recalibrate(Settings):
+    labels: int = Field(ge=1)
+    """New confirmed labels from which on the mix is theirs; where there are fewer, it is estimated from the answers."""
+    least: int = Field(ge=1)
+    """New confirmed labels below which temperature and threshold are not chosen, and so nothing is made."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The decision parameters of a recalibration, and what they were found from."""
+
+    threshold: float
+    temperature: float
+    shift: npt.NDArray[np.float64]
+    facts: dict[str, Any]
+    """For the lineage: mix before and after, by what, on how many answers and labels."""
+
+
+def recalibrate(
+    settings: Recalibrate, paths: Paths, target: Path, release: str, answers: Sequence[Mapping[str, Any]], until: datetime
+) -> dict[str, Any]:
+    """Make ``target/release`` and ``target/data/prepared.parquet``, the messages that judge it; what was found, as facts.
+
+    ``release`` is the one in the store that is to be recalibrated. ``answers`` are its journal records of the windows
+    in which the mix has moved; of the feedback counts what was given before ``until``. Raises StageError where the
+    messages that judged it are gone, or too few labels are new.
+    """
+    folder = release_folder(paths.store, release)
+    champion, lineage = Release(folder), read_json(folder / "lineage.json")
+    known = kept(paths, folder, release)
+    feedback, _ = collect(paths.feedback, until)
+    rows, new = with_labels(known, feedback, champion, lineage["params"], pd.Timestamp(until))
+    if new < settings.least:
+        raise StageError(f"recalibrate.least = {settings.least}: {new} confirmed labels are new to release {release}")
+    positive = _positive(folder)
+    fresh = pd.Series(np.arange(len(rows)) >= len(known))
+    chosen = choose(
+        settings, champion, rows, fresh, _mix_before(lineage, known, champion.labels), answers, positive, lineage["params"]
+    )
+    judging = rows.split.isin(SPLITS)
+    rows.loc[judging, "weight"] = weights_in(_mix(chosen.facts["mix"], champion.labels), *_labels_and_weights(rows[judging]))
+    prepared = Paths(target).prepared
+    with whole(prepared) as temporary:
+        rows.to_parquet(temporary, index=False)
+    facts = {"parent": release, "until": until.isoformat(), "new_labels": new, **chosen.facts}
+    write(settings, folder, Paths(target).release, champion, chosen, facts, sha256(prepared))
+    return facts
+
+
+def choose(
+    settings: Recalibrate,
+    champion: Release,
+    rows: pd.DataFrame,
+    fresh: pd.Series,
+    before: npt.NDArray[np.float64],
+    answers: Sequence[Mapping[str, Any]],
+    positive: int | None,
+    params: Mapping[str, Any],
+) -> Chosen:
+    """The decision parameters for the mix of now. ``before``: the mix that the champion's scores are calibrated in."""
+    names, counted = champion.labels, rows[fresh].label_id.to_numpy()
+    own = [a["probabilities"] for a in answers if a["kind"] == "answer" and a["release"] == champion.id]
+    if len(counted) >= settings.labels:
+        mix, by = counted_mix(counted, len(names)), "confirmed labels"
+    elif own:
+        mix, by = estimated_mix(np.array(own, dtype=np.float64), before), "scores of answers"
+    else:
+        raise StageError(f"recalibrate.labels = {settings.labels}: {len(counted)} labels are new, and no answer is there")
+    choosing = rows[(rows.split == "valid") | (fresh & rows.split.isin(CHOOSING))]
+    labels, base = _labels_and_weights(choosing)
+    weights, logits = weights_in(mix, labels, base), champion.student.logits(list(choosing.text))
+    shift = shifted(champion.shift, before, mix)
+    temperature = best_temperature(logits, shift, labels, weights)
+    scores = softmax(logits.astype(np.float64) / temperature + shift)
+    threshold = 0.0
+    if positive is not None:
+        rule = RULES[params["evaluate"]["threshold"]]
+        threshold = rule(scores[:, positive], labels == positive, weights)
+    facts = {
+        "mix_before": _named(names, before),
+        "mix": _named(names, mix),
+        "mix_by": by,
+        "answers": len(own),
+        "chosen_on": {"valid": int((~fresh[choosing.index]).sum()), "new_labels": int(fresh[choosing.index].sum())},
+    }
+    return Chosen(threshold, temperature, shift, facts)
+
+
+def write(
+    settings: Recalibrate, folder: Path, target: Path, champion: Release, chosen: Chosen, facts: dict[str, Any], judged_by: str
+) -> None:
+    """Write and seal the release ``target``: the model of the one in ``folder``, and all that hangs on the parameters.
+
+    ``judged_by`` is the SHA-256 of the messages that judge it.
+    """
+    found = {"threshold": chosen.threshold, "temperature": chosen.temperature, "shift": chosen.shift.tolist()}
+    card, lineage = read_json(folder / "card.json"), read_json(folder / "lineage.json")
+    card["limits"] = [*(limit for limit in card.get("limits", []) if limit != REMARK), REMARK]
+    with whole(target) as temporary:
+        shutil.copytree(folder / "model", temporary / "model")
+        write_json(temporary / "settings.json", read_json(folder / "settings.json") | found)
+        write_json(
+            temporary / "card.json",
+            card | {"threshold": chosen.threshold, "created": facts["until"], "recalibrated": facts},
+        )
+        judges = lineage["data"] | {"prepared.parquet": judged_by}
+        write_json(temporary / "lineage.json", lineage | {"data": judges, "recalibrated": facts})
+        arrays: dict[str, Any] = reference_in(folder, champion, chosen, settings.seed)
+        np.savez_compressed(temporary / "reference.npz", **arrays)
+        write_json(temporary / "probes.json", _probes(folder, champion, chosen))
+        seal(temporary)
+        Release(temporary)  # as the service will load it
+
+
+def reference_in(folder: Path, champion: Release, chosen: Chosen, seed: int) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of the champion's ``reference.npz``, as many of its messages as are in the new mix, with the new scores.
+
+    The drift of the mix is then over: what was answered is compared with what is to be expected now.
+    """
+    with np.load(folder / "reference.npz") as stored:
+        arrays: dict[str, npt.NDArray[Any]] = dict(stored)
+    rows = rows_in(_mix(chosen.facts["mix"], champion.labels), arrays["label_ids"], seed)
+    kept_rows = {name: array if name == "names" else array[rows] for name, array in arrays.items()}
+    logs = np.log(np.clip(kept_rows["probabilities"].astype(np.float64), 1e-300, None))
+    logits = (logs - champion.shift) * champion.temperature  # each row but for a constant, which no softmax sees
+    return kept_rows | {"probabilities": softmax(logits / chosen.temperature + chosen.shift)}
+
+
+def _probes(folder: Path, champion: Release, chosen: Chosen) -> dict[str, Any]:
+    """The champion's probe texts with the scores that they get now."""
+    packed: dict[str, Any] = read_json(folder / "probes.json")
+    logits = champion.student.logits([champion.normalise(probe["text"]) for probe in packed["probes"]])
+    answers = softmax(logits.astype(np.float64) / chosen.temperature + chosen.shift)
+    entries = [{**probe, "probabilities": row.tolist()} for probe, row in zip(packed["probes"], answers, strict=True)]
+    return packed | {"probes": entries}
+
+
+def _mix_before(lineage: Mapping[str, Any], known: pd.DataFrame, labels: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The mix that a release's scores are calibrated in: its recalibration's, else that of valid, by the weights."""
+    if "recalibrated" in lineage:
+        return _mix(lineage["recalibrated"]["mix"], labels)
+    return weighted_mix(*_labels_and_weights(known[known.split == "valid"]), len(labels))
+
+
+def _mix(named: Mapping[str, float], labels: Sequence[str]) -> npt.NDArray[np.float64]:
+    """The shares in the release's own order of labels; JSON has them in the alphabet's."""
+    return np.array([named[label] for label in labels])
+
+
+def _labels_and_weights(rows: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    return rows.label_id.to_numpy(dtype=np.int64), rows.weight.to_numpy(dtype=np.float64)
+
+
+def _named(labels: Sequence[str], mix: npt.NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(labels, map(float, mix), strict=True))
+
+
+def _positive(folder: Path) -> int | None:
+    stored = read_json(folder / "settings.json")
+    return None if stored["positive"] is None else int(stored["labels"].index(stored["positive"]))

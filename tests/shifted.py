@@ -1,0 +1,90 @@
+"""A champion in its store, and traffic in which labels occur in another mix than where it learned."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from service.record import observe
+from service.release import Release
+from service.store import release_folder
+from tasks.release.evaluate import choose
+from tasks.release.gate import Gate
+from tasks.release.package import drift_reference, seal
+from tasks.release.promote import challenge
+from tasks.release.recalibrate import Recalibrate, recalibrate
+from tasks.stage import Paths
+from tests.conftest import made_text
+from tests.tasks.traffic import write
+from tests.trial import DEFAULTS, PARAMS, Trial
+
+UNTIL = datetime(2020, 3, 1, tzinfo=UTC)
+SETTINGS = Recalibrate.model_validate(PARAMS["recalibrate"])
+GATE = Gate.model_validate(
+    DEFAULTS | {"micros": DEFAULTS["micros"] | {"times_champion": 100}, "labels": DEFAULTS["labels"] | {"maximum": 0.1}}
+)
+"""Others use this machine, and of texts this short some labels are doubtful by nature."""
+WORDS = 9
+"""Texts so short that the mix of labels decides about many of them."""
+
+
+def messages(count: int, spam: float, seed: int, labels: tuple[str, ...] = ("ham", "spam")) -> list[tuple[str, str]]:
+    """(text, label), of which a share is the last label."""
+    chance = random.Random(seed)
+    drawn = [labels[-1] if chance.random() < spam else chance.choice(labels[:-1]) for _ in range(count)]
+    return [(made_text(label, chance, WORDS), label) for label in drawn]
+
+
+class World:
+    """A champion in its store, with the messages that judged it, and traffic in which labels occur in another mix."""
+
+    def __init__(self, root: Path, student: Path, labels: list[str], positive: str | None) -> None:
+        self.paths = Paths(root)
+        self.trial = Trial(root, student, labels, positive)
+        rows = pd.read_parquet(self.trial.prepared)
+        texts = [made_text(label, random.Random(number), WORDS) for number, label in enumerate(rows.label)]
+        self.trial.say(rows.assign(text=texts, raw=texts))
+        rows = rows.assign(text=texts, raw=texts)
+        folder, valid = self.trial.challenger, rows[rows.split == "valid"]
+        logits = Release(folder).student.logits(list(valid.text))
+        chosen = choose(logits, valid, labels.index(positive) if positive else None, "break_even")
+        self.trial.change(folder, "settings.json", chosen)
+        release, held_out = Release(folder), rows[rows.split.isin(["valid", "test", "golden"])]
+        arrays: dict[str, Any] = drift_reference(release.student, held_out, release.temperature)
+        np.savez(folder / "reference.npz", **arrays)
+        seal(folder)
+        outcome = challenge(self.paths, folder, GATE, who="tests", why="", bootstrap=True)
+        assert outcome.pointer is not None, [check.reason for check in outcome.report.failed] if outcome.report else ""
+        self.champion = outcome.pointer.champion
+        self.folder = release_folder(self.paths.store, self.champion)
+
+    def answers(self, sent: list[tuple[str, str]]) -> list[dict[str, Any]]:
+        """What the journal holds of these messages, answered by the champion an hour apart, the last hours before UNTIL."""
+        release, found = Release(self.folder), []
+        for n, (text, _) in enumerate(sent):
+            normalised = release.normalise(text)
+            (answer,), probabilities, features = release.judge([normalised])
+            judged = observe(release, text, normalised, answer, probabilities[0], features[0], 200.0, b"salt")
+            time = (UNTIL - timedelta(hours=len(sent) - n)).isoformat(timespec="microseconds")
+            found.append(judged.record("/classify", f"client {n % 7}") | {"n": n, "id": f"{n}", "time": time})
+        return found
+
+    def label(self, sent: list[tuple[str, str]], **changes: Any) -> None:
+        write(
+            self.paths.feedback,
+            [
+                {"kind": "feedback", "n": n, "time": (UNTIL - timedelta(hours=n + 1)).isoformat(), "id": f"new-{n}",
+                 "label": label, "reviewer": "anna", "subject": "", "text": text, "answered": None,
+                 "received": (UNTIL - timedelta(hours=n + 1)).isoformat()} | changes
+                for n, (text, label) in enumerate(sent)
+            ],
+        )  # fmt: skip
+
+    def recalibrate(self, sent: list[tuple[str, str]], target: Path, **changes: int) -> dict[str, Any]:
+        settings = SETTINGS.model_copy(update=changes)
+        return recalibrate(settings, self.paths, target, self.champion, self.answers(sent), UNTIL)
