@@ -63,28 +63,32 @@ class World:
         self.champion = outcome.pointer.champion
         self.folder = release_folder(self.paths.store, self.champion)
 
-    def answers(self, sent: list[tuple[str, str]]) -> list[dict[str, Any]]:
-        """What the journal holds of these messages, answered by the champion an hour apart, the last hours before UNTIL."""
+    def answers(self, sent: list[tuple[str, str]], start: int = 0) -> list[dict[str, Any]]:
+        """What the journal holds of these messages, answered by the champion an hour apart, the last hours before UNTIL.
+
+        Their ids are those that ``label`` gives to labelled messages of the same ``start``.
+        """
         release, found = Release(self.folder), []
         for n, (text, _) in enumerate(sent):
             normalised = release.normalise(text)
             (answer,), probabilities, features = release.judge([normalised])
             judged = observe(release, text, normalised, answer, probabilities[0], features[0], 200.0, b"salt")
             time = (UNTIL - timedelta(hours=len(sent) - n)).isoformat(timespec="microseconds")
-            found.append(judged.record("/classify", f"client {n % 7}") | {"n": n, "id": f"{n}", "time": time})
+            found.append(judged.record("/classify", f"client {n % 7}") | {"n": n, "id": f"new-{start + n}", "time": time})
         return found
 
-    def label(self, sent: list[tuple[str, str]], **changes: Any) -> None:
+    def label(self, sent: list[tuple[str, str]], start: int = 0) -> None:
+        """What a reviewer says of these messages, one an hour; ``start`` of them were labelled before."""
+        times = [(UNTIL - timedelta(hours=2000 - start - n)).isoformat() for n in range(len(sent))]
         write(
             self.paths.feedback,
             [
-                {"kind": "feedback", "n": n, "time": (UNTIL - timedelta(hours=n + 1)).isoformat(), "id": f"new-{n}",
-                 "label": label, "reviewer": "anna", "subject": "", "text": text, "answered": None,
-                 "received": (UNTIL - timedelta(hours=n + 1)).isoformat()} | changes
-                for n, (text, label) in enumerate(sent)
+                {"kind": "feedback", "n": n, "time": time, "id": f"new-{start + n}", "label": label, "reviewer": "anna",
+                 "subject": "", "text": text, "answered": None, "received": time}
+                for n, (time, (text, label)) in enumerate(zip(times, sent, strict=True))
             ],
+            worker=start,
         )  # fmt: skip
 
-    def recalibrate(self, sent: list[tuple[str, str]], target: Path, **changes: int) -> dict[str, Any]:
-        settings = SETTINGS.model_copy(update=changes)
-        return recalibrate(settings, self.paths, target, self.champion, self.answers(sent), UNTIL)
+    def recalibrate(self, sent: list[tuple[str, str]], target: Path, start: int = 0) -> dict[str, Any]:
+        return recalibrate(SETTINGS, self.paths, target, self.champion, self.answers(sent, start), UNTIL)

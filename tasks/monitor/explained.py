@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from tasks.monitor.reference import Reference
 from tasks.monitor.sample import Sample
 from tasks.monitor.signals import Signals, drift_signals
-from tasks.release.label_shift import counted_mix, estimated_mix, rows_in
+from tasks.release.label_shift import estimated_mix, rows_in, weighted_mix
 
 SEED = 1
 
@@ -21,7 +23,7 @@ def in_mix_of(reference: Reference, sample: Sample) -> Reference:
 
     The scores are taken for calibrated in the reference's own mix.
     """
-    before = counted_mix(reference.labels, sample.probabilities.shape[1])
+    before = weighted_mix(reference.labels, np.ones(len(reference)), sample.probabilities.shape[1])
     rows = rows_in(estimated_mix(sample.probabilities, before), reference.labels, SEED)
     return Reference(reference.sample.take(rows), reference.labels[rows], reference.names, reference.positive)
 

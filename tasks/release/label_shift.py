@@ -23,24 +23,22 @@ TEMPERATURES = (0.5, 20.0)
 ROUNDS, CLOSE = 10_000, 1e-9
 
 
-def estimated_mix(probabilities: Floats, mix: Floats) -> npt.NDArray[np.float64]:
-    """The share of each label ``[labels]`` among the messages with these scores, of greatest likelihood.
+def estimated_mix(probabilities: Floats, mix: Floats, counts: Floats | None = None) -> npt.NDArray[np.float64]:
+    """The share of each label ``[labels]`` among these messages, of greatest likelihood.
 
-    ``probabilities`` ``[n, labels]`` are calibrated for the shares ``mix``. The likelihood is concave in the shares, so
-    the maximum is the only one.
+    ``probabilities`` ``[n, labels]`` are scores, calibrated for the shares ``mix``, of messages whose label is not known;
+    ``counts`` ``[labels]`` are the messages of each label whose label is. The likelihood is concave in the shares, so the
+    maximum is the only one.
     """
     found = np.asarray(mix, dtype=np.float64)
+    known = np.zeros(len(found)) if counts is None else np.asarray(counts, dtype=np.float64)
     for _ in range(ROUNDS):
         weighed = probabilities * (found / mix)
-        before, found = found, (weighed / weighed.sum(axis=1, keepdims=True)).mean(axis=0)
+        expected = (weighed / weighed.sum(axis=1, keepdims=True)).sum(axis=0) + known
+        before, found = found, expected / expected.sum()
         if np.abs(found - before).max() < CLOSE:
             break
     return _possible(found)
-
-
-def counted_mix(labels: Labels, count: int) -> npt.NDArray[np.float64]:
-    """The share of each of ``count`` labels among confirmed ones, each counted once more (Laplace)."""
-    return _possible((np.bincount(labels, minlength=count) + 1) / (len(labels) + count))
 
 
 def _possible(mix: Floats) -> npt.NDArray[np.float64]:

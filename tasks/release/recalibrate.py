@@ -1,6 +1,6 @@
 """Effect recalibrate: the champion's model with other decision parameters, as a new release, for another mix of labels.
 
-    mix           how labels occur now: as reviewers confirmed it, or estimated from the scores of what was answered
+    mix           how labels occur now: as reviewers confirmed it, and as the scores of all other answers say
     shift         what the mix adds to log-probabilities (Saerens, Latinne and Decaestecker 2002)
     temperature   of least cross-entropy on valid and on the labels that came since, weighed as labels occur now
     threshold     by the rule of the stage evaluate (``evaluate.threshold``), on the same messages
@@ -31,7 +31,6 @@ from tasks.lineage import sha256
 from tasks.release.judges import SPLITS, kept, with_labels
 from tasks.release.label_shift import (
     best_temperature,
-    counted_mix,
     estimated_mix,
     rows_in,
     shifted,
@@ -51,10 +50,8 @@ REMARK = (
 
 
 class Recalibrate(Settings):
-    labels: int = Field(ge=1)
-    """New confirmed labels from which on the mix is theirs; where there are fewer, it is estimated from the answers."""
     least: int = Field(ge=1)
-    """New confirmed labels below which temperature and threshold are not chosen, and so nothing is made."""
+    """Confirmed labels since the training below which temperature and threshold are not chosen, and so nothing is made."""
     seed: int
 
 
@@ -76,49 +73,65 @@ def recalibrate(
 
     ``release`` is the one in the store that is to be recalibrated. ``answers`` are its journal records of the windows
     in which the mix has moved; of the feedback counts what was given before ``until``. Raises StageError where the
-    messages that judged it are gone, or too few labels are new.
+    messages that judged it are gone, or too few labels came since the training.
     """
     folder = release_folder(paths.store, release)
     champion, lineage = Release(folder), read_json(folder / "lineage.json")
     known = kept(paths, folder, release)
     feedback, _ = collect(paths.feedback, until)
     rows, new = with_labels(known, feedback, champion, lineage["params"], pd.Timestamp(until))
-    if new < settings.least:
-        raise StageError(f"recalibrate.least = {settings.least}: {new} confirmed labels are new to release {release}")
-    positive = _positive(folder)
-    fresh = pd.Series(np.arange(len(rows)) >= len(known))
-    chosen = choose(
-        settings, champion, rows, fresh, _mix_before(lineage, known, champion.labels), answers, positive, lineage["params"]
-    )
+    trained = int(lineage.get("recalibrated", {}).get("messages_of_training", len(known)))
+    if len(rows) - trained < settings.least:
+        raise StageError(
+            f"recalibrate.least = {settings.least}: {len(rows) - trained} confirmed labels came since the training"
+        )
+    fresh = pd.Series(np.arange(len(rows)) >= trained)
+    before = _mix_before(lineage, known, champion.labels)
+    mix, told = mix_of_now(champion, feedback, answers, before)
+    chosen = choose(champion, rows, fresh, (before, mix), _positive(folder), lineage["params"])
+    facts = {"parent": release, "until": until.isoformat(), "new_labels": new, "messages_of_training": trained}
+    facts |= {**told, **chosen.facts}
     judging = rows.split.isin(SPLITS)
-    rows.loc[judging, "weight"] = weights_in(_mix(chosen.facts["mix"], champion.labels), *_labels_and_weights(rows[judging]))
+    rows.loc[judging, "weight"] = weights_in(mix, *_labels_and_weights(rows[judging]))
     prepared = Paths(target).prepared
     with whole(prepared) as temporary:
         rows.to_parquet(temporary, index=False)
-    facts = {"parent": release, "until": until.isoformat(), "new_labels": new, **chosen.facts}
     write(settings, folder, Paths(target).release, champion, chosen, facts, sha256(prepared))
     return facts
 
 
+def mix_of_now(
+    champion: Release, feedback: pd.DataFrame, answers: Sequence[Mapping[str, Any]], before: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
+    """(share of each label among the answered messages, on how many it is known, for the lineage).
+
+    A message whose label is confirmed counts for that label, every other by its scores. ``before``: the mix that they are
+    calibrated in. Raises StageError where there is no answer.
+    """
+    order = {label: number for number, label in enumerate(champion.labels)}
+    confirmed = dict(zip(feedback.id, feedback.label, strict=True))
+    own = [answer for answer in answers if answer["kind"] == "answer" and answer["release"] == champion.id]
+    if not own:
+        raise StageError(f"release {champion.id}: no answer of it is there to tell how labels occur now")
+    known = [order[label] for answer in own if (label := confirmed.get(answer["id"])) in order]
+    scores = [answer["probabilities"] for answer in own if confirmed.get(answer["id"]) not in order]
+    counts = np.bincount(np.array(known, dtype=np.int64), minlength=len(order)).astype(np.float64)
+    mix = estimated_mix(np.array(scores, dtype=np.float64).reshape(-1, len(order)), before, counts)
+    return mix, {"answers": len(own), "of_which_labelled": len(known)}
+
+
 def choose(
-    settings: Recalibrate,
     champion: Release,
     rows: pd.DataFrame,
     fresh: pd.Series,
-    before: npt.NDArray[np.float64],
-    answers: Sequence[Mapping[str, Any]],
+    mixes: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
     positive: int | None,
     params: Mapping[str, Any],
 ) -> Chosen:
-    """The decision parameters for the mix of now. ``before``: the mix that the champion's scores are calibrated in."""
-    names, counted = champion.labels, rows[fresh].label_id.to_numpy()
-    own = [a["probabilities"] for a in answers if a["kind"] == "answer" and a["release"] == champion.id]
-    if len(counted) >= settings.labels:
-        mix, by = counted_mix(counted, len(names)), "confirmed labels"
-    elif own:
-        mix, by = estimated_mix(np.array(own, dtype=np.float64), before), "scores of answers"
-    else:
-        raise StageError(f"recalibrate.labels = {settings.labels}: {len(counted)} labels are new, and no answer is there")
+    """The decision parameters for another mix; ``mixes``: the one before, and the one of now. ``fresh``: labels that came
+    since the model was trained.
+    """
+    before, mix = mixes
     choosing = rows[(rows.split == "valid") | (fresh & rows.split.isin(CHOOSING))]
     labels, base = _labels_and_weights(choosing)
     weights, logits = weights_in(mix, labels, base), champion.student.logits(list(choosing.text))
@@ -129,14 +142,9 @@ def choose(
     if positive is not None:
         rule = RULES[params["evaluate"]["threshold"]]
         threshold = rule(scores[:, positive], labels == positive, weights)
-    facts = {
-        "mix_before": _named(names, before),
-        "mix": _named(names, mix),
-        "mix_by": by,
-        "answers": len(own),
-        "chosen_on": {"valid": int((~fresh[choosing.index]).sum()), "new_labels": int(fresh[choosing.index].sum())},
-    }
-    return Chosen(threshold, temperature, shift, facts)
+    chosen_on = {"valid": int((~fresh[choosing.index]).sum()), "labels": int(fresh[choosing.index].sum())}
+    named = {"mix_before": _named(champion.labels, before), "mix": _named(champion.labels, mix), "chosen_on": chosen_on}
+    return Chosen(threshold, temperature, shift, named)
 
 
 def write(

@@ -101,8 +101,7 @@ def recalibration_story(release: str, version: str, found: dict[str, Any]) -> st
     """What a reviewer should know of a recalibration, as Markdown for its run's page."""
     lines = [
         f"Release **{release}**, version {version} of the model `{MODEL}`: the model of release {found['parent']} with other",
-        f"decision parameters. How labels occur is known by {found['mix_by']}",
-        f"({found['answers']} answers, {found['new_labels']} new labels):",
+        f"decision parameters, for the labels of {found['answers']} answers, {found['of_which_labelled']} of them confirmed:",
         "",
         "| label | share before | share now |",
         "| --- | ---: | ---: |",

@@ -9,7 +9,6 @@ from service.decision import softmax
 from tasks.metrics import temperature
 from tasks.release.label_shift import (
     best_temperature,
-    counted_mix,
     estimated_mix,
     rows_in,
     shifted,
@@ -50,11 +49,21 @@ def test_shifted_scores_mean_what_they_say_in_the_new_mix() -> None:
 
 def test_no_mix_holds_a_label_that_could_never_come_again() -> None:
     certain = np.array([[1.0, 0.0, 0.0]] * 5)
-    for mix in (estimated_mix(certain, BEFORE), counted_mix(np.zeros(10_000, dtype=int), 3)):
+    for mix in (estimated_mix(certain, BEFORE), estimated_mix(np.empty((0, 3)), BEFORE, np.array([9.0, 0, 0]))):
         assert mix.sum() == pytest.approx(1)
-        assert mix.min() > 0.00009
+        assert mix.min() > 0.0009
         assert np.isfinite(shifted(np.zeros(3), BEFORE, mix)).all()
-    assert counted_mix(np.array([0, 0, 2]), 3) == pytest.approx([3 / 6, 1 / 6, 2 / 6])
+
+
+def test_confirmed_labels_count_as_they_are_and_the_rest_by_its_scores() -> None:
+    counts = np.array([2.0, 1, 1])
+    assert estimated_mix(np.empty((0, 3)), BEFORE, counts) == pytest.approx(counts / 4)
+    labels, logits = drawn(NOW, 4000)
+    known, rest = np.bincount(labels[:1000], minlength=3), softmax(logits[1000:])
+    both = estimated_mix(rest, BEFORE, known)
+    assert both == pytest.approx(np.bincount(labels) / 4000, abs=0.02)
+    wrong = estimated_mix(rest, BEFORE, np.array([0, 0, 1000]))
+    assert wrong[2] > both[2] + 0.05
 
 
 def test_weights_follow_the_mix_and_keep_their_sum_and_their_proportions_within_a_label() -> None:
