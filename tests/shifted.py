@@ -24,11 +24,11 @@ from tests.tasks.traffic import write
 from tests.trial import DEFAULTS, PARAMS, Trial
 
 UNTIL = datetime(2020, 3, 1, tzinfo=UTC)
-SETTINGS = Recalibrate.model_validate(PARAMS["recalibrate"])
-GATE = Gate.model_validate(
-    DEFAULTS | {"micros": DEFAULTS["micros"] | {"times_champion": 100}, "labels": DEFAULTS["labels"] | {"maximum": 0.1}}
-)
-"""Others use this machine, and of texts this short some labels are doubtful by nature."""
+SETTINGS = Recalibrate.model_validate(PARAMS["recalibrate"] | {"recall_loss": 1.0})
+"""Made labels overlap much, so that a rarer one is best given up in part."""
+WIDER = {"micros": {"times_champion": 100}, "labels": {"maximum": 0.1}, "golden": {"minimum": 0.8}}
+GATE = Gate.model_validate(DEFAULTS | {name: DEFAULTS[name] | bounds for name, bounds in WIDER.items()})
+"""Others use this machine; of texts this short some labels are doubtful, and where spam is rare PR-AUC is lower, by nature."""
 WORDS = 9
 """Texts so short that the mix of labels decides about many of them."""
 

@@ -86,6 +86,18 @@ def _least(loss: Callable[[float], float], low: float, high: float) -> float:
     return float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
 
 
+def highest_threshold(scores: Floats, hits: npt.NDArray[np.bool_], weights: Floats, recall: float) -> float:
+    """The highest threshold that finds a share ``recall`` of the weighted ``hits``; midway to the next score below."""
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum((weights * hits)[order])
+    if not len(found) or found[-1] == 0:
+        return 1.0
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf) != 0)
+    first = int(np.argmax(found[ends] >= recall * found[-1] - 1e-9))
+    below = scores[order][ends[first + 1]] if first + 1 < len(ends) else 0.0
+    return float((scores[order][ends[first]] + below) / 2)
+
+
 def rows_in(mix: Floats, labels: Labels, seed: int) -> npt.NDArray[np.intp]:
     """Rows of messages with these ``labels``, as many as there can be, whose labels are in the shares ``mix``; in order.
 

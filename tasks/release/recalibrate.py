@@ -3,7 +3,7 @@
     mix           how labels occur now: as reviewers confirmed it, and as the scores of all other answers say
     shift         what the mix adds to log-probabilities (Saerens, Latinne and Decaestecker 2002)
     temperature   of least cross-entropy on valid and on the labels that came since, weighed as labels occur now
-    threshold     by the rule of the stage evaluate (``evaluate.threshold``), on the same messages
+    threshold     by the rule of the stage evaluate (``evaluate.threshold``), on the same messages, within ``recall_loss``
 
 Nothing is trained. Labels in the splits test and golden choose nothing: the gate judges by them. The drift reference is the
 champion's, in the new mix. The same champion, answers and labels make the same bytes, and so the same release.
@@ -32,6 +32,7 @@ from tasks.release.judges import SPLITS, kept, with_labels
 from tasks.release.label_shift import (
     best_temperature,
     estimated_mix,
+    highest_threshold,
     rows_in,
     shifted,
     weighted_mix,
@@ -52,6 +53,9 @@ REMARK = (
 class Recalibrate(Settings):
     least: int = Field(ge=1)
     """Confirmed labels since the training below which temperature and threshold are not chosen, and so nothing is made."""
+    recall_loss: float = Field(ge=0, le=1)
+    """So much of the positive label's recall, as the trained release has it on the messages that choose, a higher threshold
+    may cost."""
     seed: int
 
 
@@ -88,7 +92,7 @@ def recalibrate(
     fresh = pd.Series(np.arange(len(rows)) >= trained)
     before = _mix_before(lineage, known, champion.labels)
     mix, told = mix_of_now(champion, feedback, answers, before)
-    chosen = choose(champion, rows, fresh, (before, mix), _positive(folder), lineage["params"])
+    chosen = choose(settings, champion, lineage, rows, fresh, (before, mix), read_json(folder / "settings.json"))
     facts = {"parent": release, "until": until.isoformat(), "new_labels": new, "messages_of_training": trained}
     facts |= {**told, **chosen.facts}
     judging = rows.split.isin(SPLITS)
@@ -121,30 +125,44 @@ def mix_of_now(
 
 
 def choose(
+    settings: Recalibrate,
     champion: Release,
+    lineage: Mapping[str, Any],
     rows: pd.DataFrame,
     fresh: pd.Series,
     mixes: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    positive: int | None,
-    params: Mapping[str, Any],
+    stored: Mapping[str, Any],
 ) -> Chosen:
-    """The decision parameters for another mix; ``mixes``: the one before, and the one of now. ``fresh``: labels that came
-    since the model was trained.
+    """The decision parameters for another mix; ``mixes``: the one before, and the one of now.
+
+    ``fresh``: labels that came since the model was trained. ``lineage`` and ``stored``, its settings, are the champion's.
     """
     before, mix = mixes
     choosing = rows[(rows.split == "valid") | (fresh & rows.split.isin(CHOOSING))]
     labels, base = _labels_and_weights(choosing)
-    weights, logits = weights_in(mix, labels, base), champion.student.logits(list(choosing.text))
+    weights, logits = weights_in(mix, labels, base), champion.student.logits(list(choosing.text)).astype(np.float64)
     shift = shifted(champion.shift, before, mix)
     temperature = best_temperature(logits, shift, labels, weights)
-    scores = softmax(logits.astype(np.float64) / temperature + shift)
-    threshold = 0.0
-    if positive is not None:
-        rule = RULES[params["evaluate"]["threshold"]]
-        threshold = rule(scores[:, positive], labels == positive, weights)
     chosen_on = {"valid": int((~fresh[choosing.index]).sum()), "labels": int(fresh[choosing.index].sum())}
-    named = {"mix_before": _named(champion.labels, before), "mix": _named(champion.labels, mix), "chosen_on": chosen_on}
-    return Chosen(threshold, temperature, shift, named)
+    facts = {"mix_before": _named(champion.labels, before), "mix": _named(champion.labels, mix), "chosen_on": chosen_on}
+    if stored["positive"] is None:
+        return Chosen(0.0, temperature, shift, facts)
+    positive = champion.labels.index(stored["positive"])
+    scores, hits = softmax(logits / temperature + shift)[:, positive], labels == positive
+    margin = lineage.get("recalibrated", {}).get("margin_of_training", _margin(champion, stored["threshold"], positive))
+    found = logits[:, positive] - logits[:, 1 - positive] >= margin
+    recall = float(np.average(found[hits], weights=weights[hits])) if hits.any() else 0.0
+    # Where a label becomes rare, the rule gives up much of it; and its messages, which are few, are drawn with luck. It is
+    # the recall of what was trained that counts: else each recalibration would lose a little more.
+    highest = highest_threshold(scores, hits, weights, recall - settings.recall_loss)
+    rule = RULES[lineage["params"]["evaluate"]["threshold"]](scores, hits, weights)
+    return Chosen(min(rule, highest), temperature, shift, facts | {"margin_of_training": float(margin)})
+
+
+def _margin(release: Release, threshold: float, positive: int) -> float:
+    """By how much the positive label's logit must exceed the other one for the release to answer it."""
+    odds = float(np.log(max(threshold, 1e-12)) - np.log(max(1 - threshold, 1e-12)))
+    return release.temperature * (odds - float(release.shift[positive] - release.shift[1 - positive]))
 
 
 def write(
@@ -214,8 +232,3 @@ def _labels_and_weights(rows: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.
 
 def _named(labels: Sequence[str], mix: npt.NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(labels, map(float, mix), strict=True))
-
-
-def _positive(folder: Path) -> int | None:
-    stored = read_json(folder / "settings.json")
-    return None if stored["positive"] is None else int(stored["labels"].index(stored["positive"]))

@@ -24,7 +24,7 @@ from tasks.monitor.state import Intent, State
 from tasks.release.mirror import MODEL
 from tasks.release.store import add, history, promote
 from tests.imports import ROOT
-from tests.shifted import GATE, UNTIL, World, messages
+from tests.shifted import GATE, SETTINGS, UNTIL, World, messages
 from tests.tasks.traffic import write
 
 
@@ -41,7 +41,7 @@ def world(students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     monkeypatch.chdir(tmp_path)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["gate"] = GATE.model_dump(mode="json")
+    params |= {"gate": GATE.model_dump(mode="json"), "recalibrate": SETTINGS.model_dump(mode="json")}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("bentofile.yaml", "README.md"):
         shutil.copy2(ROOT / name, tmp_path)

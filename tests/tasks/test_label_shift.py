@@ -10,6 +10,7 @@ from tasks.metrics import temperature
 from tasks.release.label_shift import (
     best_temperature,
     estimated_mix,
+    highest_threshold,
     rows_in,
     shifted,
     weighted_mix,
@@ -90,3 +91,12 @@ def test_as_many_rows_as_there_can_be_are_in_the_mix() -> None:
     assert (np.diff(rows) > 0).all()
     assert (rows_in(NOW, labels, seed=1) == rows).all()
     assert len(rows_in(BEFORE, labels, seed=1)) == 1000
+
+
+def test_the_highest_threshold_finds_as_much_as_is_asked_and_the_next_does_not() -> None:
+    scores, hits = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([True, False, True, True, False])
+    weights = np.array([1.0, 5, 1, 2, 5])
+    for recall, expected in ((0.0, 0.85), (0.25, 0.85), (0.26, 0.65), (0.5, 0.65), (0.51, 0.55), (1.0, 0.55)):
+        assert highest_threshold(scores, hits, weights, recall) == pytest.approx(expected)
+    assert highest_threshold(scores, np.zeros(5, dtype=bool), weights, 0.9) == 1.0
+    assert highest_threshold(np.array([0.4, 0.2]), np.array([True, True]), np.ones(2), 1.0) == pytest.approx(0.1)

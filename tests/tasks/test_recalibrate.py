@@ -13,11 +13,12 @@ from service.store import release_folder
 from tasks.compress.student import save_student
 from tasks.monitor.reference import load_reference
 from tasks.monitor.signals import label_mix
-from tasks.release.judges import FOLDER, kept, with_labels
+from tasks.release.judges import FOLDER, keep, kept, with_labels
 from tasks.release.promote import add, judge, promote
+from tasks.release.recalibrate import recalibrate
 from tasks.stage import Paths, StageError, read_json
 from tests.conftest import fitted_network, made_prepared
-from tests.shifted import GATE, UNTIL, World, messages
+from tests.shifted import GATE, SETTINGS, UNTIL, World, messages
 
 
 @pytest.fixture
@@ -182,3 +183,29 @@ def test_the_threshold_decides_as_the_release_answers(world: World, tmp_path: Pa
     assert [answer.label for answer in made.answer(texts)] == [["ham", "spam"][label] for label in answered]
     assert sum(settings["shift"]) == pytest.approx(0)
     assert settings["shift"][1] < -0.5, "spam has become rarer"
+
+
+def test_a_rare_label_is_not_given_up_for_the_sake_of_the_others_and_not_little_by_little(world: World, tmp_path: Path) -> None:
+    sent = messages(1000, spam=0.05, seed=3)
+    world.label(sent[:150])
+    spam = [text for text, label in messages(4000, spam=0.5, seed=4) if label == "spam"]
+
+    def recall(folder: Path) -> float:
+        return sum(answer.label == "spam" for answer in Release(folder).answer(spam)) / len(spam)
+
+    def made(loss: float, name: str, parent: str) -> Path:
+        settings = SETTINGS.model_copy(update={"recall_loss": loss})
+        answers = [answer | {"release": parent} for answer in world.answers(sent)]
+        recalibrate(settings, world.paths, tmp_path / name, parent, answers, UNTIL)
+        return tmp_path / name
+
+    before = recall(world.folder)
+    assert recall(made(1.0, "free", world.champion) / "release") < before - 0.07
+    held, recalls = world.champion, []
+    for turn in range(3):
+        folder = made(0.02, f"held-{turn}", held)
+        held = add(world.paths.store, folder / "release")
+        keep(world.paths, held, Paths(folder).prepared, None)
+        recalls.append(recall(folder / "release"))
+    assert recalls == pytest.approx([before - 0.02] * 3, abs=0.03)
+    assert recalls[2] > recalls[0] - 0.01

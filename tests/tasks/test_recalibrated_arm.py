@@ -13,7 +13,7 @@ from service.release import Release
 from service.store import read_pointer
 from tasks.replay.recalibrated import Recalibrated
 from tests.imports import ROOT
-from tests.shifted import GATE, World, messages
+from tests.shifted import GATE, SETTINGS, World, messages
 
 RECEIVED = datetime(2020, 4, 1, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ def test_the_decision_parameters_follow_the_stream_and_the_model_stays(
 ) -> None:
     monkeypatch.delenv("RESTILL_HOME", raising=False)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["gate"] = GATE.model_dump(mode="json")
+    params |= {"gate": GATE.model_dump(mode="json"), "recalibrate": SETTINGS.model_dump(mode="json")}
     world = World(tmp_path, students[1], ["ham", "spam"], "spam")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     frozen = Release(world.folder)
