@@ -125,7 +125,7 @@ def no_recalibration(number: int, history: History, policy: Decide) -> tuple[str
 
     One that was promoted, refused or failed within the cooldown has not mended it, and another would not.
     """
-    found = []
+    found = [] if history.serves else ["the release is not the champion any more"]
     last = _quiet_until([a for a in history.attempts if a.kind == "recalibrate"], policy)
     if last is not None and last >= number:
         found.append(f"there was one, and its cooldown lasts until window {last}")

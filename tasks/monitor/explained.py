@@ -16,6 +16,8 @@ from tasks.monitor.signals import Signals, drift_signals
 from tasks.release.label_shift import estimated_mix, rows_in, weighted_mix
 
 SEED = 1
+LEAST_PER_COLUMN = 5
+"""Messages that the reference needs for each of its columns: of fewer no test of centres sees anything."""
 
 
 def in_mix_of(reference: Reference, sample: Sample) -> Reference:
@@ -31,8 +33,14 @@ def in_mix_of(reference: Reference, sample: Sample) -> Reference:
 def explained_by_mix(
     reference: Reference, sample: Sample, settings: Signals, trends: Iterable[str], level: float
 ) -> frozenset[str]:
-    """Those of the drift ``trends`` that ``sample`` does not show at ``level`` where the reference has the mix of now."""
+    """Those of the drift ``trends`` that ``sample`` does not show at ``level`` where the reference has the mix of now.
+
+    None are, where too little of the reference is in that mix to tell.
+    """
+    mixed = in_mix_of(reference, sample)
+    if len(mixed) < LEAST_PER_COLUMN * reference.standing.shape[1]:
+        return frozenset()
     alone = settings.model_copy(update={"scales": (1,)})
-    signals = drift_signals(in_mix_of(reference, sample), [sample], alone)
+    signals = drift_signals(mixed, [sample], alone)
     names = {signal.name for signal in signals if signal.p is not None and signal.p >= level and signal.name != "label_mix"}
     return frozenset(trend for trend in trends if trend.split(" ")[0] in names)

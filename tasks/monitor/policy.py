@@ -148,6 +148,8 @@ class History:
     previous: str | None
     """The release that a rollback would bring back; None where there is none, where the champion came by a rollback, or
     where the window's release is not the champion any more."""
+    serves: bool = True
+    """Whether the window's release is still the champion: only that one can be recalibrated."""
     paired: Paired | None = None
     """What ``previous`` says of the labelled messages of ``evidence.suspected``; None where it was not asked."""
     unasked: str = "it was not asked"

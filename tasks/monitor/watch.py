@@ -58,7 +58,8 @@ def judge(
     seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
     pointer = read_pointer(paths.store)
     previous = previous_release(pointer, window.plan.release)
-    history = History(past, state.attempts(), state.labelled(window.number), previous)
+    serves = pointer is not None and pointer.champion == window.plan.release
+    history = History(past, state.attempts(), state.labelled(window.number), previous, serves)
     decision = decide(seen, look_closer(settings, policy, state, paths, seen, history, held), policy)
     facts: dict[str, Any] = {}
     if pointer is not None and decision.action == "rollback":

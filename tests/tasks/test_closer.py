@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tasks.monitor import watch
 from tasks.monitor.decide import Decision
 from tasks.monitor.explained import explained_by_mix, in_mix_of
-from tasks.monitor.reference import stored_reference
+from tasks.monitor.reference import Reference, stored_reference
 from tasks.monitor.state import State
 from tasks.stage import Paths
 from tests.tasks.traffic import RELEASE, answers, feedback, install, settings, world, write
@@ -23,8 +24,11 @@ TRENDS = ("label_mix 1 down", "joint away", "features away", "descriptors words 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.delenv("RESTILL_HOME", raising=False)
-    install(Paths(tmp_path))
-    return Paths(tmp_path)
+    paths = Paths(tmp_path)
+    install(paths)
+    stored = {"token": 1, "champion": RELEASE, "previous": None, "entry": {"token": 1, "action": "bootstrap"}}
+    (paths.store / "pointer.json").write_text(json.dumps(stored))
+    return paths
 
 
 def decided(paths: Paths, parts: Sequence[dict[str, float]]) -> list[Decision]:
@@ -65,5 +69,7 @@ def test_drift_is_explained_in_the_mix_that_the_scores_say_and_of_other_messages
     assert in_mix_of(reference, sample).labels.mean() == pytest.approx(0.1, abs=0.03)
     found = explained_by_mix(reference, sample, monitor.signals, TRENDS, 0.001)
     assert found == {"joint away", "features away", "descriptors words up"}
+    few = Reference(reference.sample.take(np.arange(40)), reference.labels[:40], reference.names, reference.positive)
+    assert explained_by_mix(few, sample, monitor.signals, TRENDS, 0.001) == frozenset(), "too few to tell"
     other = held.sample_of(answers(world(500, chance, spam=0.1, moved=0.5)))
     assert explained_by_mix(reference, other, monitor.signals, TRENDS, 0.001) == {"features away"}

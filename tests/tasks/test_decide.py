@@ -331,6 +331,7 @@ def test_what_the_label_mix_would_explain_is_restilled_where_the_mix_has_not_mov
         ({"attempts": (Attempt("recalibrate", 1, None, None),)}, "investigate", "a recalibration is not finished"),
         ({"attempts": (Attempt("restill", -3, -2, "promoted"),)}, "recalibrate", "label_mix up: confirmed"),
         ({"attempts": (Attempt("restill", -9, None, None),)}, "restill", "no recalibration: an intent is open"),
+        ({"serves": False}, "restill", "no recalibration: the release is not the champion any more"),
     ],
 )
 def test_one_recalibration_a_cooldown_and_what_it_has_not_mended_is_left_to_a_restill(
