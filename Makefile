@@ -101,7 +101,7 @@ down: setup ## stop all of it
 	@while supervisorctl -c supervisord.conf pid > /dev/null 2>&1; do sleep 0.5; done
 	@python -m flows.program
 
-demo: setup ## frozen against restilled: replay of months of mail through the real loop
+demo: setup ## frozen, recalibrated and restilled: replay of months of mail through the real loop
 	python -m flows.replay
 
 tune: setup ## search the student's parameters for size, speed and quality, ten minutes

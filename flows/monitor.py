@@ -3,8 +3,9 @@
     python -m flows.monitor            judge what has closed since the last time
 
 A run that dies goes on where it stopped. What is for people comes last, and stops nothing: Evidently's report and the run
-in MLflow, of what is news and of the newest window. A rollback is carried out here; a restill is left to the flow
-``restill``, which is started at once where a Prefect server knows its deployment, and else by its schedule or by hand.
+in MLflow, of what is news and of the newest window. A rollback is carried out here; a restill or recalibration is left to
+the flow ``restill``, which is started at once where a Prefect server knows its deployment, and else by its schedule or by
+hand.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
     cut(paths, settings)
     state = State(paths.monitor / "state.db")
     said = _said(judge_all(watch.Watcher(settings, policy, state, paths)))
-    for kind, action in (("rollback", lambda intent: roll_back(paths, intent)), ("restill", start_restill)):
+    rolled = ("rollback", lambda intent: roll_back(paths, intent))
+    for kind, action in (rolled, ("recalibrate", start_restill), ("restill", start_restill)):
         if (intent := state.open_intent(kind)) is not None:
             said.append(action(intent))
             get_run_logger().info(said[-1])

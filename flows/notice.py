@@ -33,10 +33,11 @@ def summary(intent: Intent) -> str:
     facts = intent.facts
     error = facts.get("error")
     after = f"; after that: {error}" if error else ""
+    of = f", {facts['parent']} recalibrated," if intent.kind == "recalibrate" else ""
     if facts.get("promoted"):
-        return f"{name_of(intent)}: release {facts['release']} was promoted (bento {facts.get('bento')}){after}"
+        return f"{name_of(intent)}: release {facts['release']}{of} was promoted (bento {facts.get('bento')}){after}"
     if facts.get("failed"):
-        return f"{name_of(intent)}: release {facts['release']} was refused: {'; '.join(facts['failed'])}{after}"
+        return f"{name_of(intent)}: release {facts['release']}{of} was refused: {'; '.join(facts['failed'])}{after}"
     return f"{name_of(intent)}: {error or 'nothing was made'}"
 
 

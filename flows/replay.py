@@ -1,11 +1,12 @@
-"""The replay behind `make demo`: months of real mail through the real loop, frozen against restilled.
+"""The replay behind `make demo`: months of real mail through the real loop; frozen, recalibrated and restilled side by side.
 
     python -m flows.replay             everything; the page is var/replay/replay.html
     python -m flows.replay --no-injected
 
 A world that ends at ``replay.since`` is trained, promoted and served. What came later is sent to the service in its
 order; a tenth of it gets its label some time after. The flows monitor and restill run as they would by schedule, after
-each window of messages; while a retraining runs, the stream waits.
+each window of messages; while a retraining runs, the stream waits. Beside it, what recalibration alone would reach is worked
+out in this process.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,8 @@ from tasks.data.ingest import Ingest, collect, read_source
 from tasks.monitor.decide import Seen
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
-from tasks.replay.page import draw_weeks, replay_page
+from tasks.replay.page import SHOWN, draw_weeks, replay_page
+from tasks.replay.recalibrated import Recalibrated
 from tasks.replay.scenarios import Scenario, scenarios
 from tasks.replay.server import prefect, service
 from tasks.replay.stream import Client, Reviewer, ask
@@ -86,7 +89,7 @@ def judge_traffic(world: Path, environment: Mapping[str, str], log: Path, state:
 
 
 def follow(settings: Replay, world: Path, environment: dict[str, str], stream: pd.DataFrame, progress: Any) -> dict[str, Any]:
-    """Send the stream, watch it, restill when the monitor says so; every answer, window and change."""
+    """Send the stream, watch it, act when the monitor says so; every answer, window and change."""
     home, log = world / "var", world / "replay.log"
     window = read_settings(Monitor, "monitor", read_params(world)).windows.count
     pointer = read_pointer(home / "store")
@@ -96,7 +99,8 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
     answers: list[tuple[Any, ...]] = []
     windows: list[Seen] = []
     changes: list[dict[str, Any]] = []
-    with service(world, environment, home, None, world / "service.log") as client:
+    arm = Recalibrated(world, world / "recalibrated", settings.labelled, settings.delay, settings.seed)
+    with closing(arm), service(world, environment, home, None, world / "service.log") as client:
         reviewer = Reviewer(client, settings.labelled, settings.delay, settings.seed)
         for number, row in enumerate(stream.to_dict("records"), start=1):
             text = document(row["subject"], row["text"])[: frozen.limits["characters"]]
@@ -104,9 +108,8 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
                 progress.update()
                 continue
             said = ask(client, text)
-            answers.append(
-                (row["id"], row["received"], row["label"], frozen.answer([text])[0].label, said["label"], said["release"])
-            )
+            others = [frozen.answer([text])[0].label, arm.answer(number, row["id"], row["label"], text, row["received"])]
+            answers.append((row["id"], row["received"], row["label"], *others, said["label"], said["release"]))
             reviewer.see(number, row["id"], said["id"], row["label"], text)
             reviewer.work(number)
             progress.update()
@@ -117,10 +120,11 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
                 windows += judged
                 here = {"number": number, "received": row["received"], "labels": reviewer.given}
                 changes += [undone(seen) | here for seen in judged if seen.decision and seen.decision.action == "rollback"]
-                if (intent := state.open_intent("restill")) is not None:
+                while (intent := state.open_intent("recalibrate") or state.open_intent("restill")) is not None:
                     changes.append(restill_now(world, environment, log, state, intent.id, client, progress) | here)
-    names = ["id", "received", "label", "frozen", "restilled", "release"]
-    return {"answers": pd.DataFrame(answers, columns=names), "windows": windows, "changes": changes}
+    names = ["id", "received", "label", *MODELS, "release"]
+    found = {"answers": pd.DataFrame(answers, columns=names), "windows": windows, "changes": changes}
+    return found | {"recalibrations": arm.changes}
 
 
 def restill_now(
@@ -146,7 +150,7 @@ def restill_now(
         time.sleep(0.2)
     decided = [seen.decision.reasons for seen in every_window(state) if seen.decision and seen.decision.id == intent.decision]
     why = "; ".join(*decided) if release else "; ".join(intent.facts.get("failed") or [intent.facts.get("error") or ""])
-    return {"outcome": intent.outcome, "release": release, "why": why}
+    return {"kind": intent.kind, "outcome": intent.outcome, "release": release, "why": why}
 
 
 def inject(
@@ -241,9 +245,10 @@ def main() -> None:
         temporary.write_text(draw_weeks(report), encoding="utf-8")
     for title, entry in report["totals"].items():
         print(f"{title}: {entry['messages']} messages")
-        for name, change in entry["difference"].items():
-            both = "  ".join(f"{model} {_figure(entry[model][name])}" for model in MODELS)
-            print(f"  {name:20} {both}  difference {change['interval']}")
+        for name in SHOWN:
+            figures_of_all = "  ".join(f"{model} {_figure(entry[model][name])}" for model in MODELS)
+            differences = "  ".join(f"{model} {found[name]['interval']}" for model, found in entry["difference"].items())
+            print(f"  {name:20} {figures_of_all}  difference to frozen: {differences}")
     print(f"{report['minutes']} minutes; {given.out / 'replay.html'}")
 
 

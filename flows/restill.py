@@ -4,35 +4,32 @@
     python -m flows.restill --why "new labels"     write an intent by hand first
 
 Each step is written down in the monitor's state when it is done, and each can be done twice: a flow that died is simply
-run again. One restill works at a time; a second intent waits, and the monitor merges what it decides meanwhile.
+run again. One intent is acted on at a time; a second one waits, and the monitor merges what it decides meanwhile. A
+recalibration, which takes seconds, comes before a restill, and has steps of its own (``flows.recalibrate``).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import Task, flow, get_run_logger
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State as RunState
 from prefect.states import Completed, Failed
-from pydantic import Field
 
+from flows import recalibrate
 from flows.alone import alone, end_orphans
 from flows.command import get_ready, run_command
 from flows.notice import name_of, outcome_of, summary, tell, webhook
 from flows.pipeline import run_stages
+from flows.steps import RECALIBRATED, Restill, Steps, build_bento, gate_release, notify, promote_release, tree_of
 from tasks.monitor.state import Intent, State
-from tasks.release.bento import bento
-from tasks.release.gate import Gate, refusal, table
-from tasks.release.mirror import mirror
-from tasks.release.promote import judge
 from tasks.release.register import register
 from tasks.release.snapshot import (
     NotReady,
@@ -43,20 +40,9 @@ from tasks.release.snapshot import (
     push_data,
     take_snapshot,
 )
-from tasks.release.store import Fenced, add, history, promote
-from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings
+from tasks.release.store import Fenced, add
+from tasks.stage import Paths, StageError, as_time, read_params, read_settings
 from tasks.tracking import tracking_uri
-
-
-class Restill(Settings):
-    attempts: int = Field(ge=1)
-    """Failures after which an intent is given up."""
-    notify_block: str | None
-    """A notification block of Prefect, as ``slack-webhook/ops``."""
-
-
-def tree_of(paths: Paths, intent: Intent) -> Path:
-    return paths.home / "worktrees" / name_of(intent)
 
 
 def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
@@ -80,39 +66,6 @@ def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     return {"release": release, "version": register(Paths(folder), name_of(intent), paths.store)[0]}
 
 
-def gate_release(paths: Paths, intent: Intent) -> dict[str, Any]:
-    """The challenger against the champion; the token says which champion that was."""
-    folder = tree_of(paths, intent)
-    settings = read_settings(Gate, "gate", read_params(paths.root))
-    report, written, token = judge(paths, Paths(folder), settings)
-    create_table_artifact(table(report), key=f"gate-{report.release}", description="What the challenger had to pass")
-    return {
-        "passed": report.passed,
-        "failed": [refusal(check) for check in report.failed],
-        "gate": str(written),
-        "token": token,
-    }
-
-
-def promote_release(paths: Paths, intent: Intent) -> dict[str, Any]:
-    """Make the challenger the champion, if it passed and the champion is still the one it was compared with."""
-    if not intent.facts["passed"]:
-        return {"promoted": False}
-    release, why = str(intent.facts["release"]), f"{name_of(intent)}, decision {intent.decision}"
-    # Done, and perhaps undone by a person since.
-    if any((entry["why"], entry["to"]) == (why, release) for entry in history(paths.store)):
-        return {"promoted": True}
-    pointer = promote(
-        paths.store, release, expected=int(intent.facts["token"]), who="restill", why=why, gate=str(intent.facts["gate"])
-    )
-    mirror(paths.root, pointer)
-    return {"promoted": True, "champion": pointer.champion}
-
-
-def build_bento(paths: Paths, intent: Intent) -> dict[str, Any]:
-    return {"bento": bento(Paths(tree_of(paths, intent)))[0] if intent.facts["passed"] else None}
-
-
 def push(paths: Paths, intent: Intent) -> dict[str, Any]:
     return {"push": push_data(tree_of(paths, intent))}
 
@@ -123,12 +76,7 @@ def commit(paths: Paths, intent: Intent) -> dict[str, Any]:
     return {"commit": commit_snapshot(tree_of(paths, intent), f"Restill {name_of(intent)}: {what}")}
 
 
-def notify(paths: Paths, intent: Intent) -> dict[str, Any]:
-    settings = read_settings(Restill, "restill", read_params(paths.root))
-    return {"notified": tell(intent, settings.notify_block)}
-
-
-STEPS: dict[str, Callable[[Paths, Intent], dict[str, Any]]] = {
+STEPS: Steps = {
     "snapshot": snapshot,
     "build": build,
     "gate": gate_release,
@@ -142,10 +90,14 @@ RETRIED = {"push": 3, "promote": 1}
 """Steps that touch something which may be away for a moment, and how often they are tried again."""
 
 
+def steps_of(intent: Intent) -> Steps:
+    return recalibrate.STEPS if intent.kind == "recalibrate" else STEPS
+
+
 def remaining(intent: Intent, folder: Path) -> list[str]:
-    """The steps that are still to do. Where the worktree is gone, all is done again, unless the release is decided on."""
-    names = list(STEPS)
-    done = names.index(intent.step) + 1 if intent.step in STEPS else 0
+    """The steps that are still to do. Where its folder is gone, all is done again, unless the release is decided on."""
+    names = list(steps_of(intent))
+    done = names.index(intent.step) + 1 if intent.step in names else 0
     return names if "promoted" not in intent.facts and not folder.exists() else names[done:]
 
 
@@ -153,11 +105,12 @@ def act(paths: Paths, state: State, intent: Intent) -> Intent:
     """Take every step that is left. Raises StageError where one fails."""
     end_orphans(tree_of(paths, intent))
     for name in remaining(intent, tree_of(paths, intent)):
+        work = steps_of(intent)[name]
         step: Task[..., dict[str, Any]] = Task(
-            STEPS[name], name=name, retries=RETRIED.get(name, 0), retry_delay_seconds=5, cache_policy=NO_CACHE
+            work, name=name, retries=RETRIED.get(name, 0), retry_delay_seconds=5, cache_policy=NO_CACHE
         )
         # The stages of build are tasks themselves, and a task inside of a task would hide them.
-        facts = STEPS[name](paths, intent) if name == "build" else step(paths, intent)
+        facts = work(paths, intent) if name == "build" else step(paths, intent)
         if waits := facts.get("waits"):
             raise NotReady(waits)
         intent = state.advance(intent.id, name, **facts, error=None, waits=None)
@@ -180,6 +133,9 @@ def tidy(paths: Paths, state: State) -> None:
             close_worktree(paths.root, paths.home, folder.name)
         except (StageError, OSError) as error:
             get_run_logger().warning("%s is kept: %s", folder, error)
+    for folder in sorted((paths.home / RECALIBRATED).glob("intent-*")):
+        if _ended(state, folder.name) is not None:
+            shutil.rmtree(folder)
 
 
 def _ended(state: State, name: str) -> Intent | None:
@@ -193,7 +149,10 @@ def _ended(state: State, name: str) -> Intent | None:
 
 @flow(name="restill")
 def restill(root: Path | None = None) -> RunState[Any]:
-    """Act on the oldest open intent: snapshot, graph, gate, promotion, branch, Bento, push, notification."""
+    """Act on the oldest open intent: snapshot, graph, gate, promotion, branch, Bento, push, notification.
+
+    Of a recalibration: the new release, gate, promotion, Bento, notification.
+    """
     paths = Paths((root or Path.cwd()).resolve())
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
     try:
@@ -206,7 +165,7 @@ def restill(root: Path | None = None) -> RunState[Any]:
             return Completed(name="Skipped", message="another restill is at work; the intent waits")
         state = State(paths.monitor / "state.db")
         tidy(paths, state)
-        intent = state.open_intent("restill")
+        intent = state.open_intent("recalibrate") or state.open_intent("restill")
         if intent is None:
             return Completed(name="Idle", message="no intent is open")
         try:

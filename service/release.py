@@ -81,6 +81,8 @@ class Release:
         self._positive = self.labels.index(settings["positive"]) if settings["positive"] is not None else None
         self._threshold = float(settings["threshold"])
         self.temperature = float(settings["temperature"])
+        # What a recalibration adds to the log-probability of each label, for another mix of labels.
+        self.shift = np.array(settings.get("shift", [0.0] * len(self.labels)), dtype=np.float64)
         self._normaliser = Normaliser.from_settings(settings["normaliser"])
         self.student = load_student(folder / "model", threads)
         self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
@@ -92,7 +94,11 @@ class Release:
 
     def probabilities(self, normalised: Sequence[str]) -> npt.NDArray[np.float64]:
         """Calibrated probabilities ``float64[texts, labels]`` of normalised texts."""
-        return softmax(self.student.logits(normalised), self.temperature)
+        return softmax(self.scaled(self.student.logits(normalised)))
+
+    def scaled(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Log-probabilities ``float64[n, labels]``, each row but for a constant, of the model's logits."""
+        return logits.astype(np.float64) / self.temperature + self.shift
 
     def answer(self, texts: Sequence[str]) -> list[Answer]:
         """One answer a raw text, in the order given."""
@@ -109,7 +115,7 @@ class Release:
         ``float32[texts, dimensions]`` (no dimension where the model does not tell them).
         """
         logits, features = self.student.outputs(texts)
-        probabilities = softmax(logits, self.temperature)
+        probabilities = softmax(self.scaled(logits))
         answered = decide(probabilities, self._positive, self._threshold)
         scored = answered if self._positive is None else np.full(len(texts), self._positive)
         scores = probabilities[np.arange(len(texts)), scored]

@@ -25,6 +25,7 @@ EFFECTS = {
     "deployments": "flows.deployments",
     "restill": "flows.restill",
     "replay": "flows.replay",
+    "recalibrate": "tasks.release.recalibrate",
     "gate": "tasks.release.gate",
     "monitor": "tasks.monitor.settings",
     "decide": "tasks.monitor.policy",

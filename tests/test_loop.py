@@ -54,7 +54,8 @@ LOOP: dict[str, dict[str, Any]] = {
         "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "strength": 10, "seed": 1},
     },
 }
-POLICY = {"floor": 20, "minimum": 20, "minimum_labels": 10}
+POLICY = {"floor": 20, "minimum": 20, "minimum_labels": 10, "recalibrate": {"floor": 100_000}}
+"""Whatever drift there is, it is a restill that is to be seen here."""
 
 
 def patient(what: str, seconds: float, ask: Callable[[], Any], told: Callable[[], str] = str) -> Any:

@@ -133,13 +133,14 @@ def replay(paths: Paths) -> Page:
     rows = answers(frozen="shhhhs", restilled="sshhhh", truth="sshhhh")
     report = {
         "since": "2002-07-01", "labelled": 0.1, "delay": 5, "seed": 1, "positive": "spam", "injected": [], "changes": [],
+        "recalibrations": [],
         "weeks": weekly(rows, "spam"), "totals": {"The whole stream": total(rows, "spam", 100, 1)},
         "windows": [{"number": 1, "action": "restill", "surprise": {"label_mix": 4.0}}],
     }  # fmt: skip
     page = paths.root / "replay.html"
     page.write_text(replay_page(report), encoding="utf-8")
     frozen = report["totals"]["The whole stream"]["frozen"]["f1"]  # type: ignore[index]
-    return Page(page, ["Frozen against restilled", f"F1 {frozen:.3f} 1.000", "6 messages"])
+    return Page(page, ["Frozen, recalibrated and restilled", f"F1 {frozen:.3f} {frozen:.3f} 1.000", "6 messages"])
 
 
 MAKERS: dict[str, Callable[[Paths], Page]] = {

@@ -14,7 +14,7 @@ import yaml
 from service.decision import softmax
 from service.scorer import Student
 from tasks.data.grouping import split_of
-from tasks.lineage import sha256
+from tasks.lineage import package_versions, sha256
 from tasks.release.gate import Gate, Report, gate
 from tasks.release.package import seal
 from tasks.stage import read_json, write_json
@@ -24,7 +24,8 @@ from tests.imports import ROOT
 SHARES = {"golden": 0.15, "test": 0.15, "valid": 0.15}
 CHAMPION_KNOWS = pd.Timestamp("2020-01-20", tz="UTC")
 CHALLENGER_KNOWS = pd.Timestamp("2020-02-10", tz="UTC")
-DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())["gate"]
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+DEFAULTS: dict[str, Any] = PARAMS["gate"]
 
 
 def messages(labels: list[str], rows: int = 1200, until: pd.Timestamp = CHALLENGER_KNOWS) -> pd.DataFrame:
@@ -80,11 +81,13 @@ class Trial:
     def make(self, folder: Path, until: pd.Timestamp, student: Path) -> None:
         made_release(student, folder)
         labels = {"labels": self.labels, "positive": self.positive}
+        own = {"ingest": {"until": until.isoformat()}, "prepare": {"splits": SHARES}}
         lineage = {
-            "params": {"ingest": {"until": until.isoformat()}, "prepare": {"splits": SHARES}},
+            "params": {name: PARAMS[name] | own.get(name, {}) for name in ("ingest", "prepare", "evaluate")},
             "data": {"prepared.parquet": sha256(self.prepared)},
             "mlflow": {"evaluate": {"pipeline": "unknown"}},
             "git_commit": "none",
+            "packages": package_versions(),
         }
         write_json(folder / "lineage.json", lineage)
         self.change(folder, "settings.json", labels)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from tasks.monitor.policy import Decide, History, Seen
+from tasks.monitor.policy import Decide, History, Paired, Seen
 from tasks.monitor.signals import Signal
-from tasks.monitor.statistics import more
+from tasks.monitor.statistics import more, sign_test
 
 
 def kin(window: Seen, past: Sequence[Seen], policy: Decide) -> list[Seen]:
@@ -35,20 +35,42 @@ def first_alarms(window: Seen, policy: Decide) -> frozenset[str]:
 
 
 def confirmed_drift(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
-    """Signals that confirm a first alarm of theirs. ``line``: windows of one release, the last is now.
+    """Signals that confirm a first alarm of theirs. ``line``: windows of one release, the last is now."""
+    return frozenset(signal.trend for signal in _confirming(line, policy))
 
-    The confirming test looks at all windows since the alarm, no more and no less: so each alarm is tried few times, and
-    the longer it takes, the more messages speak.
+
+def _confirming(line: Sequence[Seen], policy: Decide) -> Iterator[Signal]:
+    """The tests that do so: each looks at all windows since its alarm, no more and no less.
+
+    So each alarm is tried few times, and the longer it takes, the more messages speak.
     """
     now = len(line) - 1
-    found = set()
     for signal in tested(line[now], policy):
         if signal.p is None or signal.p >= policy.confirm:
             continue
         position = now - signal.windows
         if position >= 0 and signal.windows <= policy.confirm_within and signal.trend in _alarms_of(line[position], policy):
-            found.add(signal.trend)
-    return frozenset(found)
+            yield signal
+
+
+EXPLAINED = ("uncertain_share", "estimated_accuracy", "realised_error", "realised_precision")
+"""Signals that move where the label mix does: how sure answers are, and how many of them are wrong, is other for each
+label. Recall is of one label's own messages, and does not."""
+
+
+def beyond_mix(trends: Iterable[str]) -> frozenset[str]:
+    """What of these a shift of the label mix does not explain in any case; all of them where the mix is not among them."""
+    moved = frozenset(trends)
+    names = {trend: trend.split(" ")[0] for trend in moved}
+    if "label_mix" not in names.values():
+        return moved
+    return frozenset(trend for trend, name in names.items() if name != "label_mix" and name not in EXPLAINED)
+
+
+def since_alarm(line: Sequence[Seen], policy: Decide) -> tuple[int, ...]:
+    """Numbers of the windows since the label mix raised the alarm that the last of ``line`` confirms, and of that one."""
+    back = [signal.windows for signal in _confirming(line, policy) if signal.name == "label_mix"]
+    return tuple(window.number for window in line[-1 - max(back, default=0) :])
 
 
 def _alarms_of(window: Seen, policy: Decide) -> Iterable[str]:
@@ -80,29 +102,74 @@ def lasting_limits(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
     return broken_limits(line[now]) & before & health
 
 
-def worse_than_before(line: Sequence[Seen], history: History, policy: Decide) -> tuple[str, ...]:
-    """Reasons to undo the last promotion: more errors on confirmed labels, or limits broken that were not before it.
+def since_promotion(window: Seen, past: Sequence[Seen], policy: Decide) -> tuple[list[Seen], list[Seen]]:
+    """(windows since the promotion of this window's release, the last ones of the release before it).
 
-    What is not to be trusted says nothing here; what only failed does, and leaves few answers or none.
+    Both are empty where there was no promotion, or none of late. What is not to be trusted says nothing here; what only
+    failed does, and leaves few answers or none.
+    """
+    heard = (o for o in past if o.rows >= policy.minimum or "errors" in broken_limits(o))
+    usable = [other for other in heard if other.number < window.number and not distrusted(other)]
+    first = next((i for i in range(len(usable), 0, -1) if usable[i - 1].release != window.release), 0)
+    after, earlier = [*usable[first:], window], usable[:first]
+    if not earlier or len(after) > policy.rollback.within:
+        return [], []
+    return after, [other for other in earlier if other.release == earlier[-1].release][-policy.rollback.before :]
+
+
+def more_errors(window: Seen, past: Sequence[Seen], policy: Decide) -> str | None:
+    """Says that more confirmed labels contradict the answers since the promotion than before it; None where they do not.
+
+    That is a suspicion: a world that moved looks the same. Which of the two it is, the release before has to say.
     """
     rule = policy.rollback
-    heard = (o for o in history.past if o.rows >= policy.minimum or "errors" in broken_limits(o))
-    past = [other for other in heard if other.number < line[-1].number and not distrusted(other)]
-    release = line[-1].release
-    first = next((i for i in range(len(past), 0, -1) if past[i - 1].release != release), 0)
-    after, earlier = [*past[first:], line[-1]], past[:first]
-    before = [other for other in earlier if other.release == earlier[-1].release][-rule.before :] if earlier else []
-    if not before or len(after) > rule.within:
-        return ()
-    reasons = []
+    after, before = since_promotion(window, past, policy)
     (wrong, labels), (base_wrong, base_labels) = _errors(after), _errors(before)
-    enough = labels >= rule.labels and base_labels >= rule.labels
-    if enough and more(wrong, labels, base_wrong, base_labels) * rule.within < rule.level:
-        reasons.append(f"{wrong} of {labels} answers were wrong, {base_wrong} of {base_labels} before the promotion")
+    if min(labels, base_labels) < rule.labels:
+        return None
+    if more(wrong, labels, base_wrong, base_labels) * rule.within >= rule.level:
+        return None
+    return f"{wrong} of {labels} answers were wrong, {base_wrong} of {base_labels} before the promotion"
+
+
+def suspected(window: Seen, past: Sequence[Seen], policy: Decide) -> tuple[int, ...]:
+    """Numbers of the windows about whose labelled messages the release before is to be asked; empty without a suspicion."""
+    if distrusted(window) or more_errors(window, past, policy) is None:
+        return ()
+    return tuple(other.number for other in since_promotion(window, past, policy)[0])
+
+
+def worse_than_before(window: Seen, history: History, policy: Decide) -> tuple[str, ...]:
+    """Reasons to undo the last promotion: the release before has fewer errors on the same labelled messages, by a paired
+    test; or limits are broken that were not before it.
+    """
+    rule, paired = policy.rollback, history.paired
+    reasons = []
+    suspicion = more_errors(window, history.past, policy)
+    if suspicion and paired is not None and sign_test(paired.lost, paired.won) * rule.within < rule.level:
+        reasons.append(f"{suspicion}; {_of_the_same(paired, history)}")
+    after, before = since_promotion(window, history.past, policy)
     for name in ("errors", "latency_p99"):
         if sum(name in broken_limits(o) for o in after) >= 2 and not any(name in broken_limits(o) for o in before):
             reasons.append(f"{name} is over its limit since the promotion")
     return tuple(reasons)
+
+
+def why_no_rollback(window: Seen, history: History, policy: Decide) -> str | None:
+    """What is told where more answers are wrong than before the promotion, and it is not undone; None without a suspicion."""
+    suspicion = more_errors(window, history.past, policy) if history.previous is not None else None
+    if suspicion is None:
+        return None
+    if history.paired is None:
+        return f"{suspicion}; release {history.previous} cannot be asked about the same messages: {history.unasked}"
+    return f"{suspicion}; {_of_the_same(history.paired, history)}, which is not shown to be better: no rollback"
+
+
+def _of_the_same(paired: Paired, history: History) -> str:
+    return (
+        f"of the same {paired.messages} messages this release has {paired.wrong} wrong, "
+        f"release {history.previous} {paired.wrong_before}"
+    )
 
 
 def _errors(windows: Sequence[Seen]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from tasks.monitor.quality import QUALITY
 from tasks.monitor.signals import DRIFT, Signal
 from tasks.stage import Settings
 
-Action = Literal["none", "investigate", "restill", "rollback", "block"]
+Action = Literal["none", "investigate", "recalibrate", "restill", "rollback", "block"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -29,7 +29,12 @@ class Rollback(Settings):
     labels: int = Field(ge=1)
     """Confirmed labels that each side needs."""
     level: float = Field(gt=0, lt=1)
-    """Chance of a false rollback a promotion, over all windows within."""
+    """Chance that a promotion is undone whose release is no worse than the one before it, over all windows within."""
+
+
+class Recalibration(Settings):
+    floor: int = Field(ge=1)
+    """Labelled rows since the last snapshot that a recalibration needs: its threshold and temperature are chosen on them."""
 
 
 class Decide(Settings):
@@ -46,10 +51,12 @@ class Decide(Settings):
     minimum_labels: int = Field(ge=1)
     """The same for signals of realised quality."""
     cooldown: int = Field(ge=0)
-    """Windows without a restill after one has started, and again after it has ended, however it ended."""
+    """Windows without a restill after one has started, and again after it has ended, however it ended; the same for a
+    recalibration."""
     floor: int = Field(ge=0)
     """Labelled rows since the last snapshot that a restill needs."""
     budget: Budget
+    recalibrate: Recalibration
     rollback: Rollback
 
     @field_validator("weights")
@@ -111,6 +118,27 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """The release in service and the one before it on the same labelled messages, which came since the promotion."""
+
+    messages: int
+    both: int
+    """Messages that both have wrong."""
+    lost: int
+    """Messages that the release in service has wrong, and the one before it right."""
+    won: int
+    """The other way round."""
+
+    @property
+    def wrong(self) -> int:
+        return self.both + self.lost
+
+    @property
+    def wrong_before(self) -> int:
+        return self.both + self.won
+
+
+@dataclass(frozen=True)
 class History:
     past: tuple[Seen, ...]
     """Earlier windows, oldest first; at least ``Decide.memory`` of them where there are as many."""
@@ -120,3 +148,11 @@ class History:
     previous: str | None
     """The release that a rollback would bring back; None where there is none, where the champion came by a rollback, or
     where the window's release is not the champion any more."""
+    serves: bool = True
+    """Whether the window's release is still the champion: only that one can be recalibrated."""
+    paired: Paired | None = None
+    """What ``previous`` says of the labelled messages of ``evidence.suspected``; None where it was not asked."""
+    unasked: str = "it was not asked"
+    """Why ``paired`` is None, where it should not be."""
+    explained: frozenset[str] = frozenset()
+    """Confirmed drift that a shift of the label mix explains, as the messages themselves show."""

@@ -24,7 +24,7 @@ from tasks.stage import StageError
 
 __all__ = ["Intent", "State", "Window"]
 
-INTENTS = ("restill", "rollback")
+INTENTS = ("recalibrate", "restill", "rollback")
 """Actions that are written down before they are taken."""
 AT_ONCE = 100_000
 """Records that are cut at once: they are in memory together, and a monitor may have been away for days."""
@@ -186,7 +186,7 @@ class State:
         return tuple(Attempt(*row) for row in rows)
 
     def open_intent(self, kind: str | None = None) -> Intent | None:
-        """The oldest intent that is not closed, of this kind or of any; a rollback comes before a restill."""
+        """The oldest intent that is not closed, of this kind or of any; a restill comes last."""
         row = self._base.execute(
             "SELECT id FROM intents WHERE outcome IS NULL AND kind = ifnull(?, kind) ORDER BY kind = 'restill', id", (kind,)
         ).fetchone()

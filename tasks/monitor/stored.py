@@ -45,7 +45,7 @@ class Intent:
 
     id: int
     kind: str
-    """restill or rollback."""
+    """recalibrate, restill or rollback."""
     created: str
     decision: str
     window: int

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from service.store import Pointer, read_pointer
+from tasks.monitor.closer import look_closer
 from tasks.monitor.decide import Decide, Decision, History, Seen, decide
-from tasks.monitor.evidence import kin
+from tasks.monitor.evidence import kin, since_alarm
 from tasks.monitor.health import health_signals
 from tasks.monitor.loaded import Recent
 from tasks.monitor.quality import quality_signals
@@ -88,6 +89,7 @@ class Watcher:
         """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
 
         With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
+        With a recalibration go the release that is to be recalibrated and the windows in which the mix has moved.
         """
         with self.state.transaction():
             past = self._before(window.number)
@@ -96,11 +98,15 @@ class Watcher:
             seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
             pointer = read_pointer(self.paths.store)
             previous = previous_release(pointer, window.plan.release)
-            labelled = self.state.labelled(window.number)
-            decision = decide(seen, History(past, self.state.attempts(), labelled, previous), self.policy)
+            serves = pointer is not None and pointer.champion == window.plan.release
+            history = History(past, self.state.attempts(), self.state.labelled(window.number), previous, serves)
+            closer = look_closer(self.settings, self.policy, self.state, self.paths, seen, history, held)
+            decision = decide(seen, closer, self.policy)
             facts: dict[str, Any] = {}
             if pointer is not None and decision.action == "rollback":
                 facts = {"champion": pointer.champion, "token": pointer.token}
+            if decision.action == "recalibrate":
+                facts = {"parent": seen.release, "windows": since_alarm([*kin(seen, past, self.policy), seen], self.policy)}
             intent = self.state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
         return Judgement(window, signals, decision, intent)
 

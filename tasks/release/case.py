@@ -58,7 +58,7 @@ class Judged:
     """-1 for a label that the challenger does not know."""
     probabilities: npt.NDArray[np.float64]
     logits: npt.NDArray[np.float64]
-    """Divided by the release's temperature; ``[n, labels]`` as ``probabilities``."""
+    """Scaled as the release does it, by temperature and label mix; ``[n, labels]`` as ``probabilities``."""
 
 
 class Case:
@@ -139,7 +139,7 @@ def judge(release: Release, rows: pd.DataFrame, labels: list[str]) -> Judged:
     texts = [release.normalise(raw) for raw in rows.raw]
     order = {label: number for number, label in enumerate(labels)}
     answers = np.array([order.get(answer.label, -1) for answer in release.answer_normalised(texts)], dtype=np.int64)
-    own, logits = release.probabilities(texts), release.student.logits(texts) / release.temperature
+    own, logits = release.probabilities(texts), release.scaled(release.student.logits(texts))
     probabilities, aligned = np.zeros((len(rows), len(labels))), np.full((len(rows), len(labels)), NEVER)
     for column, label in enumerate(release.labels):
         if label in order:

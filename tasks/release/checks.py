@@ -132,10 +132,10 @@ def worst_slice(case: Case, gate: Gate) -> Check:
 
 
 def calibration(case: Case, gate: Gate) -> Check:
-    """A score means what it says: the expected calibration error on the golden messages."""
+    """A score means what it says in the mix of labels that there is now: the expected calibration error on golden."""
     rows = case.golden
-    whole, labels = np.ones((1, len(rows))), rows.label_id.to_numpy()
-    error = float(metrics.resampled_calibration_error(case.challenged(rows).probabilities, labels, whole)[0])
+    weights, labels = rows.weight.to_numpy(dtype=np.float64)[None, :], rows.label_id.to_numpy()
+    error = float(metrics.resampled_calibration_error(case.challenged(rows).probabilities, labels, weights)[0])
     reason = f"expected calibration error on {len(rows)} golden messages"
     return Check("calibration", error, gate.calibration.maximum, error <= gate.calibration.maximum, reason)
 

@@ -26,6 +26,7 @@ from rich.table import Table
 from service.release import ReleaseError, verify
 from service.store import Pointer, StoreError, read_pointer, release_folder
 from tasks.release.gate import Gate, Report, gate, table, write
+from tasks.release.judges import keep
 from tasks.release.mirror import log_gate, mirror
 from tasks.release.store import Fenced, add, history, promote, rollback
 from tasks.stage import Paths, StageError, read_json, read_params, read_settings
@@ -84,6 +85,8 @@ def _judge(paths: Paths, folder: Path, prepared: Path, settings: Gate, bootstrap
     report = gate(settings, folder, champion, prepared, bootstrap=bootstrap)
     written = write(report, paths.gates, token)
     log_gate(paths.root, folder, written)
+    if report.passed:
+        keep(paths, report.release, prepared, pointer)
     return report, written, token
 
 

@@ -75,6 +75,41 @@ def register(paths: Paths, key: str | None = None, store: Path | None = None) ->
     return version, new
 
 
+def register_recalibrated(paths: Paths, made: Paths, key: str) -> str:
+    """The version of the recalibrated release in ``made``, which gets a run of its own, named by the invocation ``key``.
+
+    Raises ReleaseError where the release is not whole.
+    """
+    release = verify(made.release)
+    experiment = connect(paths.root)
+    client = mlflow.MlflowClient()
+    version = registered_version(release)
+    if version is None:
+        lineage = read_json(made.release / "lineage.json")
+        found, tags = lineage["recalibrated"], {"release": release, "git.commit": commit_of(lineage)}
+        run = find_or_make_parent(experiment, key, paths.root)
+        version = str(mlflow.register_model(_log(made, run, release, lineage), MODEL, tags=tags).version)
+        client.update_run(run, name=f"recalibration of {found['parent']}, released {release}")
+        client.set_tag(run, "restill.release", release)
+        client.set_tag(run, "mlflow.note.content", recalibration_story(release, version, found))
+        client.set_terminated(run)
+    alias_registered(paths.store, version)
+    return version
+
+
+def recalibration_story(release: str, version: str, found: dict[str, Any]) -> str:
+    """What a reviewer should know of a recalibration, as Markdown for its run's page."""
+    lines = [
+        f"Release **{release}**, version {version} of the model `{MODEL}`: the model of release {found['parent']} with other",
+        f"decision parameters, for the labels of {found['answers']} answers, {found['of_which_labelled']} of them confirmed:",
+        "",
+        "| label | share before | share now |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [f"| {label} | {found['mix_before'][label]:.4f} | {share:.4f} |" for label, share in found["mix"].items()]
+    return "\n".join(lines)
+
+
 def headline(report: dict[str, Any], variant: str) -> dict[str, float]:
     """What a pipeline run came to, of the variant that it released; figures that are not known are left out.
 

@@ -1,4 +1,4 @@
-"""The replay as a page that opens anywhere: frozen against restilled, and what the monitor saw; plots as inline SVG."""
+"""The replay as a page that opens anywhere: what each model did, and what the monitor saw; plots as inline SVG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from tasks.release.report import svg
 
 PAGE = Path(__file__).with_name("replay.html.j2")
-COLOURS = {"frozen": "#8a8a8a", "restilled": "#c0392b"}
+COLOURS = {"frozen": "#8a8a8a", "recalibrated": "#2471a3", "restilled": "#c0392b"}
 LINES = {"promoted": ("#27ae60", "--"), "rolled back": ("#c0392b", "-.")}
 SHOWN = {"f1": "F1", "false_positive_rate": "false-positive rate", "miss_rate": "share let through"}
 
@@ -25,7 +25,7 @@ def replay_page(report: Mapping[str, Any]) -> str:
     plots = {"Week by week": draw_weeks(report)}
     if report["windows"]:
         plots["What the monitor saw"] = draw_signals(report["windows"])
-    return page.render(**report, plots=plots, shown=SHOWN, number=_number, between=_between)
+    return page.render(**report, plots=plots, shown=SHOWN, models=list(COLOURS), number=_number, between=_between)
 
 
 def _number(value: float | None) -> str:
@@ -37,7 +37,7 @@ def _between(pair: Sequence[float] | None) -> str:
 
 
 def draw_weeks(report: Mapping[str, Any]) -> str:
-    """Each figure of the two models over the weeks, bars for the messages; a dashed line where a release was promoted, a
+    """Each figure of the models over the weeks, bars for the messages; a dashed line where a release was promoted, a
     dash-dotted one where one was rolled back, a dotted one where one was refused."""
     weeks = report["weeks"]
     places = np.arange(len(weeks))

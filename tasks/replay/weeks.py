@@ -1,8 +1,8 @@
-"""Frozen against restilled in figures: week by week and in total, with intervals from a paired bootstrap."""
+"""Frozen, recalibrated and restilled in figures: week by week and in total, with intervals from a paired bootstrap."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from math import log10
 from typing import Any
 
@@ -13,7 +13,8 @@ import pandas as pd
 from tasks.metrics import interval
 from tasks.monitor.policy import Seen
 
-MODELS = ("frozen", "restilled")
+MODELS = ("frozen", "recalibrated", "restilled")
+"""Columns of the answers; the first is what the others are compared with."""
 
 
 def confusion(hits: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -47,43 +48,41 @@ def _rounded(value: float) -> float | None:
 
 
 def weekly(rows: pd.DataFrame, positive: str) -> list[dict[str, Any]]:
-    """One entry for each week (from Monday, UTC) of ``rows``: received, label, frozen, restilled (labels answered)."""
+    """One entry for each week (from Monday, UTC) of ``rows``: received, label, and the labels answered by each of MODELS."""
     weeks = rows.received.dt.tz_convert(None).dt.to_period("W").dt.start_time
     return [{"week": str(week.date()), **_figures(part, positive)} for week, part in rows.groupby(weeks)]
 
 
 def total(rows: pd.DataFrame, positive: str, resamples: int, seed: int) -> dict[str, Any]:
-    """The figures of all ``rows``, and the difference restilled - frozen of each with its 95 % interval."""
+    """The figures of all ``rows``; ``difference`` is, by model and figure, that of each other model to the frozen one."""
     entry = _figures(rows, positive)
     hits = (rows.label == positive).to_numpy()
     weights = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
-    measure: Callable[[str], dict[str, Any]] = lambda model: confusion(  # noqa: E731
-        hits, (rows[model] == positive).to_numpy(), weights.astype(np.float64)
-    )
-    frozen, restilled = (measure(model) for model in MODELS)
+    drawn = {model: confusion(hits, (rows[model] == positive).to_numpy(), weights.astype(np.float64)) for model in MODELS}
+    frozen, *others = MODELS
     entry["difference"] = {
-        name: {
-            "value": _difference(entry, name),
-            "interval": interval(restilled[name] - frozen[name]),
+        model: {
+            name: {"value": _difference(entry, model, name), "interval": interval(drawn[model][name] - values)}
+            for name, values in drawn[frozen].items()
         }
-        for name in frozen
+        for model in others
     }
     return entry
 
 
-def _difference(entry: dict[str, Any], name: str) -> float | None:
-    frozen, restilled = (entry[model][name] for model in MODELS)
-    return None if frozen is None or restilled is None else round(restilled - frozen, 5)
+def _difference(entry: dict[str, Any], model: str, name: str) -> float | None:
+    frozen, other = entry[MODELS[0]][name], entry[model][name]
+    return None if frozen is None or other is None else round(other - frozen, 5)
 
 
 def undone(seen: Seen) -> dict[str, Any]:
     """A rollback that the monitor carried out after this window, as a change."""
     assert seen.decision is not None
-    return {"outcome": "rolled back", "release": None, "why": "; ".join(seen.decision.reasons)}
+    return {"kind": "rollback", "outcome": "rolled back", "release": None, "why": "; ".join(seen.decision.reasons)}
 
 
 def figures(found: Mapping[str, Any], positive: str, resamples: int, seed: int) -> dict[str, Any]:
-    """Weeks, totals, windows and changes, as the report holds them, of what a replay ``found``."""
+    """Weeks, totals, windows and changes of both arms, as the report holds them, of what a replay ``found``."""
     answers: pd.DataFrame = found["answers"]
     weeks = weekly(answers, positive)
     totals = {"The whole stream": total(answers, positive, resamples, seed)}
@@ -92,11 +91,22 @@ def figures(found: Mapping[str, Any], positive: str, resamples: int, seed: int) 
     if len(later):
         totals["After the first promotion"] = total(later, positive, resamples, seed)
     starts = [week["week"] for week in weeks]
-    changes = []
-    for change in found["changes"]:
+    return {
+        "weeks": weeks,
+        "totals": totals,
+        "changes": _in_weeks(found["changes"], starts),
+        "recalibrations": _in_weeks(found["recalibrations"], starts),
+        "windows": [_window(seen) for seen in found["windows"]],
+    }
+
+
+def _in_weeks(changes: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> list[dict[str, Any]]:
+    """The changes with the week that each was in, and its place among the weeks that begin at ``starts``."""
+    placed = []
+    for change in changes:
         place = sum(pd.Timestamp(start, tz="UTC") <= change["received"] for start in starts) - 1
-        changes.append({**change, "received": str(change["received"]), "place": place, "week": starts[place]})
-    return {"weeks": weeks, "totals": totals, "changes": changes, "windows": [_window(seen) for seen in found["windows"]]}
+        placed.append({**change, "received": str(change["received"]), "place": place, "week": starts[place]})
+    return placed
 
 
 def _window(seen: Seen) -> dict[str, Any]:

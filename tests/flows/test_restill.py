@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Late, Running, Scheduled
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import deployments, pipeline, restill
+from flows import deployments, pipeline, restill, steps
 from flows.alone import alone
 from flows.notice import name_of
 from flows.status import loop
@@ -141,10 +141,10 @@ def test_a_promotion_of_an_earlier_state_is_not_taken_for_this_one_s(paths: Path
         asked.append(release)
         raise StageError("asked")
 
-    monkeypatch.setattr(restill, "promote", promote)
-    monkeypatch.setattr(restill, "history", lambda store: [{"why": why, "to": "abc"}])
+    monkeypatch.setattr(steps, "promote", promote)
+    monkeypatch.setattr(steps, "history", lambda store: [{"why": why, "to": "abc"}])
     assert restill.promote_release(paths, intent) == {"promoted": True}
-    monkeypatch.setattr(restill, "history", lambda store: [{"why": why, "to": "another"}])
+    monkeypatch.setattr(steps, "history", lambda store: [{"why": why, "to": "another"}])
     with pytest.raises(StageError, match="asked"):
         restill.promote_release(paths, intent)
     assert asked == ["abc"]

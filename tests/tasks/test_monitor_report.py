@@ -148,34 +148,6 @@ def promoted(paths: Paths, token: int, champion: str, previous: str, action: str
     return Pointer(token, champion, previous, {"token": token, "action": action})
 
 
-def promotion_that_errs(paths: Paths) -> watch.Judgement:
-    """Two windows of the release, then one of the other, which is wrong in every answer."""
-    install(paths, OTHER)
-    parts = [world(COUNT, np.random.default_rng(seed)) for seed in range(3)]
-    names = (RELEASE, RELEASE, OTHER)
-    records = [r for n, part in enumerate(parts) for r in answers(part, start=n * COUNT, release=names[n])]
-    truth = [int(label) for part in parts for label in part["label_ids"]]
-    truth[2 * COUNT :] = [1 - label for label in truth[2 * COUNT :]]
-    return judge_all(paths, records, truth)[-1]
-
-
-def test_a_rollback_holds_the_champion_and_the_token_of_its_judgement(paths: Paths) -> None:
-    promoted(paths, 2, champion=OTHER, previous=RELEASE)
-    judged = promotion_that_errs(paths)
-    assert judged.decision.action == "rollback"
-    assert f"back to release {RELEASE}" in judged.decision.reasons
-    assert judged.intent is not None
-    assert judged.intent.facts == {"champion": OTHER, "token": 2}
-
-
-def test_evidence_about_a_release_that_serves_no_more_undoes_nothing(paths: Paths) -> None:
-    """Somebody went back before the window was judged: the previous release is the bad one now."""
-    promoted(paths, 3, champion=RELEASE, previous=OTHER)
-    judged = promotion_that_errs(paths)
-    assert judged.decision.action != "rollback"
-    assert State(paths.monitor / "state.db").open_intent("rollback") is None
-
-
 def test_what_a_rollback_would_bring_back(paths: Paths) -> None:
     assert watch.previous_release(promoted(paths, 2, OTHER, RELEASE), OTHER) == RELEASE
     assert watch.previous_release(promoted(paths, 2, OTHER, RELEASE), RELEASE) is None

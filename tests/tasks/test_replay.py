@@ -23,7 +23,7 @@ from tasks.stage import StageError, read_params, read_settings
 from tests.imports import ROOT
 
 
-def answers(frozen: str, restilled: str, truth: str) -> pd.DataFrame:
+def answers(frozen: str, restilled: str, truth: str, recalibrated: str | None = None) -> pd.DataFrame:
     """One message a day from Monday, 2002-07-01; s is spam, h is ham."""
     names = {"s": "spam", "h": "ham"}
     start = datetime(2002, 7, 1, tzinfo=UTC)
@@ -32,6 +32,7 @@ def answers(frozen: str, restilled: str, truth: str) -> pd.DataFrame:
             "received": [start + timedelta(days=day) for day in range(len(truth))],
             "label": [names[c] for c in truth],
             "frozen": [names[c] for c in frozen],
+            "recalibrated": [names[c] for c in recalibrated or frozen],
             "restilled": [names[c] for c in restilled],
         }
     )
@@ -50,11 +51,12 @@ def test_weeks_count_what_each_model_got_wrong() -> None:
 
 def test_a_better_model_has_a_positive_difference_that_excludes_zero() -> None:
     rows = answers(frozen="sh" * 100, restilled="hs" * 100, truth="hs" * 100)
-    entry = total(rows, "spam", 300, 1)
-    assert entry["difference"]["f1"]["value"] == 1.0
-    assert entry["difference"]["f1"]["interval"][0] > 0
-    same = total(answers(frozen="hs" * 50, restilled="hs" * 50, truth="hs" * 50), "spam", 300, 1)
-    assert same["difference"]["f1"]["interval"] == [0.0, 0.0]
+    found = total(rows, "spam", 300, 1)["difference"]
+    assert found["restilled"]["f1"]["value"] == 1.0
+    assert found["restilled"]["f1"]["interval"][0] > 0
+    assert found["recalibrated"]["f1"]["interval"] == [0.0, 0.0], "as frozen"
+    half = answers(frozen="sh" * 100, recalibrated="hs" * 50 + "sh" * 50, restilled="hs" * 100, truth="hs" * 100)
+    assert total(half, "spam", 300, 1)["difference"]["recalibrated"]["f1"]["value"] == 0.5
 
 
 def test_a_week_without_spam_has_no_f1_and_no_crash() -> None:
@@ -110,9 +112,11 @@ def test_the_page_escapes_what_came_from_outside() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     report = {
         "since": "2002-07-01", "labelled": 0.1, "delay": 5, "seed": 1, "positive": "<b>spam</b>", "injected": [],
+        "recalibrations": [],
         "weeks": weekly(rows, "spam"), "totals": {"all": total(rows, "spam", 100, 1)},
         "changes": [
-            {"number": 3, "week": "2002-07-01", "place": 0, "release": "abc", "outcome": "promoted", "why": "<i>", "labels": 2}
+            {"number": 3, "week": "2002-07-01", "place": 0, "kind": "restill", "release": "abc", "outcome": "promoted",
+             "why": "<i>", "labels": 2}
         ],
         "windows": [{"number": 1, "action": "restill", "surprise": {"label_mix": 4.0}}],
     }  # fmt: skip
@@ -126,7 +130,7 @@ def test_a_rollback_is_a_change_that_is_drawn_and_promotes_nothing() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     decision = Decision("d", "rollback", ("13 of 60 answers were wrong",), (), (), (), True)
     change = undone(Seen(1, "w", "abc", 125, (), decision)) | {"received": rows.received.iloc[2], "labels": 1, "number": 3}
-    found = figures({"answers": rows, "changes": [change], "windows": []}, "spam", 100, 1)
+    found = figures({"answers": rows, "changes": [change], "recalibrations": [], "windows": []}, "spam", 100, 1)
     assert found["changes"][0]["outcome"] == "rolled back"
     assert list(found["totals"]) == ["The whole stream"]
     drawn = [draw_weeks({**found, "positive": "spam", "changes": changes}) for changes in ([], found["changes"])]
@@ -136,7 +140,7 @@ def test_a_rollback_is_a_change_that_is_drawn_and_promotes_nothing() -> None:
 def test_a_promotion_by_the_last_message_has_nothing_after_it() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     change = {"received": rows.received.iloc[-1], "release": "abc", "outcome": "promoted", "why": "", "labels": 1, "number": 6}
-    found = figures({"answers": rows, "changes": [change], "windows": []}, "spam", 100, 1)
+    found = figures({"answers": rows, "changes": [change], "recalibrations": [], "windows": []}, "spam", 100, 1)
     assert list(found["totals"]) == ["The whole stream"]
     assert found["changes"][0]["place"] == 0
 

@@ -1,0 +1,46 @@
+"""What signals alone cannot tell, and is worked out from the records only where a decision hangs on it.
+
+Of a suspected release: what the one before it says of the same labelled messages. Of drift beside a moved label mix: whether
+the mix explains it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tasks.monitor.evidence import beyond_mix, confirmed_drift, distrusted, kin, since_alarm, suspected
+from tasks.monitor.explained import explained_by_mix
+from tasks.monitor.loaded import draw
+from tasks.monitor.paired import ask_previous
+from tasks.monitor.policy import Decide, History, Seen
+from tasks.monitor.records import Reader, load
+from tasks.monitor.reference import Held
+from tasks.monitor.settings import Monitor
+from tasks.monitor.state import State
+from tasks.stage import Paths
+
+
+def look_closer(
+    settings: Monitor, policy: Decide, state: State, paths: Paths, seen: Seen, history: History, held: Held | None
+) -> History:
+    """``history`` with what the decision about ``seen`` hangs on; unchanged, and at no cost, where it hangs on nothing more.
+
+    ``held`` is the reference of its release, None where there is none.
+    """
+    if distrusted(seen):
+        return history
+    if history.previous is not None and (numbers := suspected(seen, history.past, policy)):
+        records = [record for number in numbers for record in load(paths.feedback, state.window(number).plan.feedback)]
+        history = ask_previous(history, paths.store, seen.release, records)
+    line = [*kin(seen, history.past, policy), seen]
+    moved = confirmed_drift(line, policy)
+    beyond = beyond_mix(moved)
+    if held is None or not beyond or beyond == moved:
+        return history
+    windows = [state.window(number) for number in since_alarm(line, policy)]
+    journal, count = Reader(paths.journal), settings.windows.count
+    sample = held.sample_of([record for window in windows for record in draw(journal.read(window.plan.journal), count)[1]])
+    if len(sample) < policy.minimum:  # retention took the records
+        return history
+    explained = explained_by_mix(held.reference, sample, settings.signals, beyond, policy.confirm)
+    return replace(history, explained=explained)
