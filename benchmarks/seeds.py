@@ -135,7 +135,7 @@ def measure(project: Project, home: Path, seeds: Sequence[int], lean: bool) -> d
     with tqdm(total=sum(map(len, todo.values())) + len(folders), desc="seeds", unit=" stages") as bar:
         for folder in folders:
             try:
-                folder.reference
+                folder.prepare()
                 for step in todo[folder.seed]:
                     bar.set_postfix(seed=folder.seed, stage=step.name)
                     folder.run(step)

@@ -85,7 +85,7 @@ class World:
     def __init__(self, pool: Pool, positive: int, monitor: Monitor, policy: Decide, chance: np.random.Generator) -> None:
         self.pool, self.positive, self.monitor, self.policy, self.chance = pool, positive, monitor, policy, chance
         self.drawn = pool.take(chance.integers(0, len(pool), len(pool)))
-        self.reference
+        self.prepare()
         self.past: list[Seen] = []
         self.samples: list[Sample] = []
         self.labelled: list[Labelled] = []

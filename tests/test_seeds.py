@@ -171,14 +171,14 @@ def test_a_whole_seed_is_not_run_again_and_another_student_needs_no_other_teache
 def test_a_seed_s_folder_holds_the_data_and_valid_parameters_of_its_own(root: Path) -> None:
     folder = Folder(read(root), root / "var/seeds", 3)
     for _ in range(2):  # a second run finds the links of the first
-        folder.reference
+        folder.prepare()
     assert (folder.root / "data/prepared.parquet").samefile(root / "data/prepared.parquet")
     assert read_settings(Train, "train", yaml.safe_load((folder.root / "params.yaml").read_text())).seed == 3
 
 
 def test_a_stage_that_fails_is_due_again_and_says_where_to_look(root: Path) -> None:
     folder = finished(read(root), root / "var/seeds", 3)
-    folder.reference
+    folder.prepare()
     (folder.root / "params.yaml").write_text("nonsense")
     with pytest.raises(StageError, match=r"tasks\.compress\.quantize ended with 1: quantize: params\.yaml.*stages\.log"):
         folder.run(folder.project.path[-1])
