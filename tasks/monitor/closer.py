@@ -6,7 +6,9 @@ the mix explains it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tasks.monitor.evidence import beyond_mix, confirmed_drift, distrusted, kin, since_alarm, suspected
 from tasks.monitor.explained import explained_by_mix
@@ -15,8 +17,13 @@ from tasks.monitor.policy import Decide, History, Seen
 from tasks.monitor.reference import Held
 from tasks.monitor.settings import Monitor
 from tasks.monitor.state import State
-from tasks.monitor.windows import load
+from tasks.monitor.windows import Ranges, Record, load
 from tasks.stage import Paths
+
+
+def records_of(folder: Path, windows: Sequence[Ranges]) -> list[Record]:
+    """The records of these windows that are still there, window by window."""
+    return [record for ranges in windows for record in load(folder, ranges)]
 
 
 def look_closer(
@@ -29,15 +36,15 @@ def look_closer(
     if distrusted(seen):
         return history
     if history.previous is not None and (numbers := suspected(seen, history.past, policy)):
-        records = [record for number in numbers for record in load(paths.feedback, state.window(number).plan.feedback)]
-        history = ask_previous(history, paths.store, seen.release, records)
+        feedback = records_of(paths.feedback, [state.window(number).plan.feedback for number in numbers])
+        history = ask_previous(history, paths.store, seen.release, feedback)
     line = [*kin(seen, history.past, policy), seen]
     moved = confirmed_drift(line, policy)
     beyond = beyond_mix(moved)
     if held is None or not beyond or beyond == moved:
         return history
-    windows = [state.window(number) for number in since_alarm(line, policy)]
-    sample = held.sample_of([record for window in windows for record in load(paths.journal, window.plan.journal)])
+    answers = records_of(paths.journal, [state.window(number).plan.journal for number in since_alarm(line, policy)])
+    sample = held.sample_of(answers)
     if len(sample) < policy.minimum:  # retention took the records
         return history
     explained = explained_by_mix(held.prepare(), sample, settings.signals, beyond, policy.confirm)

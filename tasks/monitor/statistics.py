@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, hypergeom, norm
 from scipy.stats import f as f_law
+from scipy.stats import hypergeom, norm
 
 from tasks.monitor.sample import Floats
 
@@ -36,11 +36,6 @@ def wilson(hits: float, n: int, confidence: float = 0.95) -> tuple[float, float]
 def more(hits: Any, n: int, base_hits: Any, base_n: int) -> Any:
     """p of at least so many hits among ``n``, by Fisher's exact test against ``base_hits`` of ``base_n``."""
     return hypergeom.sf(hits - 1, n + base_n, hits + base_hits, n)
-
-
-def sign_test(lost: int, won: int) -> float:
-    """p of at least ``lost`` of ``lost + won`` where either is as likely: McNemar's test (1947), exact and one-sided."""
-    return float(binom.sf(lost - 1, lost + won, 0.5))
 
 
 def two_sided(here: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> tuple[float, str]:

@@ -18,9 +18,9 @@ from service.record import now, observe
 from service.release import Release
 from service.store import read_pointer, release_folder
 from tasks.monitor import watch
+from tasks.monitor.closer import records_of
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State
-from tasks.monitor.windows import load
 from tasks.release.gate import Gate, gate, refusal
 from tasks.release.judges import keep
 from tasks.release.recalibrate import Recalibrate, recalibrate
@@ -134,5 +134,4 @@ class Recalibrated:
     def _answers(self, intent: Intent) -> list[dict[str, Any]]:
         """The journal's records since the mix has moved; of the last windows, where it is not the mix that has."""
         numbers = intent.facts.get("windows") or range(max(1, intent.window + 1 - RECENT), intent.window + 1)
-        windows = [self._state.window(number) for number in numbers]
-        return [record for window in windows for record in load(self._paths.journal, window.plan.journal)]
+        return records_of(self._paths.journal, [self._state.window(number).plan.journal for number in numbers])
