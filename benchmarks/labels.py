@@ -12,6 +12,7 @@ learns from. So the family is the first that ``distill.family: auto`` would try.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -134,10 +135,11 @@ def main() -> None:
         params, texts = read_params(paths.root), languages(paths.downloads)
         if not 2 <= min(given.labels) <= max(given.labels) <= len(texts):
             raise StageError(f"--labels: between 2 and {len(texts)}")
-        for labels in tqdm(given.labels, desc="labels", unit=" tasks"):
-            with tempfile.TemporaryDirectory() as root:
-                report.append(measure(prepared(texts, labels), params, Path(root)))
-            write_json(given.out, report)
+        with tempfile.TemporaryDirectory() as root:
+            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"  # one for all: a process has one store
+            for labels in tqdm(given.labels, desc="labels", unit=" tasks"):
+                report.append(measure(prepared(texts, labels), params, Path(root) / str(labels)))
+                write_json(given.out, report)
     except StageError as error:
         sys.exit(f"labels: {error}")
     print(table(report))

@@ -13,7 +13,11 @@ from typing import Any
 from flows.notice import name_of
 from flows.steps import Steps, build_bento, gate_release, notify, promote_release, tree_of
 from service.store import read_pointer
+<<<<<<< HEAD
 from tasks.monitor.records import load
+=======
+from tasks.monitor.closer import records_of
+>>>>>>> recal
 from tasks.monitor.state import Intent, State
 from tasks.release.recalibrate import Recalibrate, recalibrate
 from tasks.release.register import register_recalibrated
@@ -33,8 +37,7 @@ def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     if pointer is None or pointer.champion != parent:
         raise StageError(f"release {parent} was to be recalibrated, and is not the champion any more")
     folder, state = tree_of(paths, intent), State(paths.monitor / "state.db")
-    windows = [state.window(number) for number in intent.facts["windows"]]
-    answers = [record for window in windows for record in load(paths.journal, window.plan.journal)]
+    answers = records_of(paths.journal, [state.window(number).plan.journal for number in intent.facts["windows"]])
     settings = read_settings(Recalibrate, "recalibrate", read_params(paths.root))
     found = recalibrate(settings, paths, folder, parent, answers, datetime.fromisoformat(intent.created))
     for name in PACKED:

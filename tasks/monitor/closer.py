@@ -6,7 +6,9 @@ the mix explains it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tasks.monitor.evidence import beyond_mix, confirmed_drift, distrusted, kin, since_alarm, suspected
 from tasks.monitor.explained import explained_by_mix
@@ -17,7 +19,16 @@ from tasks.monitor.records import Reader, load
 from tasks.monitor.reference import Held
 from tasks.monitor.settings import Monitor
 from tasks.monitor.state import State
+<<<<<<< HEAD
+=======
+from tasks.monitor.windows import Ranges, Record, load
+>>>>>>> recal
 from tasks.stage import Paths
+
+
+def records_of(folder: Path, windows: Sequence[Ranges]) -> list[Record]:
+    """The records of these windows that are still there, window by window."""
+    return [record for ranges in windows for record in load(folder, ranges)]
 
 
 def look_closer(
@@ -30,16 +41,21 @@ def look_closer(
     if distrusted(seen):
         return history
     if history.previous is not None and (numbers := suspected(seen, history.past, policy)):
-        records = [record for number in numbers for record in load(paths.feedback, state.window(number).plan.feedback)]
-        history = ask_previous(history, paths.store, seen.release, records)
+        feedback = records_of(paths.feedback, [state.window(number).plan.feedback for number in numbers])
+        history = ask_previous(history, paths.store, seen.release, feedback)
     line = [*kin(seen, history.past, policy), seen]
     moved = confirmed_drift(line, policy)
     beyond = beyond_mix(moved)
     if held is None or not beyond or beyond == moved:
         return history
+<<<<<<< HEAD
     windows = [state.window(number) for number in since_alarm(line, policy)]
     journal, count = Reader(paths.journal), settings.windows.count
     sample = held.sample_of([record for window in windows for record in draw(journal.read(window.plan.journal), count)[1]])
+=======
+    answers = records_of(paths.journal, [state.window(number).plan.journal for number in since_alarm(line, policy)])
+    sample = held.sample_of(answers)
+>>>>>>> recal
     if len(sample) < policy.minimum:  # retention took the records
         return history
     explained = explained_by_mix(held.reference, sample, settings.signals, beyond, policy.confirm)

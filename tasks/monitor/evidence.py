@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tasks.monitor.policy import Decide, History, Paired, Seen
 from tasks.monitor.signals import Signal
-from tasks.monitor.statistics import more, sign_test
+from tasks.monitor.statistics import more
 
 
 def kin(window: Seen, past: Sequence[Seen], policy: Decide) -> list[Seen]:
@@ -146,7 +146,7 @@ def worse_than_before(window: Seen, history: History, policy: Decide) -> tuple[s
     rule, paired = policy.rollback, history.paired
     reasons = []
     suspicion = more_errors(window, history.past, policy)
-    if suspicion and paired is not None and sign_test(paired.lost, paired.won) * rule.within < rule.level:
+    if suspicion and paired is not None and paired.p * rule.within < rule.level:
         reasons.append(f"{suspicion}; {_of_the_same(paired, history)}")
     after, before = since_promotion(window, history.past, policy)
     for name in ("errors", "latency_p99"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
+from scipy.special import bdtrc
 
 from tasks.monitor.quality import QUALITY
 from tasks.monitor.signals import DRIFT, Signal
@@ -136,6 +137,11 @@ class Paired:
     @property
     def wrong_before(self) -> int:
         return self.both + self.won
+
+    @property
+    def p(self) -> float:
+        """Chance of so many lost ones, or more, where either is as likely: McNemar's test (1947), exact and one-sided."""
+        return float(bdtrc(self.lost - 1, self.lost + self.won, 0.5))
 
 
 @dataclass(frozen=True)

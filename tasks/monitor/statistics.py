@@ -11,8 +11,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+<<<<<<< HEAD
 from scipy.special import fdtrc, gammaln, ndtr, ndtri
 from scipy.stats import binom
+=======
+from scipy.stats import f as f_law
+from scipy.stats import hypergeom, norm
+>>>>>>> recal
 
 from tasks.monitor.sample import Floats, Integers
 
@@ -86,11 +91,6 @@ def more(hits: Any, n: int, base_hits: Any, base_n: int) -> float:
     """p of at least so many hits among ``n``, by Fisher's exact test against ``base_hits`` of ``base_n``."""
     chances, first = _hypergeometric(n, base_n, int(hits + base_hits))
     return min(1.0, float(chances[int(hits) - first :].sum()))
-
-
-def sign_test(lost: int, won: int) -> float:
-    """p of at least ``lost`` of ``lost + won`` where either is as likely: McNemar's test (1947), exact and one-sided."""
-    return float(binom.sf(lost - 1, lost + won, 0.5))
 
 
 def two_sided(here: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> tuple[float, str]:

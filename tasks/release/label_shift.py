@@ -7,11 +7,8 @@ the scores alone, by expectation maximisation. Pure functions of arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
 
 from service.decision import Floats, softmax
 
@@ -79,11 +76,11 @@ def best_temperature(logits: Floats, shift: Floats, labels: Labels, weights: Flo
         return float(np.average(-np.log(np.clip(given, 1e-12, None)), weights=weights))
 
     low, high = np.log(TEMPERATURES)
-    return float(np.exp(_least(loss, low, high)))
-
-
-def _least(loss: Callable[[float], float], low: float, high: float) -> float:
-    return float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
+    ratio = (np.sqrt(5) - 1) / 2
+    for _ in range(60):  # golden-section search
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
+    return float(np.exp((low + high) / 2))
 
 
 def highest_threshold(scores: Floats, hits: npt.NDArray[np.bool_], weights: Floats, recall: float) -> float:

@@ -18,7 +18,11 @@ from service.record import now, observe
 from service.release import Release
 from service.store import read_pointer, release_folder
 from tasks.monitor import watch
+<<<<<<< HEAD
 from tasks.monitor.records import load
+=======
+from tasks.monitor.closer import records_of
+>>>>>>> recal
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State
 from tasks.release.gate import Gate, gate, refusal
@@ -134,5 +138,4 @@ class Recalibrated:
     def _answers(self, intent: Intent) -> list[dict[str, Any]]:
         """The journal's records since the mix has moved; of the last windows, where it is not the mix that has."""
         numbers = intent.facts.get("windows") or range(max(1, intent.window + 1 - RECENT), intent.window + 1)
-        windows = [self._state.window(number) for number in numbers]
-        return [record for window in windows for record in load(self._paths.journal, window.plan.journal)]
+        return records_of(self._paths.journal, [self._state.window(number).plan.journal for number in numbers])

@@ -143,3 +143,11 @@ def test_every_message_is_counted_where_it_belongs(release: Path) -> None:
     found = compare(messages, Release(release))
     assert found == Paired(messages=6, both=2, lost=2, won=1)
     assert (found.wrong, found.wrong_before) == (4, 3)
+
+
+def test_the_chance_of_a_tie_broken_so_often_one_way() -> None:
+    assert Paired(9, 0, lost=0, won=0).p == 1
+    assert Paired(9, 0, lost=0, won=5).p == 1
+    assert Paired(9, 0, lost=3, won=0).p == pytest.approx(1 / 8)
+    assert Paired(9, 5, lost=2, won=1).p == pytest.approx(1 / 2)
+    assert Paired(30, 5, lost=9, won=1).p == pytest.approx(11 / 1024)
