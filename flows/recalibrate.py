@@ -13,11 +13,7 @@ from typing import Any
 from flows.notice import name_of
 from flows.steps import Steps, build_bento, gate_release, notify, promote_release, tree_of
 from service.store import read_pointer
-<<<<<<< HEAD
-from tasks.monitor.records import load
-=======
 from tasks.monitor.closer import records_of
->>>>>>> recal
 from tasks.monitor.state import Intent, State
 from tasks.release.recalibrate import Recalibrate, recalibrate
 from tasks.release.register import register_recalibrated

@@ -15,20 +15,23 @@ from tasks.monitor.explained import explained_by_mix
 from tasks.monitor.loaded import draw
 from tasks.monitor.paired import ask_previous
 from tasks.monitor.policy import Decide, History, Seen
-from tasks.monitor.records import Reader, load
+from tasks.monitor.records import Ranges, Reader, Record
 from tasks.monitor.reference import Held
 from tasks.monitor.settings import Monitor
 from tasks.monitor.state import State
-<<<<<<< HEAD
-=======
-from tasks.monitor.windows import Ranges, Record, load
->>>>>>> recal
 from tasks.stage import Paths
 
 
 def records_of(folder: Path, windows: Sequence[Ranges]) -> list[Record]:
     """The records of these windows that are still there, window by window."""
-    return [record for ranges in windows for record in load(folder, ranges)]
+    reader = Reader(folder)
+    return [record for ranges in windows for _, record in reader.read(ranges)]
+
+
+def sampled(folder: Path, windows: Sequence[Ranges], count: int) -> list[Record]:
+    """Of each window the answers that its signals are measured on, ``count`` at most."""
+    reader = Reader(folder)
+    return [record for ranges in windows for record in draw(reader.read(ranges), count)[1]]
 
 
 def look_closer(
@@ -48,14 +51,8 @@ def look_closer(
     beyond = beyond_mix(moved)
     if held is None or not beyond or beyond == moved:
         return history
-<<<<<<< HEAD
-    windows = [state.window(number) for number in since_alarm(line, policy)]
-    journal, count = Reader(paths.journal), settings.windows.count
-    sample = held.sample_of([record for window in windows for record in draw(journal.read(window.plan.journal), count)[1]])
-=======
-    answers = records_of(paths.journal, [state.window(number).plan.journal for number in since_alarm(line, policy)])
-    sample = held.sample_of(answers)
->>>>>>> recal
+    windows = [state.window(number).plan.journal for number in since_alarm(line, policy)]
+    sample = held.sample_of(sampled(paths.journal, windows, settings.windows.count))
     if len(sample) < policy.minimum:  # retention took the records
         return history
     explained = explained_by_mix(held.reference, sample, settings.signals, beyond, policy.confirm)

@@ -38,12 +38,8 @@ def explained_by_mix(
     None are, where too little of the reference is in that mix to tell.
     """
     mixed = in_mix_of(reference, sample)
-<<<<<<< HEAD
-    if len(mixed) < LEAST_PER_COLUMN * (reference.width + len(reference.names)):
-=======
     columns = sample.features.shape[1] + sample.descriptors.shape[1]
     if len(mixed) < LEAST_PER_COLUMN * columns:
->>>>>>> recal
         return frozenset()
     alone = settings.model_copy(update={"scales": (1,)})
     signals = drift_signals(mixed, [sample], alone)

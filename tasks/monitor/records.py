@@ -88,11 +88,6 @@ class Reader:
                 yield stem, record
 
 
-def load(folder: Path, ranges: Mapping[str, tuple[int, int]]) -> list[Record]:
-    """The records of ``folder`` in these ranges that are still there, in the order of time."""
-    return sorted((record for _, record in Reader(folder).read(ranges)), key=lambda record: str(record["time"]))
-
-
 class _Tail:
     """One segment, and how far it has been read."""
 

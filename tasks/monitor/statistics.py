@@ -11,13 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-<<<<<<< HEAD
 from scipy.special import fdtrc, gammaln, ndtr, ndtri
-from scipy.stats import binom
-=======
-from scipy.stats import f as f_law
-from scipy.stats import hypergeom, norm
->>>>>>> recal
 
 from tasks.monitor.sample import Floats, Integers
 

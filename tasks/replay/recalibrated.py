@@ -18,11 +18,7 @@ from service.record import now, observe
 from service.release import Release
 from service.store import read_pointer, release_folder
 from tasks.monitor import watch
-<<<<<<< HEAD
-from tasks.monitor.records import load
-=======
 from tasks.monitor.closer import records_of
->>>>>>> recal
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State
 from tasks.release.gate import Gate, gate, refusal
