@@ -120,6 +120,9 @@ def run_steps(ground: Ground, params: Mapping[str, Any], watch: Watch) -> Path:
             settings = read_settings(step.settings, step.name, dict(params))
             told = {"watch": watch} if "watch" in inspect.signature(step.stage).parameters else {}
             step.stage(settings, paths, **told)
+            report = paths.report(f"{step.name}.json")
+            if over := read_json(report).get("over") if report.exists() else None:
+                raise StageError(f"{step.name} does not agree with its parent: {'; '.join(over)}")
     return paths.model(ground.variant)
 
 
