@@ -35,7 +35,8 @@ NEEDS = ["data/logits.npz", "data/prepared.parquet", "data/schema.json"]
 EPOCHS, RATE = "distill.bag.descent.epochs", "distill.bag.descent.learning_rate"
 SMALL = {
     "distill.bits": 10, "distill.grams": [4], "distill.known_bits": 12, "distill.min_documents": 1,
-    "distill.family": "bag", "distill.bag.bits": None, "distill.bag.hidden": 0, EPOCHS: 5, RATE: 0.05, "quantize.parent": "student",
+    "distill.family": "bag", "distill.bag.bits": None, "distill.bag.hidden": 0,
+    EPOCHS: 5, RATE: 0.05, "quantize.parent": "student",
     "distill.parity.mean": 0.4, "distill.parity.flips": 0.3, "distill.parity.worst_slice": 0.5,
     "distill.parity.threshold_flips": 0.5, "quantize.parity.mean": 0.1, "quantize.parity.threshold_flips": 0.1,
     "tune.timing.messages": 5, "tune.timing.rounds": 1,
