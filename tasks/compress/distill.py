@@ -22,7 +22,7 @@ from service.tokenizer import known_words
 from tasks.compress.descent import History, Watch
 from tasks.compress.families import Learning, families, forecast, learn, make_pupil, use_threads
 from tasks.compress.lesson import UNLABELLED, Lesson, teacher_logits
-from tasks.compress.parity import Asked, Limits, ScoreLimits, compare, enforce, told
+from tasks.compress.parity import Asked, Limits, ScoreLimits, compare, enforce, reported
 from tasks.compress.pupil import Pupil
 from tasks.compress.texts import Crops, ask_teacher, crops
 from tasks.lineage import sha256
@@ -101,8 +101,8 @@ class Trained:
         return self.history[-1]["valid_pr_auc"]
 
 
-class Classroom:
-    """What students of all families learn from."""
+class Trainer:
+    """Trains students of one family or another on the same texts."""
 
     def __init__(self, settings: Distill, paths: Paths) -> None:
         self.settings, self.paths = settings, paths
@@ -111,37 +111,36 @@ class Classroom:
         train_texts = list(self.rows.text[self.rows.split == "train"])
         self.words = known_words(train_texts, settings.min_documents, settings.known_bits)
 
-    def teach(self, settings: Distill, watch: Watch | None) -> Trained:
+    def train(self, settings: Distill, watch: Watch | None) -> Trained:
         """A student of ``settings.family``; where a killed run left one half-way, it goes on there."""
         torch.manual_seed(settings.seed)
         use_threads(settings)
         pupil = make_pupil(settings, self.labels, self.words, self.paths.model("teacher"))
         train, held_out = train_lesson(self.rows, pupil, settings, self.paths), lesson(self.valid, pupil, self.paths)
         if self.settings.family == "auto":
-            print(f"{settings.family}: about {spoken(forecast(pupil, train, settings))}")
+            print(f"{settings.family}: about {duration(forecast(pupil, train, settings))}")
         identity = f"{settings.model_dump_json()} {sha256(self.paths.logits)}"
         history = learn(pupil, train, held_out, settings, Checkpoint(self.paths.checkpoints / "distill", identity), watch)
         labelled = int((train.labels != UNLABELLED).sum())
         return Trained(settings, pupil, history, held_out, labelled, len(train.labels))
 
-    def best(self, watch: Watch | None) -> tuple[Trained, list[dict[str, Any]]]:
-        """The first family near enough to the teacher, or the nearest of all where none is; and what was tried."""
+    def best(self, watch: Watch | None) -> tuple[Trained, list[Trained]]:
+        """The first family near enough to the teacher, or the nearest of all where none is; and all that were trained."""
         valid = self.valid
         teacher = ranking(
             teacher_logits(self.paths, list(valid.id)), valid.label_id.to_numpy(), weights=valid.weight.to_numpy()
         )["pr_auc"]
         tried: list[Trained] = []
         for settings in families(self.settings, self.labels):
-            tried.append(self.teach(Distill.model_validate(settings.model_dump()), watch))
+            tried.append(self.train(Distill.model_validate(settings.model_dump()), watch))
             loss = teacher - tried[-1].pr_auc
             if not loss > self.settings.auto.margin:
-                break
+                return tried[-1], tried
             print(f"{settings.family}: PR-AUC on valid {tried[-1].pr_auc:.4f}, {loss:.4f} below the teacher's")
-        nearest = tried[-1] if not loss > self.settings.auto.margin else max(tried, key=lambda one: one.pr_auc)
-        return nearest, [{"family": one.settings.family, "valid_pr_auc": one.pr_auc} for one in tried]
+        return max(tried, key=lambda one: one.pr_auc), tried
 
 
-def spoken(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time as it is told: ``20 s``, ``3 min``."""
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
@@ -149,12 +148,12 @@ def spoken(seconds: float) -> str:
 def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None:
     """Train the student on the teacher's logits, export it to ONNX, and check it against both of its parents."""
     torch.use_deterministic_algorithms(True)
-    room = Classroom(settings, paths)
-    valid = room.valid
+    trainer = Trainer(settings, paths)
+    valid = trainer.valid
     asked = Asked.of(valid, read_json(paths.schema), settings.parity.slice_messages)
     with track("distill", settings, paths) as tracker:
-        tracker.data(paths.prepared, room.rows[room.rows.split.isin(["train", "unlabelled"])], "distillation")
-        chosen, tried = room.best(watch)
+        tracker.data(paths.prepared, trainer.rows[trainer.rows.split.isin(["train", "unlabelled"])], "distillation")
+        chosen, tried = trainer.best(watch)
         history, pupil = chosen.history, chosen.pupil
         for seen in history:
             tracker.metrics({name: seen[name] for name in ("train_loss", "valid_pr_auc")}, step=int(seen["epoch"]))
@@ -166,11 +165,11 @@ def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None
             parity = compare(chosen.held_out.teacher, exported, asked)
             figures: dict[str, Any] = {
                 "family": chosen.settings.family,
-                "tried": tried,
+                "tried": [{"family": one.settings.family, "valid_pr_auc": one.pr_auc} for one in tried],
                 "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
                 "parity": parity.figures(),
-                "over": told(parity, settings.parity, "distill.parity"),
-                "known_words": int(room.words.sum()),
+                "over": reported(parity, settings.parity, "distill.parity"),
+                "known_words": int(trainer.words.sum()),
                 "texts": {"labelled": chosen.labelled, "all": chosen.texts},
                 "bytes": folder_bytes(temporary),
             }

@@ -146,8 +146,8 @@ def enforce(parity: Parity, limits: ScoreLimits, where: str) -> dict[str, float]
     return parity.figures()
 
 
-def told(parity: Parity, limits: ScoreLimits, where: str) -> list[str]:
-    """What ``broken`` finds, said aloud: for a step whose model is judged as a whole later, by the rule of choice."""
+def reported(parity: Parity, limits: ScoreLimits, where: str) -> list[str]:
+    """What ``broken`` finds, also printed: for a step whose model is judged as a whole later, by the rule of choice."""
     over = broken(parity, limits, where)
     for line in over:
         print(f"does not agree with its parent: {line}")

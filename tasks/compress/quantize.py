@@ -20,7 +20,7 @@ from service.scorer import BATCH, STUDENTS, Student, load_student
 from service.tokenizer import pad
 from tasks.compress.codebook import Codebook, write_codebook
 from tasks.compress.int8 import Operator, write_int8, write_static_int8
-from tasks.compress.parity import Asked, Limits, compare, told
+from tasks.compress.parity import Asked, Limits, compare, reported
 from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
 from tasks.tracking import track
 
@@ -98,7 +98,7 @@ def quantize(settings: Quantize, paths: Paths) -> None:
             quantize_student(parent, temporary, settings, calibration(train, settings))
             before, after = (load_student(folder).logits(list(valid.text)) for folder in (parent, temporary))
             parity = compare(before, after, asked)
-            over = told(parity, settings.parity, "quantize.parity")
+            over = reported(parity, settings.parity, "quantize.parity")
             sizes = {"before": folder_bytes(parent), "after": folder_bytes(temporary)}
         write_json(paths.report("quantize.json"), {"parity": parity.figures(), "over": over, "bytes": sizes})
         tracker.metrics(parity.figures() | {f"bytes_{name}": float(size) for name, size in sizes.items()})

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from service.release import ReleaseError, verify
 from service.store import Pointer, StoreError, read_pointer, release_folder
+from tasks.release.evaluation_set import keep
 from tasks.release.gate import Gate, Report, gate, table, write
-from tasks.release.judges import keep
 from tasks.release.mirror import log_gate, mirror
 from tasks.release.store import Fenced, add, history, promote, rollback
 from tasks.stage import Paths, StageError, read_json, read_params, read_settings

@@ -28,7 +28,7 @@ from service.release import Release
 from service.store import release_folder
 from tasks.data.feedback import collect
 from tasks.lineage import sha256
-from tasks.release.judges import SPLITS, kept, with_labels
+from tasks.release.evaluation_set import SPLITS, kept, with_labels
 from tasks.release.label_shift import (
     best_temperature,
     estimated_mix,

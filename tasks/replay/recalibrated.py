@@ -21,8 +21,8 @@ from tasks.monitor import watch
 from tasks.monitor.closer import records_of
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State
+from tasks.release.evaluation_set import keep
 from tasks.release.gate import Gate, gate, refusal
-from tasks.release.judges import keep
 from tasks.release.recalibrate import Recalibrate, recalibrate
 from tasks.release.store import add, promote, rollback
 from tasks.replay.stream import chosen

@@ -22,7 +22,7 @@ from tasks.monitor.report import PROJECT, report_window
 from tasks.monitor.signals import Signal
 from tasks.monitor.state import State
 from tasks.stage import Paths
-from tests.tasks.traffic import RELEASE, answers, at, feedback, install, settings, world, write
+from tests.tasks.traffic import RELEASE, answers, at, feedback, installed, settings, world, write
 
 COUNT = settings()[0].windows.count
 OTHER = "ba9876543210"
@@ -31,10 +31,7 @@ OTHER = "ba9876543210"
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.delenv("RESTILL_HOME", raising=False)
-    paths = Paths(tmp_path)
-    install(paths)
-    return paths
+    return installed(tmp_path, monkeypatch)
 
 
 def stream(paths: Paths, windows: int, changed: int = 0, *, wrong_from: int | None = None) -> list[watch.Judgement]:

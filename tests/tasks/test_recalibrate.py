@@ -13,7 +13,7 @@ from service.store import release_folder
 from tasks.compress.student import save_student
 from tasks.monitor.reference import load_reference
 from tasks.monitor.signals import label_mix
-from tasks.release.judges import FOLDER, keep, kept, with_labels
+from tasks.release.evaluation_set import FOLDER, keep, kept, with_labels
 from tasks.release.promote import add, judge, promote
 from tasks.release.recalibrate import recalibrate
 from tasks.stage import Paths, StageError, read_json

@@ -20,7 +20,7 @@ from tasks.monitor.records import Reader
 from tasks.monitor.signals import Signal
 from tasks.monitor.state import State
 from tasks.stage import Paths
-from tests.tasks.traffic import BEGIN, RELEASE, answers, at, feedback, install, settings, world, write
+from tests.tasks.traffic import BEGIN, RELEASE, answers, at, feedback, installed, settings, world, write
 
 COUNT = settings()[0].windows.count
 LEAST = settings()[0].windows.least_seconds
@@ -30,10 +30,7 @@ DENSE = 5
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.delenv("RESTILL_HOME", raising=False)
-    paths = Paths(tmp_path)
-    install(paths)
-    return paths
+    return installed(tmp_path, monkeypatch)
 
 
 def watcher(paths: Paths) -> watch.Watcher:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from service.descriptors import NAMES
 from service.segments import Segment, encode
@@ -49,6 +50,14 @@ def install(paths: Paths, release: str = RELEASE, seed: int = 0) -> None:
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text(json.dumps({"labels": LABELS, "positive": "spam", "threshold": THRESHOLD}))
     np.savez(folder / "reference.npz", **world(1300, np.random.default_rng(seed)))  # type: ignore[arg-type]
+
+
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A project in ``folder`` with its own home, whose store holds the release."""
+    monkeypatch.delenv("RESTILL_HOME", raising=False)
+    paths = Paths(folder)
+    install(paths)
+    return paths
 
 
 def answers(arrays: dict[str, np.ndarray[Any, Any]], *, start: int = 0, release: str = RELEASE) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The messages that judged a release, kept for as long as it may serve, and what reviewers have labelled since.
+"""The evaluation set of a release, kept for as long as the release may serve, and what reviewers have labelled since.
 
 A recalibration has no snapshot of its own: it is judged on the messages of the release that it starts from and on the labels
 that came since. Each of these is put where ``prepare`` would put it: into the group of the message that it resembles, and
