@@ -97,8 +97,8 @@ status: setup ## what of it is running
 	@python -m flows.status
 
 down: setup ## stop all of it
-	-@supervisorctl -c supervisord.conf shutdown
-	@while supervisorctl -c supervisord.conf pid > /dev/null 2>&1; do sleep 0.5; done
+	@if pid=$$(supervisorctl -c supervisord.conf pid 2> /dev/null); then supervisorctl -c supervisord.conf shutdown; \
+		while kill -0 "$$pid" 2> /dev/null; do sleep 0.2; done; else echo "nothing was running"; fi
 	@python -m flows.program
 
 demo: setup ## frozen, recalibrated and restilled: replay of months of mail through the real loop

@@ -112,8 +112,8 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
             answers.append((row["id"], row["received"], row["label"], *others, said["label"], said["release"]))
             reviewer.see(number, row["id"], said["id"], row["label"], text)
             reviewer.work(number)
+            progress.set_postfix(day=str(row["received"].date()), release=said["release"], labels=reviewer.given, refresh=False)
             progress.update()
-            progress.set_postfix(day=str(row["received"].date()), release=said["release"], labels=reviewer.given)
             if len(answers) % window == 0:
                 time.sleep(1)  # the journal's last group commit, and a status record
                 judged = judge_traffic(world, environment, log, state)

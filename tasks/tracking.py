@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
@@ -48,10 +49,13 @@ def connect(root: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root)
     try:
         mlflow.set_tracking_uri(uri)
-        return experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts").as_uri())
+        experiment = experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts").as_uri())
     except MlflowException as error:
         said = f"MLFLOW_TRACKING_URI = {uri}: MLflow cannot be reached: {' '.join(str(error).split())[:300]}"
         raise StageError(re.sub(r"//[^/@\s]*@", "//***@", said)) from error  # an address may hold a password
+    if (made := Path(urlsplit(uri).path[1:]).parent).parts[:1] == ("file:",) and made.is_dir():
+        os.removedirs(made)  # MLflow takes SQLite's own form of a path for a folder and makes it, and pip then for a project
+    return experiment
 
 
 def experiment_of(name: str, artifacts: str) -> str:

@@ -309,6 +309,8 @@ def test_make_down_leaves_nothing_running(loop: Loop) -> None:
         lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left),
     )
     assert not left_behind(str(loop.home), None)
+    log = (loop.home / "log/supervisord.log").read_text()
+    assert "stopped: service (exit status 0)" in log, "killed while it stopped: what its journal had not written is lost"
     done = loop.project.run("make status", check=False)
     assert done.returncode != 0
     assert "make up" in done.stderr

@@ -70,6 +70,7 @@ def test_a_plain_path_keeps_the_url_that_it_had() -> None:
 
 def test_mlflow_keeps_runs_and_files_in_the_project_s_folder(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # set, and empty: as if it were not set
+    monkeypatch.chdir(odd)
     experiment = connect(odd)
     assert connect(odd) == experiment
     with mlflow.start_run(experiment_id=experiment) as run:
@@ -77,6 +78,7 @@ def test_mlflow_keeps_runs_and_files_in_the_project_s_folder(odd: Path, monkeypa
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/notes/a.txt") == "hello"
     assert (odd / "mlflow.db").stat().st_size > 0
     assert len(list((odd / "mlartifacts").rglob("a.txt"))) == 1
+    assert {found.name for found in odd.iterdir()} == {"mlflow.db", "mlartifacts"}
     assert [found.name for found in odd.parent.iterdir()] == [ODD]
 
 
