@@ -33,7 +33,7 @@ os.environ["PATH"] = (
 for name in [name for name in os.environ if name.startswith("RESTILL_")]:
     del os.environ[name]  # of whoever runs the tests: they must not reach a loop that is in service
 
-LONG = ("tests/test_end_to_end.py", "tests/test_loop.py", "tests/test_three_labels.py")
+LONG = ("tests/test_end_to_end.py", "tests/test_loop.py", "tests/test_real_tables.py")
 """Modules that take minutes. They come first, so that none is begun when the other workers of pytest-xdist are done."""
 
 

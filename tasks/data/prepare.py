@@ -128,9 +128,9 @@ def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
     labels = sorted(rows.label[rows.split == "train"].unique())
     if len(labels) < 2:
         raise StageError(f"the train split holds the labels {labels}: a classifier needs two at least")
-    missing = {split for split in ("valid", "test", "golden") if rows.label[rows.split == split].nunique() < len(labels)}
-    if missing:
-        raise StageError(f"the splits {sorted(missing)} do not hold every label: more data or larger prepare.splits")
+    few = sorted(split for split in ("valid", "test", "golden") if rows.label[rows.split == split].nunique() < 2)
+    if few:
+        raise StageError(f"the splits {few} do not hold two labels: more data or larger prepare.splits")
     if settings.positive is not None and (settings.positive not in labels or len(labels) > 2):
         raise StageError(f"prepare.positive = {settings.positive!r}: the labels are {labels}; null, or one of two")
     return {
@@ -138,6 +138,12 @@ def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
         "positive": settings.positive,
         "normaliser": {"steps": settings.normalise, "redact": settings.redact, "characters": settings.characters},
     }
+
+
+def labels_missing(rows: pd.DataFrame, labels: list[str]) -> dict[str, list[str]]:
+    """Split -> labels of which it holds no row, where there are such: its figures say nothing of them."""
+    held = {split: set(rows.label[rows.split == split]) for split in MEASURED if (rows.split == split).any()}
+    return {split: missing for split, found in held.items() if (missing := sorted(set(labels) - found))}
 
 
 def prepare(settings: Prepare, paths: Paths) -> None:
@@ -165,6 +171,7 @@ def prepare(settings: Prepare, paths: Paths) -> None:
     with whole(paths.quarantine / "prepare.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     write_json(paths.schema, described)
+    missing = labels_missing(rows, described["labels"])  # type: ignore[arg-type]
     table = rows.assign(label=rows.label.fillna("(none)")).groupby(["split", "label"]).size()
     sizes = rows.groupby("group").size()
     write_json(
@@ -174,9 +181,12 @@ def prepare(settings: Prepare, paths: Paths) -> None:
             "quarantined": quarantine.reason.value_counts().sort_index().to_dict(),
             "groups": {"count": int((sizes.index != "").sum()), "largest": int(sizes.drop("", errors="ignore").max())},
             "splits": {split: table[split].to_dict() for split in sorted(rows.split.unique())},
+            "labels_missing": missing,
         },
     )
     print(f"{len(rows)} messages: " + ", ".join(f"{split} {n}" for split, n in rows.split.value_counts().items()))
+    for split, names in missing.items():
+        print(f"{split} holds no message of {len(names)} labels, and its figures say nothing of them: {', '.join(names)[:300]}")
 
 
 if __name__ == "__main__":

@@ -215,11 +215,25 @@ def test_three_labels_have_no_positive_one(paths: Paths) -> None:
         prepare(settings_for(), paths)
 
 
+def test_a_split_may_lack_a_rare_label_of_many_and_says_so(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    rare = made_rows(900, ("ham", "spam", "news")).query("label == 'news'").head(4).assign(id=[f"rare-{n}" for n in range(4)])
+    pd.concat([made_rows(400), rare], ignore_index=True).to_parquet(paths.validated)
+    prepare(settings_for(positive=None), paths)
+    report = read_json(paths.report("prepare.json"))
+    assert read_json(paths.schema)["labels"] == ["ham", "news", "spam"]
+    assert report["labels_missing"], "four rows cannot be everywhere"
+    printed = capsys.readouterr().out
+    for split, names in report["labels_missing"].items():
+        assert names == ["news"]
+        assert "news" not in report["splits"][split]
+        assert f"{split} holds no message of 1 labels, and its figures say nothing of them: news" in printed
+
+
 @pytest.mark.parametrize(
     ("frame", "changes", "says"),
     [
         (made_rows(400, ("ham",)), {}, "two at least"),
-        (made_rows(8), {}, "do not hold every label"),
+        (made_rows(8), {}, "do not hold two labels"),
         (made_rows(400), {"normalise": ["spellcheck"]}, "prepare.normalise: unknown normalisation step"),
     ],
 )
