@@ -99,7 +99,7 @@ status: setup ## what of it is running
 down: setup ## stop all of it
 	@if pid=$$(supervisorctl -c supervisord.conf pid 2> /dev/null); then supervisorctl -c supervisord.conf shutdown; \
 		while kill -0 "$$pid" 2> /dev/null; do sleep 0.2; done; else echo "nothing was running"; fi
-	@python -m flows.program
+	@python -m flows.process_group
 
 demo: setup ## frozen, recalibrated and restilled: replay of months of mail through the real loop
 	python -m flows.replay

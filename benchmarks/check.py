@@ -59,7 +59,7 @@ def records(sample: Sample, release: str, labels: Sequence[str], first: int = 0,
         {
             "kind": "answer", "n": n, "id": str(n), "time": at(n),
             "release": release, "label": labels[answered], "score": float(probabilities[-1]),
-            "probabilities": probabilities.tolist(), "micros": 200.0, "route": "/classify", "client": f"client {n % 20}",
+            "probabilities": probabilities.tolist(), "latency_us": 200.0, "route": "/classify", "client": f"client {n % 20}",
             "hash": f"{n:032x}", "descriptors": dict(zip(NAMES, descriptors.tolist(), strict=True)),
             "features": features.tolist(), "truncated": False,
         }

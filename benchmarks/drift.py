@@ -73,8 +73,8 @@ def campaign_change(messages: Pool) -> Change:
     """Each message is one of the campaign's with the chance of its share."""
 
     def change(world: World, calm: Pool) -> Pool:
-        hit = world.chance.random(len(calm)) < CAMPAIGN_SHARE
-        drawn = messages.take(world.chance.choice(len(messages), int(hit.sum()), replace=False))
+        hit = world.rng.random(len(calm)) < CAMPAIGN_SHARE
+        drawn = messages.take(world.rng.choice(len(messages), int(hit.sum()), replace=False))
         return join(calm.take(np.flatnonzero(~hit)), drawn)
 
     return change
@@ -86,10 +86,10 @@ def prior_change(positive: int, shift: float) -> Change:
     def change(world: World, calm: Pool) -> Pool:
         hits = world.pool.labels == positive
         share = float(np.clip(hits.mean() + shift, 0, 1))
-        count = int(world.chance.binomial(len(calm), share))
+        count = int(world.rng.binomial(len(calm), share))
         rows = [
-            world.chance.choice(np.flatnonzero(hits), count, replace=False),
-            world.chance.choice(np.flatnonzero(~hits), len(calm) - count, replace=False),
+            world.rng.choice(np.flatnonzero(hits), count, replace=False),
+            world.rng.choice(np.flatnonzero(~hits), len(calm) - count, replace=False),
         ]
         return world.pool.take(np.concatenate(rows))
 
@@ -113,7 +113,7 @@ def harmless_week(setting: Setting, kind: str, seed: list[int]) -> list[tuple[st
         world.show(world.draw(count))
     found: list[tuple[str, tuple[str, ...]]] = []
     for _ in range(WEEK // count):
-        window, traffic = world.draw(count), calm_traffic(count, world.chance)
+        window, traffic = world.draw(count), calm_traffic(count, world.rng)
         if kind == "another order inside the windows":
             window = window.take(np.argsort(window.labels != setting.positive, kind="stable"))
         elif kind == "half of the clients gone":
@@ -138,7 +138,7 @@ def delay(setting: Setting, change: Change, limit: int, seed: list[int]) -> tupl
     world, count = setting.world(seed), setting.count
     for _ in range(WEEK // count):
         world.show(world.draw(count))
-    place = int(world.chance.integers(count))
+    place = int(world.rng.integers(count))
     seen = count - place
     window = join(world.draw(place), change(world, world.draw(seen))) if place else change(world, world.draw(seen))
     while seen <= limit:

@@ -29,12 +29,12 @@ from tasks.stage import StageError
 
 def flip(folder: Path, share: float, labels: list[str], seed: int) -> tuple[int, int]:
     """Rewrite the feedback in ``folder`` with a share of its labels changed to another one; (how many, of how many)."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     stored = [(path, read(path)) for path in segments(folder)]
     given = [record for _, records in stored for record in records if record["kind"] == "feedback"]
-    chosen = chance.choice(len(given), round(share * len(given)), replace=False)
+    chosen = rng.choice(len(given), round(share * len(given)), replace=False)
     for record in (given[number] for number in chosen):
-        record["label"] = chance.choice([label for label in labels if label != record["label"]]).item()
+        record["label"] = rng.choice([label for label in labels if label != record["label"]]).item()
     for path, records in stored:
         path.write_bytes(b"".join(encode(record) for record in records))
     return len(chosen), len(given)

@@ -25,13 +25,13 @@ LABELLED = 10
 """One of so many answers gets a label."""
 
 
-def made(count: int, features: int, chance: np.random.Generator) -> tuple[Sample, Integers]:
+def made(count: int, features: int, rng: np.random.Generator) -> tuple[Sample, Integers]:
     """Messages of a calm world, sure scores and figures that hang on the label; and their true labels."""
-    labels = (chance.random(count) < 0.4).astype(np.int64)
-    score = np.where(labels == 1, chance.beta(12, 1, count), chance.beta(1, 12, count))
-    descriptors = np.exp(chance.normal(labels[:, None], 1, (count, len(NAMES))))
+    labels = (rng.random(count) < 0.4).astype(np.int64)
+    score = np.where(labels == 1, rng.beta(12, 1, count), rng.beta(1, 12, count))
+    descriptors = np.exp(rng.normal(labels[:, None], 1, (count, len(NAMES))))
     probabilities = np.column_stack([1 - score, score])
-    return Sample(descriptors, probabilities, chance.normal(labels[:, None], 1, (count, features)), (score >= 0.5) * 1), labels
+    return Sample(descriptors, probabilities, rng.normal(labels[:, None], 1, (count, features)), (score >= 0.5) * 1), labels
 
 
 def install(paths: Paths, reference: int, features: int) -> None:
@@ -48,9 +48,9 @@ def install(paths: Paths, reference: int, features: int) -> None:
 
 def write_traffic(paths: Paths, features: int, answers: int, rate: float) -> None:
     """The journal of so many answers, ``rate`` a second, and the feedback on some of them."""
-    chance = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for first in range(0, answers, SEGMENT * WORKERS):
-        sample, labels = made(min(SEGMENT * WORKERS, answers - first), features, chance)
+        sample, labels = made(min(SEGMENT * WORKERS, answers - first), features, rng)
         found = records(sample, RELEASE, LABELS, first, 1 / rate)
         for worker in range(WORKERS):
             _write(paths.journal, found[worker::WORKERS], worker)

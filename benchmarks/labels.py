@@ -81,7 +81,7 @@ def lay_out(frame: pd.DataFrame, params: dict[str, Any], paths: Paths) -> None:
     frame.to_parquet(paths.prepared)
     write_json(paths.schema, {"labels": sorted(frame.label.unique()), "positive": None})
     block = read_settings(baseline.Baseline, "baseline", params)
-    ((_, model),) = baseline.fit(frame[frame.split == "train"], block.model_copy(update={"strengths": [100.0]}))
+    ((_, model),) = baseline.fit(frame[frame.split == "train"], block.model_copy(update={"C": [100.0]}))
     with paths.logits.open("wb") as file:
         np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=baseline.logits(model, list(frame.text)))
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 Answer = Callable[[str], Any]
 
 
-def _linear(folder: Path) -> Answer:
+def _tfidf(folder: Path) -> Answer:
     import joblib
 
     model = joblib.load(folder / "model.joblib")
@@ -31,7 +31,7 @@ def _linear(folder: Path) -> Answer:
 def _transformer(folder: Path) -> Answer:
     import torch
 
-    from service.windows import tokenize
+    from service.token_windows import tokenize
     from tasks.model import teacher
 
     model, tokenizer, shape = teacher.load_teacher(folder)
@@ -73,7 +73,7 @@ def _rival(folder: Path) -> Answer:
 
 
 LOADERS: dict[str, Callable[[Path], Answer]] = {
-    "linear": _linear,
+    "tfidf": _tfidf,
     "transformer": _transformer,
     "onnx-transformer": _onnx_transformer,
     "student": _student,

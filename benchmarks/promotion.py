@@ -45,7 +45,7 @@ CHARACTERS = 1500
 
 
 @dataclass(frozen=True)
-class Asked:
+class TimedRequest:
     """One request: when it began, how long it took, and the release that answered ("" where it failed)."""
 
     begun: float
@@ -79,8 +79,8 @@ def texts(count: int) -> list[bytes]:
     """Bodies of random words of the release's probe texts."""
     probes = json.loads((ROOT / "release/probes.json").read_text(encoding="utf-8"))["probes"]
     words = " ".join(probe["text"] for probe in probes).split(" ")
-    chance = np.random.default_rng(0)
-    return [json.dumps({"text": " ".join(chance.choice(words, size=400))[:CHARACTERS]}).encode() for _ in range(count)]
+    rng = np.random.default_rng(0)
+    return [json.dumps({"text": " ".join(rng.choice(words, size=400))[:CHARACTERS]}).encode() for _ in range(count)]
 
 
 @contextmanager
@@ -126,7 +126,7 @@ class Load:
         self._port, self._bodies = port, texts(200)
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         self._numbers, self._requests = itertools.count(), requests
-        self.asked: list[Asked] = []
+        self.asked: list[TimedRequest] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
 
     def start(self) -> None:
@@ -154,7 +154,7 @@ class Load:
             except (OSError, http.client.HTTPException) as broken:
                 error = type(broken).__name__
                 connection.close()
-            self.asked.append(Asked(begun, time.perf_counter() - begun, release, error))
+            self.asked.append(TimedRequest(begun, time.perf_counter() - begun, release, error))
         connection.close()
 
 
@@ -171,7 +171,7 @@ def change(store: Path, port: int, fresh: Iterator[str], turn: int) -> Swap:
     return Swap(begun, time.perf_counter(), moved.champion, str(moved.entry["action"]))
 
 
-def failures(asked: list[Asked], swaps: list[Swap]) -> Counter[str]:
+def failures(asked: list[TimedRequest], swaps: list[Swap]) -> Counter[str]:
     """Why requests failed; a release may answer from its promotion on until all workers serve the next one."""
     found = Counter(entry.error for entry in asked if entry.error)
     terms: dict[str, list[tuple[float, float]]] = {}
@@ -184,11 +184,11 @@ def failures(asked: list[Asked], swaps: list[Swap]) -> Counter[str]:
     return found
 
 
-def in_swap(entry: Asked, swaps: list[Swap]) -> bool:
+def in_swap(entry: TimedRequest, swaps: list[Swap]) -> bool:
     return any(swap.begun <= entry.begun + entry.seconds and entry.begun <= swap.ended for swap in swaps)
 
 
-def milliseconds(asked: list[Asked]) -> str:
+def milliseconds(asked: list[TimedRequest]) -> str:
     """p50, p99 and the longest, as one row."""
     if not asked:
         return "0 | - | - | -"
@@ -196,7 +196,7 @@ def milliseconds(asked: list[Asked]) -> str:
     return f"{len(asked):,} | {p50:.2f} | {p99:.2f} | {longest:.1f}"
 
 
-def report(asked: list[Asked], swaps: list[Swap], failed: Counter[str], recorded: int) -> None:
+def report(asked: list[TimedRequest], swaps: list[Swap], failed: Counter[str], recorded: int) -> None:
     seconds = max(entry.begun + entry.seconds for entry in asked) - min(entry.begun for entry in asked)
     changes = Counter(swap.action for swap in swaps[1:])
     print(f"| {WORKERS} workers | |\n| --- | ---: |")

@@ -30,10 +30,10 @@ def rival_figures(loaded: Mapping[Path, Rival], rivals: Sequence[Path], settings
     rows, schema = judged(pd.read_parquet(paths.prepared)), read_json(paths.schema)
     positive = None if schema["positive"] is None else int(schema["labels"].index(schema["positive"]))
     parts = split_up(rows, settings)
-    micros = timed({folder.name: model for folder, model in loaded.items()}, parts, schema, settings)
+    latency_us = timed({folder.name: model for folder, model in loaded.items()}, parts, schema, settings)
     models = {}
     for folder in tqdm(rivals, desc="rivals as evaluated", unit=" models"):
         entry = judge(loaded[folder].logits(list(rows.text)), parts, positive, folder, settings)
-        costs = {"bytes": entry["bytes"], "micros_per_message": micros.pop(folder.name)}
+        costs = {"bytes": entry["bytes"], "latency_us": latency_us.pop(folder.name)}
         models[folder.name] = costs | {"metrics": entry["metrics"]}
-    return {"prepared": sha256(paths.prepared), "ours": micros, "models": models}
+    return {"prepared": sha256(paths.prepared), "ours": latency_us, "models": models}

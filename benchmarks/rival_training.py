@@ -67,8 +67,8 @@ def fit_model2vec(task: Task) -> None:
     static.save_pretrained(folder)
     np.savez(folder / "head.npz", weights=weights.astype(np.float32), bias=bias.astype(np.float32))
     tuned = StaticModelForClassification.from_static_model(model=static)
-    pairs = [(list(part.text), part.label_id.tolist()) for part in (task.train, task.valid)]
-    tuned.fit(*pairs[0], X_val=pairs[1][0], y_val=pairs[1][1])
+    bigrams = [(list(part.text), part.label_id.tolist()) for part in (task.train, task.valid)]
+    tuned.fit(*bigrams[0], X_val=bigrams[1][0], y_val=bigrams[1][1])
     tuned.to_pipeline().save_pretrained(str(task.place("model2vec-tuned", kind="model2vec-tuned")))
 
 

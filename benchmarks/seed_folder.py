@@ -16,7 +16,7 @@ from benchmarks.seed_path import FIRST, Step, due, given, keys, read_path, seede
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import Evaluate, Floats32
 from tasks.replay.world import run_in, world_environment
-from tasks.stage import Paths, StageError, read_json, read_params, read_settings, whole, write_json
+from tasks.stage import Paths, StageError, atomic_write, read_json, read_params, read_settings, write_json
 from tasks.tracking import INVOCATION_VARIABLE
 
 BASELINE = "baseline"
@@ -105,7 +105,7 @@ class Folder:
         if self.done.get(LOGITS) == self.keys[FIRST]:
             return
         said = self._ask(self.project.teacher)
-        with whole(self.root / LOGITS) as temporary, temporary.open("wb") as file:
+        with atomic_write(self.root / LOGITS) as temporary, temporary.open("wb") as file:
             np.savez(file, ids=self.project.rows.id.to_numpy(dtype=str), logits=said)
         self._note(LOGITS, self.keys[FIRST])
 

@@ -36,9 +36,9 @@ from benchmarks.rivals import KINDS, Rival
 from service.text import Normaliser
 from tasks.metrics import ranking
 from tasks.model.variants import load_variant
-from tasks.release.against import fastest_teacher
 from tasks.release.evaluate import Evaluate
 from tasks.release.scores import HELD_OUT
+from tasks.release.teacher_comparison import fastest_teacher
 from tasks.stage import Paths, StageError, folder_bytes, read_json, read_params, read_settings, write_json
 
 LENGTHS = (200, 1_500, 10_000)
@@ -70,7 +70,7 @@ def seconds(answer: Answer, normaliser: Normaliser, raw: Sequence[str]) -> float
     return time.perf_counter() - begin
 
 
-def micros(
+def latency_us(
     answers: Mapping[str, Answer], normaliser: Normaliser, texts: Mapping[int, list[str]], rounds: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Microseconds a message by model, length and way of asking: medians over rounds in which all take their turn."""
@@ -99,7 +99,7 @@ def as_evaluated(models: Mapping[str, Any], length: str, way: str) -> dict[str, 
     return {
         name: {
             "metrics": {split: {"pr_auc": value} for split, value in entry["pr_auc"].items()},
-            "micros_per_message": entry["micros"][length][way],
+            "latency_us": entry["latency_us"][length][way],
         }
         for name, entry in models.items()
         if entry["pr_auc"]
@@ -113,11 +113,11 @@ def table(report: Mapping[str, Any], length: str) -> str:
     heads = ["model", *("µs", "a second", "times faster", f"µs in {BATCH}", "a second", "times faster"), "bytes", "MB"]
     heads += [f"PR-AUC {split}" for split in splits]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for name in sorted(models, key=lambda name: models[name]["micros"][length]["single"]):
+    for name in sorted(models, key=lambda name: models[name]["latency_us"][length]["single"]):
         entry, cells = models[name], [name]
         for way in ("single", "batch"):
-            here = entry["micros"][length][way]
-            times = models[against[way]]["micros"][length][way] / here
+            here = entry["latency_us"][length][way]
+            times = models[against[way]]["latency_us"][length][way] / here
             cells += [f"{here:,.0f}", f"{1e6 / here:,.0f}", "" if name == ALONE else f"{times:.1f}"]
         cells += [f"{entry['bytes']:,}", f"{entry['resident_over_numpy'] / 1e6:,.0f}"] if "bytes" in entry else ["", ""]
         lines.append(cells + [f"{entry['pr_auc'][split]:.4f}" if entry["pr_auc"] else "" for split in splits])
@@ -198,8 +198,8 @@ def measure(paths: Paths, rounds: int, threads: int, beside: bool) -> tuple[dict
         answers: dict[str, Answer] = {folder.name: model.logits for folder, model in loaded.items()}
         answers[ALONE], models[ALONE] = len, {"pr_auc": {}}
         figures = rival_figures(loaded, rivals, settings, paths) if beside else {}
-        taken = micros(answers, Normaliser.from_settings(data.settings["normaliser"]), data.texts, rounds)
-    models = {name: entry | {"micros": taken[name]} for name, entry in models.items()}
+        taken = latency_us(answers, Normaliser.from_settings(data.settings["normaliser"]), data.texts, rounds)
+    models = {name: entry | {"latency_us": taken[name]} for name, entry in models.items()}
     against = {
         length: {
             way: fastest_teacher(as_evaluated(models, length, way), settings.teacher, settings.margin)

@@ -30,8 +30,8 @@ from transformers import AutoTokenizer
 from benchmarks.speed import BATCH, LENGTHS, cut_or_join
 from service.scorer import load_student
 from service.text import Normaliser
+from service.token_windows import TokenWindows, tokenize
 from service.tokenizer import Tokenizer
-from service.windows import Windows, tokenize
 from tasks.release.compression import Compression
 from tasks.stage import Paths, StageError, read_json, read_params, read_settings, write_json
 
@@ -66,7 +66,7 @@ def hashing(tokenizer: Tokenizer) -> Read:
     """The same kinds of features by scikit-learn: two vectorizers, for one makes either words or runs."""
     size: dict[str, Any] = {"n_features": 2**tokenizer.bits, "alternate_sign": False, "binary": True, "norm": None}
     words = HashingVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+|[^\w\s]", **size)  # noqa: S106  (no password)
-    runs = [HashingVectorizer(analyzer="char", ngram_range=(length, length), **size) for length in tokenizer.grams]
+    runs = [HashingVectorizer(analyzer="char", ngram_range=(length, length), **size) for length in tokenizer.char_ngrams]
     return lambda text: [one.transform([text]) for one in (words, *runs)]
 
 
@@ -82,11 +82,11 @@ def readers(paths: Paths, student: str) -> dict[str, Read]:
         OURS: made.encode,
         "HashingVectorizer": hashing(made),
         "ONNX graph, words alone": lambda text: graph.run(None, {"text": np.array([text], dtype=object)}),
-        "WordPiece": lambda text: tokenize(pieces, [text], Windows(**settings["windows"])),
+        "WordPiece": lambda text: tokenize(pieces, [text], TokenWindows(**settings["windows"])),
     }
 
 
-def micros(read: Mapping[str, Read], texts: Mapping[int, Sequence[str]], rounds: int) -> dict[str, dict[str, float]]:
+def latency_us(read: Mapping[str, Read], texts: Mapping[int, Sequence[str]], rounds: int) -> dict[str, dict[str, float]]:
     """Microseconds a text by tokenizer and length: medians over rounds in which all take their turn."""
     taken = {(name, length): np.zeros((rounds, len(some))) for name in read for length, some in texts.items()}
     for turn in tqdm(range(-1, rounds), desc="tokenizers", unit=" rounds"):  # the first warms up, and is overwritten
@@ -124,7 +124,7 @@ def main() -> None:
         normaliser = Normaliser.from_settings(read_json(paths.schema)["normaliser"])
         raw = list(rows.raw[rows.split == "test"])
         texts = {length: [normaliser(text) for text in cut_or_join(raw, length, BATCH)] for length in LENGTHS}
-        report = micros(readers(paths, student), texts, given.rounds)
+        report = latency_us(readers(paths, student), texts, given.rounds)
     except (StageError, OSError) as error:
         sys.exit(f"tokenizers: {error}; `make run` makes what is compared")
     write_json(given.out, report)

@@ -31,7 +31,7 @@ import transformers
 
 from benchmarks.curves import OURS, Clock, compare, reached_by_all, table
 from benchmarks.plain_training import Plain, Task, fit_plain, longest_input, require_accelerate
-from service.windows import Windows, tokenize
+from service.token_windows import TokenWindows, tokenize
 from tasks.lineage import sha256
 from tasks.metrics import mean_one
 from tasks.model.batches import Data
@@ -59,7 +59,7 @@ def fit_ours(task: Task) -> Clock:
     make_deterministic(settings.seed, settings.threads)
     encoder, tokenizer = load_encoder(settings.model)
     model = Teacher(encoder, task.labels, settings.dropout)
-    shape = Windows(settings.window_tokens, settings.windows)
+    shape = TokenWindows(settings.window_tokens, settings.windows)
     valid = tokenize(tokenizer, list(task.valid.text), shape)
     with tempfile.TemporaryDirectory(prefix="restill-") as folder:
         clock = Clock()

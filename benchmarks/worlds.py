@@ -15,7 +15,7 @@ import pandas as pd
 
 from service.descriptors import NAMES, describe
 from service.release import Release
-from tasks.monitor.decide import Decide, Decision, History, Seen, decide
+from tasks.monitor.decide import Decide, Decision, History, JudgedWindow, decide
 from tasks.monitor.health import Traffic, health_signals
 from tasks.monitor.quality import quality_signals
 from tasks.monitor.reference import Reference
@@ -26,7 +26,7 @@ from tasks.replay.campaigns import CAMPAIGNS, message
 
 T = TypeVar("T")
 
-HELD_OUT = ("valid", "test", "golden")
+POOL_SPLITS = ("valid", "test", "golden")
 CLIENTS = 20
 LABELLED = 0.1
 """Share of messages that a reviewer labels, one window later."""
@@ -66,15 +66,15 @@ def score(release: Release, raw: list[str]) -> Sample:
 def held_out(release: Release, prepared: Path) -> Pool:
     """The messages that no training saw, scored."""
     rows = pd.read_parquet(prepared)
-    rows = rows[rows.split.isin(HELD_OUT)]
+    rows = rows[rows.split.isin(POOL_SPLITS)]
     labels = np.array([release.labels.index(label) for label in rows.label])
     return Pool(score(release, list(rows.raw)), labels)
 
 
-def campaigns(release: Release, count: int, label: int, chance: np.random.Generator) -> dict[str, Pool]:
+def campaigns(release: Release, count: int, label: int, rng: np.random.Generator) -> dict[str, Pool]:
     """``count`` messages of each made campaign, scored; ``label`` is what reviewers say of them."""
     return {
-        campaign.name: Pool(score(release, [message(campaign, chance) for _ in range(count)]), np.full(count, label))
+        campaign.name: Pool(score(release, [message(campaign, rng) for _ in range(count)]), np.full(count, label))
         for campaign in CAMPAIGNS
     }
 
@@ -82,11 +82,11 @@ def campaigns(release: Release, count: int, label: int, chance: np.random.Genera
 class World:
     """One stream of windows, and the monitor that watches it: real signals, real decision, real history."""
 
-    def __init__(self, pool: Pool, positive: int, monitor: Monitor, policy: Decide, chance: np.random.Generator) -> None:
-        self.pool, self.positive, self.monitor, self.policy, self.chance = pool, positive, monitor, policy, chance
-        self.drawn = pool.take(chance.integers(0, len(pool), len(pool)))
+    def __init__(self, pool: Pool, positive: int, monitor: Monitor, policy: Decide, rng: np.random.Generator) -> None:
+        self.pool, self.positive, self.monitor, self.policy, self.rng = pool, positive, monitor, policy, rng
+        self.drawn = pool.take(rng.integers(0, len(pool), len(pool)))
         self.prepare()
-        self.past: list[Seen] = []
+        self.past: list[JudgedWindow] = []
         self.samples: list[Sample] = []
         self.labelled: list[Labelled] = []
         self.traffic: list[Traffic] = []
@@ -98,15 +98,15 @@ class World:
 
     def draw(self, count: int) -> Pool:
         """Calm messages."""
-        return self.pool.take(self.chance.choice(len(self.pool), count, replace=False))
+        return self.pool.take(self.rng.choice(len(self.pool), count, replace=False))
 
     def show(self, window: Pool, traffic: Traffic | None = None) -> Decision:
         """Let the monitor judge one more window."""
         number = len(self.past) + 1
         self.samples.append(window.sample)
         self.labelled.append(self.late)
-        self.traffic.append(traffic or calm_traffic(len(window), self.chance))
-        chosen = self.chance.random(len(window)) < LABELLED
+        self.traffic.append(traffic or calm_traffic(len(window), self.rng))
+        chosen = self.rng.random(len(window)) < LABELLED
         self.late = Labelled(window.labels[chosen], window.sample.answered[chosen])
         merged = slice(-max(self.monitor.signals.scales), None)
         signals = (
@@ -114,7 +114,7 @@ class World:
             *quality_signals(self.reference, self._trusted(self.labelled)[merged], self.monitor.signals),
             *health_signals(self.reference, self.traffic[-1], window.sample, self.traffic[:-1][merged], self.monitor.limits),
         )
-        seen = Seen(number, f"window {number}", "release", len(window), signals)
+        seen = JudgedWindow(number, f"window {number}", "release", len(window), signals)
         decision = decide(seen, History(tuple(self.past[-self.policy.memory :]), (), self.policy.floor, None), self.policy)
         self.past.append(replace(seen, decision=decision))
         return decision
@@ -124,11 +124,11 @@ class World:
         return [*kept, items[-1]]
 
 
-def calm_traffic(count: int, chance: np.random.Generator) -> Traffic:
+def calm_traffic(count: int, rng: np.random.Generator) -> Traffic:
     """A healthy service, and clients of which some send more than others."""
     shares = 1 / np.arange(1, CLIENTS + 1)
-    clients = np.sort(chance.multinomial(count, shares / shares.sum()))[::-1]
+    clients = np.sort(rng.multinomial(count, shares / shares.sum()))[::-1]
     return Traffic(
-        millis=chance.lognormal(0, 0.4, count), clients=tuple(int(c) for c in clients if c), sampled=count,
+        millis=rng.lognormal(0, 0.4, count), clients=tuple(int(c) for c in clients if c), sampled=count,
         copies=0, truncated=0, requests=count, errors=0, empty=0, records=count, lost=0, memory={1: (1e8, 1e8)},
     )  # fmt: skip

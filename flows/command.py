@@ -22,7 +22,7 @@ from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-from flows.alone import end_owned, own
+from flows.file_lock import end_owned, own
 from tasks.stage import Paths, StageError, project_folder
 
 ENDED = ("Finished in state", "Task run failed with state", "Execution was aborted by")

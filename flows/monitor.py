@@ -26,11 +26,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
-from flows.alone import alone
 from flows.command import get_ready, run_command
+from flows.file_lock import run_lock
 from flows.notice import name_of
 from tasks.monitor import watch
-from tasks.monitor.decide import Decide, Decision, Seen
+from tasks.monitor.decide import Decide, Decision, JudgedWindow
 from tasks.monitor.record import note, record
 from tasks.monitor.report import report_window
 from tasks.monitor.settings import read_monitor
@@ -61,7 +61,7 @@ def judge(watcher: watch.Watcher) -> list[watch.Judgement]:
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(paths: Paths, settings: watch.Monitor, seen: Seen) -> None:
+def report(paths: Paths, settings: watch.Monitor, seen: JudgedWindow) -> None:
     """Evidently's report of a judged window."""
     state = State(paths.monitor / "state.db")
     report_window(settings, state, paths, state.window(seen.number))
@@ -69,7 +69,7 @@ def report(paths: Paths, settings: watch.Monitor, seen: Seen) -> None:
 
 
 @task(name="publish", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def publish(paths: Paths, settings: watch.Monitor, seen: Seen) -> None:
+def publish(paths: Paths, settings: watch.Monitor, seen: JudgedWindow) -> None:
     """A judged window where people look: a run in MLflow, an artifact here."""
     assert seen.decision is not None
     page = watch.page_of(paths, seen.number)
@@ -116,7 +116,7 @@ def monitor(root: Path | None = None) -> RunState[Any]:
     paths = Paths((root or Path.cwd()).resolve())
     os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
     settings, policy = read_monitor(read_params(paths.root))
-    with alone(paths, "monitor") as free:
+    with run_lock(paths, "monitor") as free:
         if not free:
             return Completed(name="Skipped", message="another monitor is at work")
         return Completed(message=", ".join(watch_traffic(paths, settings, policy)) or "no window has closed")

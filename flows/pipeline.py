@@ -34,11 +34,11 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.table import Column, Table
 
-from flows.alone import alone, free_rwlock
 from flows.command import get_ready, run_command
 from flows.console import StageConsole
 from flows.effects import CACHED, build_bento, publish, register_release
 from flows.fault import dvc_fault
+from flows.file_lock import free_rwlock, run_lock
 from flows.graph import Node, read_graph
 from flows.pace import Pace
 from tasks.data.dvcignore import check_folder
@@ -142,7 +142,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
     """Run every stage of dvc.yaml in order, then register the release and build its Bento."""
     root = root or Path.cwd()
-    with alone(Paths(root), "pipeline") as free:
+    with run_lock(Paths(root), "pipeline") as free:
         if not free:  # DVC's own lock would let it fail in the middle
             return Completed(name=SKIPPED, message="another pipeline is at work")
         free_rwlock(root)

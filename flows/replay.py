@@ -30,7 +30,7 @@ from service.release import Release
 from service.store import read_pointer, release_folder
 from service.text import document
 from tasks.data.ingest import Ingest, collect, read_source
-from tasks.monitor.decide import Seen
+from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
 from tasks.replay.page import SHOWN, draw_weeks, replay_page
@@ -40,7 +40,7 @@ from tasks.replay.server import prefect, service
 from tasks.replay.stream import Client, Reviewer, ask
 from tasks.replay.weeks import MODELS, figures, undone
 from tasks.replay.world import make_world, run_in
-from tasks.stage import Paths, Settings, StageError, as_time, read_params, read_settings, whole, write_json
+from tasks.stage import Paths, Settings, StageError, as_time, atomic_write, read_params, read_settings, write_json
 
 SWAP_SECONDS = 30
 MORE = 2
@@ -76,12 +76,12 @@ class Replay(Settings):
         return since
 
 
-def every_window(state: State) -> tuple[Seen, ...]:
+def every_window(state: State) -> tuple[JudgedWindow, ...]:
     """All judged windows, oldest first."""
     return state.past(sys.maxsize, -1)
 
 
-def judge_traffic(world: Path, environment: Mapping[str, str], log: Path, state: State) -> tuple[Seen, ...]:
+def judge_traffic(world: Path, environment: Mapping[str, str], log: Path, state: State) -> tuple[JudgedWindow, ...]:
     """Run the flow monitor once; the windows that it judged."""
     before = every_window(state)
     run_in(world, environment, log, sys.executable, "-m", "flows.monitor")
@@ -97,7 +97,7 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
     frozen = Release(release_folder(home / "store", pointer.champion))
     state = State(home / "monitor/state.db")
     answers: list[tuple[Any, ...]] = []
-    windows: list[Seen] = []
+    windows: list[JudgedWindow] = []
     changes: list[dict[str, Any]] = []
     arm = Recalibrated(world, world / "recalibrated", settings.labelled, settings.delay, settings.seed)
     with closing(arm), service(world, environment, home, None, world / "service.log") as client:
@@ -239,9 +239,9 @@ def main() -> None:
     except StageError as error:
         sys.exit(f"replay: {error}")
     write_json(given.out / "replay.json", report)
-    with whole(given.out / "replay.html") as temporary:
+    with atomic_write(given.out / "replay.html") as temporary:
         temporary.write_text(replay_page(report), encoding="utf-8")
-    with whole(given.out / "weeks.svg") as temporary:
+    with atomic_write(given.out / "weeks.svg") as temporary:
         temporary.write_text(draw_weeks(report), encoding="utf-8")
     for title, entry in report["totals"].items():
         print(f"{title}: {entry['messages']} messages")

@@ -24,8 +24,8 @@ from prefect.client.schemas.objects import State as RunState
 from prefect.states import Completed, Failed
 
 from flows import recalibrate
-from flows.alone import alone, end_orphans
 from flows.command import get_ready, run_command
+from flows.file_lock import end_orphans, run_lock
 from flows.notice import name_of, outcome_of, summary, tell, webhook
 from flows.pipeline import run_stages
 from flows.steps import RECALIBRATED, Restill, Steps, build_bento, gate_release, notify, promote_release, tree_of
@@ -160,7 +160,7 @@ def restill(root: Path | None = None) -> RunState[Any]:
         webhook()
     except StageError as error:  # now, and not when there is something to tell
         return Failed(message=str(error))
-    with alone(paths, "restill") as free:
+    with run_lock(paths, "restill") as free:
         if not free:
             return Completed(name="Skipped", message="another restill is at work; the intent waits")
         state = State(paths.monitor / "state.db")

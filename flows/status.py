@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.notice import name_of
-from tasks.monitor.policy import Seen
+from tasks.monitor.policy import JudgedWindow
 from tasks.monitor.state import INTENTS, Intent, State
 from tasks.release.snapshot import NotReady, demand_committed
 from tasks.stage import Paths, StageError
@@ -31,7 +31,7 @@ DEFAULTS = {"RESTILL_PORT": "3000", "PREFECT_PORT": "4200", "MLFLOW_PORT": "5000
 
 
 @dataclass(frozen=True)
-class Place:
+class ServedPlace:
     """Where a program of ``supervisord.conf`` answers, and the path that says it is well."""
 
     port: str
@@ -40,10 +40,10 @@ class Place:
 
 
 PLACES = {
-    "prefect": Place("PREFECT_PORT", "/api/health"),
-    "mlflow": Place("MLFLOW_PORT", "/health"),
-    "service": Place("RESTILL_PORT", "/readyz", "/classify"),
-    "evidently": Place("EVIDENTLY_PORT", "/"),
+    "prefect": ServedPlace("PREFECT_PORT", "/api/health"),
+    "mlflow": ServedPlace("MLFLOW_PORT", "/health"),
+    "service": ServedPlace("RESTILL_PORT", "/readyz", "/classify"),
+    "evidently": ServedPlace("EVIDENTLY_PORT", "/"),
 }
 
 
@@ -104,7 +104,7 @@ def loop(paths: Paths) -> list[str]:
     return shown
 
 
-def _judged(seen: Seen) -> str:
+def _judged(seen: JudgedWindow) -> str:
     assert seen.decision is not None
     why = f": {'; '.join(seen.decision.reasons)}" if seen.decision.reasons else ""
     return f"window {seen.number}, {seen.rows} answers of {seen.release}: {seen.decision.action}{why}"

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import mlflow
 
-from flows.alone import alone
+from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
 from tasks.release.table import markdown
-from tasks.stage import StageError, read_params, read_settings, whole
+from tasks.stage import StageError, atomic_write, read_params, read_settings
 from tasks.tune.front import Point, draw, other_than, rows
 from tasks.tune.memory import outcome
 from tasks.tune.search import Search, Tune, run_trials
@@ -68,12 +68,12 @@ def open_search(root: Path) -> Search:
 
 def tune(search: Search, seconds: float, trials: int | None) -> None:
     """Search, and leave the front as a picture, also in MLflow. Raises StageError where another search is at work."""
-    with alone(search.ground.paths, "tune") as free:
+    with run_lock(search.ground.paths, "tune") as free:
         if not free:
             raise StageError("another search is at work")
         run = run_trials(search, seconds, trials)
         picture = search.ground.folder / "pareto.svg"
-        with whole(picture) as temporary:
+        with atomic_write(picture) as temporary:
             drawn = draw(search.points, search.front, search.chosen, search.least, search.present)
             temporary.write_text(drawn, encoding="utf-8")
         mlflow.MlflowClient().log_artifact(run, str(picture))
@@ -122,7 +122,7 @@ def apply(search: Search, which: str) -> str:
     new = {name: value for name, value in point.values.items() if value != search.present[name]}
     if not new:
         return f"trial {point.trial} is what params.yaml says already"
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(written(path.read_text(encoding="utf-8"), new), encoding="utf-8")
     changes = ", ".join(f"{name} {search.present[name]} -> {value}" for name, value in new.items())
     return f"params.yaml: {changes}; `make run` makes it"

@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.config import ConfigError, read_config
+from service.episode_log import EpisodeLog, reason_of
 from service.refused import Refused
-from service.trouble import Trouble, reason_of
 
 log = logging.getLogger("restill.access")
 
@@ -98,7 +98,7 @@ class Access:
         self._path, self._dev, self._salt = path, dev, salt
         self._seen: tuple[int, int, int] | None = None
         self._keys: list[Key] = []
-        self._trouble = Trouble(log, "the API keys cannot be read, and nobody is let in")
+        self._trouble = EpisodeLog(log, "the API keys cannot be read, and nobody is let in")
 
     def admit(self, headers: Mapping[str, str], client: str | None, scope: str) -> str:
         """The name of the caller. Raises Refused: 401 without a valid key, 403 without the scope, 503 without readable keys."""

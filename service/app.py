@@ -29,12 +29,12 @@ from service.config import ConfigError, full_paths, read_config
 from service.connection import install
 from service.mail import parse_mail
 from service.meters import Meters, exposition, make_folder
+from service.middleware import RequestMetrics, RoutePrecedence
 from service.port import check_served_port
-from service.record import Judged, mail_text, observe
+from service.record import ScoredText, mail_text, observe
 from service.refused import Empty, Refused
 from service.release import Release, ReleaseError
 from service.requests import JSON, MAIL, ManyTexts, OneText, Verdict, check_text, parse, read_body
-from service.rim import Front, Rim
 from service.worker import Worker
 
 FEEDBACK_THREADS = 4
@@ -53,7 +53,7 @@ except ConfigError as error:
 install(CONFIG.head_seconds, CONFIG.body_seconds)
 
 
-def judge(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[Judged]:
+def judge(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[ScoredText]:
     """What is found about each text. Raises Refused for a text that is blank, too long, or has nothing to read in it."""
     for text, place in zip(texts, places, strict=True):
         check_text(text, release.limits["characters"], place)
@@ -63,9 +63,9 @@ def judge(release: Release, texts: list[str], places: list[str], salt: bytes) ->
         if not text:
             raise Empty(f"{place} holds no readable text.")
     answers, probabilities, features = release.judge(normalised)
-    micros = (time.perf_counter() - begun) * 1e6 / len(texts)
+    latency_us = (time.perf_counter() - begun) * 1e6 / len(texts)
     rows = zip(texts, normalised, answers, probabilities, features, strict=True)
-    return [observe(release, *row, micros, salt) for row in rows]
+    return [observe(release, *row, latency_us, salt) for row in rows]
 
 
 def admitted(request: Request, scope: str) -> tuple[Worker, Release, str]:
@@ -209,7 +209,7 @@ http = Starlette(
         Route("/schema.json", schema, methods=["GET"]),
         Route("/docs.json", openapi, methods=["GET"]),
     ],
-    middleware=[Middleware(Rim)],
+    middleware=[Middleware(RequestMetrics)],
     exception_handlers={Refused: refuse, HTTPException: unanswered},
     lifespan=lifespan,
 )
@@ -244,4 +244,4 @@ class Restill:
             sys.exit(f"restill: RESTILL_RELEASE: {error}")
 
 
-cast(Any, Restill).add_asgi_middleware(Front, ours=http)
+cast(Any, Restill).add_asgi_middleware(RoutePrecedence, ours=http)

@@ -18,17 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.journal import Journal, Limits
+from service.episode_log import EpisodeLog, reason_of
+from service.journal import Journal, JournalLimits
 from service.mail import Mail, parse_mail
 from service.record import hash_text, mail_text, now
 from service.refused import Refused
 from service.requests import Verdict
 from service.segments import CLOSED, decode, find, segments, stem_of
-from service.trouble import Trouble, reason_of
 
 log = logging.getLogger("restill.feedback")
 
-DURABLE = Limits(flush_seconds=1.0, keep_days=None, attempts=1, retry_seconds=0.0)
+DURABLE = JournalLimits(flush_seconds=1.0, keep_days=None, attempts=1, retry_seconds=0.0)
 """Feedback is training data: kept for ever, and tried once, since its sender is told and can send it again."""
 
 PATIENCE_SECONDS = 5.0
@@ -102,8 +102,8 @@ class Feedback:
     def __init__(self, folder: Path, journal_folder: Path, salt: bytes, flush_seconds: float) -> None:
         self._folder, self._journal_folder, self._salt = folder, journal_folder, salt
         self._patience = min(3 * flush_seconds + 0.1, PATIENCE_SECONDS)
-        self._finding = Trouble(log, "answers cannot be found, and feedback on them is refused")
-        self._storing = Trouble(log, "feedback cannot be stored, and is refused")
+        self._finding = EpisodeLog(log, "answers cannot be found, and feedback on them is refused")
+        self._storing = EpisodeLog(log, "feedback cannot be stored, and is refused")
         self._journal = Journal(folder, DURABLE)
         self._known = Known(folder)
 
@@ -165,7 +165,7 @@ def _record(verdict: Verdict, message: Mail, answered: dict[str, Any], reviewer:
 
 
 @contextmanager
-def _refusing(trouble: Trouble, sentence: str) -> Iterator[None]:
+def _refusing(trouble: EpisodeLog, sentence: str) -> Iterator[None]:
     """What the disk refuses is told in the log; the sender gets a 503 with this sentence."""
     try:
         yield

@@ -18,7 +18,7 @@ from typing import Any
 from service.housekeeping import keep_house
 from service.segments import Segment, encode, find, new_stem, read, segments, stem_of
 
-__all__ = ["Journal", "Limits", "find", "read", "segments", "stem_of"]
+__all__ = ["Journal", "JournalLimits", "find", "read", "segments", "stem_of"]
 
 log = logging.getLogger("restill.journal")
 
@@ -29,7 +29,7 @@ LONGEST_SEGMENT_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
-class Limits:
+class JournalLimits:
     """How a journal writes; the defaults are those of the service's configuration."""
 
     flush_seconds: float = 0.05
@@ -68,9 +68,9 @@ class Journal:
     No method raises for what a disk does. Use from any thread; not across a fork.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None, on_loss: Callable[[int], None] | None = None) -> None:
+    def __init__(self, folder: Path, limits: JournalLimits | None = None, on_loss: Callable[[int], None] | None = None) -> None:
         self.folder = folder
-        self.limits = limits or Limits()
+        self.limits = limits or JournalLimits()
         self.lost = 0
         self._on_loss = on_loss
         self._lock = threading.Lock()

@@ -65,14 +65,14 @@ def mail_text(mail: Mail, characters: int) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredText:
     """One text and all that was found about it."""
 
     answer: Answer
     probabilities: list[float]
     features: list[float]
     descriptors: dict[str, float]
-    micros: float
+    latency_us: float
     """From the raw text to its score; of a batch, its share."""
     truncated: bool
     characters: int
@@ -88,7 +88,7 @@ class Judged:
             "label": self.answer.label,
             "score": self.answer.score,
             "probabilities": self.probabilities,
-            "micros": round(self.micros, 1),
+            "latency_us": round(self.latency_us, 1),
             "route": route,
             "client": client,
             "hash": self.hash,
@@ -106,17 +106,17 @@ def observe(
     answer: Answer,
     probabilities: npt.NDArray[np.float64],
     features: npt.NDArray[np.float32],
-    micros: float,
+    latency_us: float,
     salt: bytes,
-) -> Judged:
+) -> ScoredText:
     """All that is said of one answered text; ``probabilities[labels]`` and ``features[dimensions]`` are its own."""
     share = release.student.tokenizer.unknown_share(normalised)
-    return Judged(
+    return ScoredText(
         answer,
         probabilities.round(7).tolist(),
         features.astype(np.float64).round(6).tolist(),
         {name: round(value, 6) for name, value in describe(text, share).items()},
-        micros,
+        latency_us,
         release.is_cut(normalised),
         release.limits["characters"],
         hash_text(salt, text),

@@ -26,7 +26,7 @@ class Student:
             known = np.unpackbits(file["known"], count=settings["known_words"]).astype(np.bool_)
         # A release that was made before these two were settings has none of them.
         salt, words = int(settings.get("salt", 1)), int(settings.get("words", 0))
-        self.tokenizer = Tokenizer(settings["grams"], settings["bits"], known, salt, words)
+        self.tokenizer = Tokenizer(settings["char_ngrams"], settings["bits"], known, salt, words)
         self.parameters = int(settings["parameters"])
         self._session = session(folder / "model.onnx", threads)
         self._has_features = any(output.name == "features" for output in self._session.get_outputs())

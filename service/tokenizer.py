@@ -1,7 +1,7 @@
 """The student's tokenizer: words, pairs of neighbouring words, and runs of characters, each known by its hash.
 
 A text is lowered and its blanks are folded. Its words (runs of letters, digits and underscores; every character beyond
-ASCII counts as a letter) and single symbols, the pairs of those that are neighbours, and the runs of ``grams``
+ASCII counts as a letter) and single symbols, the pairs of those that are neighbours, and the runs of ``char_ngrams``
 characters across words are its *features*. A feature's row is the top ``bits`` bits of its hash, so no vocabulary needs
 to be kept. The hashes are polynomials modulo 2**64 (Karp and Rabin 1987) and their mixture (Knuth, volume 3, 6.4): all
 of a text are made at once, by array arithmetic, without a loop over its words. Most students look at a text as the
@@ -96,7 +96,7 @@ class Folded:
         ends = np.flatnonzero((letter[:-1] & ~letter[1:]) | symbol[:-1]) + 1
         return _mixed((self._sums[ends] - self._sums[begins]) * self._down[begins] + _BASE)
 
-    def grams(self, length: int) -> Hashes:
+    def char_ngrams(self, length: int) -> Hashes:
         """A hash of each run of ``length`` characters, in order; runs of different lengths are different features."""
         count = max(0, len(self.characters) - length + 1)
         sums = self._sums[length : length + count] - self._sums[:count]
@@ -112,14 +112,16 @@ class Tokenizer:
     with ``words`` above 0 they are those of the first so many words and symbols, in their order, and of nothing else.
     """
 
-    def __init__(self, grams: Sequence[int], bits: int, known: npt.NDArray[np.bool_], salt: int = 1, words: int = 0) -> None:
-        if not 4 <= bits <= 24 or any(length < 1 for length in grams):
-            raise ValueError(f"bits = {bits}, grams = {list(grams)}: 4 to 24 bits, and lengths from 1")
+    def __init__(
+        self, char_ngrams: Sequence[int], bits: int, known: npt.NDArray[np.bool_], salt: int = 1, words: int = 0
+    ) -> None:
+        if not 4 <= bits <= 24 or any(length < 1 for length in char_ngrams):
+            raise ValueError(f"bits = {bits}, char_ngrams = {list(char_ngrams)}: 4 to 24 bits, and lengths from 1")
         if not (0 < salt < 2**64 and salt % 2) or words < 0:
             raise ValueError(f"salt = {salt}, words = {words}: an odd salt of 64 bits, and no less than no words")
         if len(known) & (len(known) - 1):
             raise ValueError(f"{len(known)} known words: not a power of two")
-        self.grams, self.bits, self.known, self.salt, self.words = tuple(grams), bits, known, salt, words
+        self.char_ngrams, self.bits, self.known, self.salt, self.words = tuple(char_ngrams), bits, known, salt, words
         self._salt = np.uint64(salt)
         self._seen = threading.local()
         self._shift = np.uint64(64 - bits)
@@ -138,8 +140,8 @@ class Tokenizer:
             return np.zeros(0, dtype=np.int64)
         if self.words:
             return self._rows(words[: self.words])
-        pairs = _mixed(words[:-1] * _BASE + words[1:])
-        hashed = np.concatenate([words, pairs, *(folded.grams(length) for length in self.grams)])
+        bigrams = _mixed(words[:-1] * _BASE + words[1:])
+        hashed = np.concatenate([words, bigrams, *(folded.char_ngrams(length) for length in self.char_ngrams)])
         return self._unique(self._rows(hashed))
 
     def _unique(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

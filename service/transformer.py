@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from service.session import session
+from service.token_windows import TokenWindows, collate, flatten, merge, tokenize
 from service.tokenizer import Tokenizer
-from service.windows import Windows, collate, flatten, merge, tokenize
 
 BATCH = 32
 """Windows in one call of the model."""
@@ -33,7 +33,7 @@ class WindowedStudent:
                 known = np.unpackbits(file["known"], count=settings["known_words"]).astype(np.bool_)
         self.tokenizer = Tokenizer([], 4, known)
         self.parameters = int(settings["parameters"])
-        self._shape, self._padding = Windows(**settings["windows"]), settings["padding"]
+        self._shape, self._padding = TokenWindows(**settings["windows"]), settings["padding"]
         self._pieces = Pieces.from_file(str(folder / "tokenizer.json"))
         self._session = session(folder / "model.onnx", threads)
 

@@ -12,9 +12,9 @@ from typing import Any
 from service.access import Access
 from service.config import Config
 from service.feedback import Feedback
-from service.journal import Journal, Limits
+from service.journal import Journal, JournalLimits
 from service.meters import ANSWERS, FEEDBACK, REFUSED, REFUSING, SERVING, SWAPS, Meters, forget_the_dead
-from service.record import Judged, now, read_salt
+from service.record import ScoredText, now, read_salt
 from service.refused import Refused
 from service.release import Release
 from service.requests import Verdict
@@ -37,7 +37,7 @@ class Worker:
         self.serving = Serving(config.store, PACKED, config.release, self._tell)
         self.salt = read_salt(config.salt)
         self.access = Access(config.keys, config.dev, self.salt)
-        limits = Limits(config.flush_seconds, config.segment_records, config.keep_days)
+        limits = JournalLimits(config.flush_seconds, config.segment_records, config.keep_days)
         self.journal = Journal(config.journal, limits, meters.lost)
         self.feedback = Feedback(config.feedback, config.journal, self.salt, config.flush_seconds)
         self._stopping = threading.Event()
@@ -46,7 +46,7 @@ class Worker:
         threading.Thread(target=self._follow, args=(os.getppid(),), name="follow", daemon=True).start()
         self.serving.watch(config.poll_seconds)
 
-    def publish(self, judged: list[Judged], route: str, client: str) -> list[dict[str, Any]]:
+    def publish(self, judged: list[ScoredText], route: str, client: str) -> list[dict[str, Any]]:
         """Journal each answer, and return what its caller is told: label, score, release, id."""
         told = []
         for entry in judged:

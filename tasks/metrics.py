@@ -156,8 +156,8 @@ def bootstrap_weights(groups: npt.NDArray[np.str_], resamples: int, seed: int) -
     """Weights ``[resamples, n]`` that draw whole groups with replacement: near-duplicates are not independent."""
     _, member = np.unique(groups, return_inverse=True)
     count = int(member.max()) + 1
-    chance = np.random.default_rng(seed)
-    drawn = chance.multinomial(count, np.full(count, 1 / count), size=resamples)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
     return drawn[:, member].astype(np.float64)
 
 

@@ -182,7 +182,7 @@ def as_time(until: datetime | date | None) -> datetime | None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; on success it is renamed to it, so no half file ever stands there.
 
     Works for a file and for a folder that the caller makes (a former folder is replaced).
@@ -216,7 +216,7 @@ def _remove(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as sorted, indented JSON, whole or not at all. NaN is refused: write None."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -20,8 +20,8 @@ from filelock import FileLock
 
 import tasks  # noqa: F401  (keeps every tool off the network)
 from service.tokenizer import Tokenizer, known_words
+from tasks.compress.networks import Network, save_student
 from tasks.compress.quantize import Quantize, quantize_student
-from tasks.compress.student import Network, save_student
 from tasks.release.package import seal
 from tasks.stage import write_json
 from tests.imports import ROOT
@@ -68,27 +68,23 @@ FUNCTION_WORDS = "the a of and to in that it is was for on with as at by from th
 FILLER = FUNCTION_WORDS.split()
 
 
-def made_text(label: str, chance: random.Random, words: int = 40) -> str:
+def made_text(label: str, rng: random.Random, words: int = 40) -> str:
     """A text whose label can be learned and is not given away by any one word."""
     own, other = WORDS[label], [word for name, pool in WORDS.items() if name != label for word in pool]
     return " ".join(
-        chance.choice(own)
-        if (roll := chance.random()) < 0.3
-        else chance.choice(other)
-        if roll < 0.36
-        else chance.choice(FILLER)
+        rng.choice(own) if (roll := rng.random()) < 0.3 else rng.choice(other) if roll < 0.36 else rng.choice(FILLER)
         for _ in range(words)
     )
 
 
 def made_table(labels: list[str], rows: int, seed: int = 0) -> pd.DataFrame:
     """Rows of id, received, label, subject, text; one an hour from 2020-01-01."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     start = datetime(2020, 1, 1, tzinfo=UTC)
     table = []
     for number in range(rows):
-        label = labels[chance.randrange(len(labels))]
-        text = made_text(label, chance)
+        label = labels[rng.randrange(len(labels))]
+        text = made_text(label, rng)
         table.append((f"row-{number}", start + timedelta(hours=number), label, text[:30], text))
     return pd.DataFrame(table, columns=["id", "received", "label", "subject", "text"])
 
@@ -138,12 +134,12 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fine_tuned(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny teacher as the stage train leaves one: three windows of 16 tokens, two labels, a random head."""
-    from tasks.model.teacher import Teacher, Windows, load_encoder, save_teacher
+    from tasks.model.teacher import Teacher, TokenWindows, load_encoder, save_teacher
 
     def make(folder: Path) -> None:
         torch.manual_seed(1)
         encoder, tokenizer = load_encoder(str(tiny_teacher))
-        save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, Windows(tokens=16, count=3))
+        save_teacher(Teacher(encoder, 2, 0.0), tokenizer, folder, TokenWindows(tokens=16, count=3))
 
     return made_once(tmp_path_factory, "fine-tuned", make)
 

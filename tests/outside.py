@@ -86,7 +86,7 @@ def browser() -> str | None:
 
 
 @dataclass(frozen=True)
-class Seen:
+class JudgedWindow:
     """What a browser made of a page."""
 
     text: str
@@ -97,7 +97,7 @@ class Seen:
     """Errors of scripts, among what a browser says."""
 
 
-def opened(chromium: str, page: Path, folder: Path) -> Seen:
+def opened(chromium: str, page: Path, folder: Path) -> JudgedWindow:
     """``page`` in a headless Chromium whose only way out is a proxy that answers nothing and notes each request."""
     asked: list[str] = []
 
@@ -123,4 +123,4 @@ def opened(chromium: str, page: Path, folder: Path) -> Seen:
         proxy.shutdown()
     rendered = LexborHTMLParser(done.stdout)
     rendered.strip_tags(["script", "style", "noscript"])
-    return Seen(" ".join(rendered.body.text(separator=" ").split()) if rendered.body else "", asked, done.stderr)
+    return JudgedWindow(" ".join(rendered.body.text(separator=" ").split()) if rendered.body else "", asked, done.stderr)

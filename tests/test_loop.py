@@ -21,7 +21,7 @@ import psutil
 import pytest
 import requests
 
-from flows.program import left_behind
+from flows.process_group import left_behind
 from service.journal import read, segments
 from service.release import verify
 from service.store import read_pointer, release_folder
@@ -50,8 +50,8 @@ LOOP: dict[str, dict[str, Any]] = {
         "false_positives": {"maximum": 1, "margin": 1},
         "worst_slice": {"rows": 1, "margin": 1},
         "calibration": {"maximum": 1},
-        "micros": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
-        "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "strength": 10, "seed": 1},
+        "latency_us": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
+        "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "C": 10, "seed": 1},
     },
 }
 POLICY = {"floor": 20, "minimum": 20, "minimum_labels": 10, "recalibrate": {"floor": 100_000}}
@@ -222,8 +222,8 @@ def test_a_calm_window_is_judged_once_and_nothing_is_done(loop: Loop, mail: pd.D
 
 
 def test_kills_of_every_server_lose_no_window_and_no_answer(loop: Loop, mail: pd.DataFrame) -> None:
-    chance = np.random.default_rng(3)
-    texts = [message(CAMPAIGNS[number % len(CAMPAIGNS)], chance) for number in range(3 * COUNT + 20)]
+    rng = np.random.default_rng(3)
+    texts = [message(CAMPAIGNS[number % len(CAMPAIGNS)], rng) for number in range(3 * COUNT + 20)]
     victims = ("prefect server", "bentoml", "mlflow ui", "flows.deployments", "prefect.engine", "evidently")
     each = len(texts) // len(victims)
     with loop.no_restill():

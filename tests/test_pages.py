@@ -122,7 +122,7 @@ def window(paths: Paths) -> Page:
 
 def gate(paths: Paths) -> Page:
     checks = [Check("golden", 0.0123, -0.03, True, "better"), Check("bytes", 123456.0, 1000.0, False, "too large")]
-    report = Report("0123456789ab", None, True, "2026-01-01T00:00:00Z", False, checks, ["micros"])
+    report = Report("0123456789ab", None, True, "2026-01-01T00:00:00Z", False, checks, ["latency_us"])
     return Page(
         write(report, paths.gates, 7).with_suffix(".html"),
         ["0123456789ab: refused", "golden 0.0123 -0.0300 passed", "123,456"],
@@ -167,7 +167,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path],
     copy2(mlflow_store, paths.root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [10]}), paths)
+        baseline(Baseline.model_validate(PARAMS["baseline"] | {"C": [10]}), paths)
         small = {"variants": VARIANTS, "teacher": "baseline", "resamples": 20, "timing_messages": 5, "slices": {}}
         evaluate(Evaluate.model_validate(PARAMS["evaluate"] | small), paths)
         shorter = {"path": VARIANTS, "resamples": 50, "student": "student-quantized", "beside": []}

@@ -181,7 +181,7 @@ def test_the_supervisor_writes_and_starts_where_the_home_is(odd: Path, monkeypat
     words = programs["evidently"].command.split()
     show = [sys.executable, "-c", "import sys; print(sys.argv[1])", words[words.index("--workspace") + 1]]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.program", *show],
+        [sys.executable, "-m", "flows.process_group", *show],
         cwd=ROOT, env=os.environ | {"RESTILL_PROGRAM": "evidently"}, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     assert done.stdout == f"{odd}/evidently\n"

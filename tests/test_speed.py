@@ -17,7 +17,7 @@ from benchmarks import rival_training, speed
 from benchmarks.memory import resident
 from benchmarks.rivals import line, logarithms
 from service.text import Normaliser
-from tasks.release.against import fastest_teacher
+from tasks.release.teacher_comparison import fastest_teacher
 from tests.imports import ROOT
 
 MESSAGES = ["short", "", "of some length\nin two lines", "long " * 500]
@@ -40,7 +40,7 @@ def test_texts_are_messages_joined_to_the_next_or_cut() -> None:
 def model(single: float, batch: float, test: float, future: float) -> dict[str, Any]:
     return {
         "pr_auc": {"test": test, "golden": 0.99, "future": future},
-        "micros": {"200": {"single": single, "batch": batch}},
+        "latency_us": {"200": {"single": single, "batch": batch}},
         "bytes": 1_234_567,
         "resident": 90_000_000,
         "resident_over_numpy": 60_000_000,
@@ -57,7 +57,7 @@ def report() -> dict[str, Any]:
         "teacher-onnx": model(300, 350, 0.988, 0.9451),
         "teacher-int8": model(100, 100, 0.99, 0.94),
         "student": model(10, 5, 0.99, 0.95),
-        speed.ALONE: {"pr_auc": {}, "micros": {"200": {"single": 2, "batch": 1}}},
+        speed.ALONE: {"pr_auc": {}, "latency_us": {"200": {"single": 2, "batch": 1}}},
     }
     against = {way: fastest(models, way) for way in ("single", "batch")}
     return {"teacher": "teacher", "models": models, "against": {"200": against}}
@@ -89,7 +89,7 @@ def test_the_table_holds_every_model_the_fastest_first() -> None:
 def test_all_models_take_turns_on_the_same_texts() -> None:
     asked: list[tuple[str, int]] = []
     answers = {name: lambda texts, name=name: asked.append((name, len(texts))) for name in "ab"}
-    found = speed.micros(answers, PLAIN, {5: ["one"] * 3, 9: ["two"] * 3}, rounds=2)
+    found = speed.latency_us(answers, PLAIN, {5: ["one"] * 3, 9: ["two"] * 3}, rounds=2)
     turn = [("a", 1)] * 3 + [("b", 1)] * 3 + [("a", 3), ("b", 3)]
     assert asked == turn * 2 * 3  # two lengths, and a round to warm up
     assert {name: {length: set(ways) for length, ways in entry.items()} for name, entry in found.items()} == {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.speed import LENGTHS
-from benchmarks.tokenizers import OURS, hashing, in_a_graph, micros, table
+from benchmarks.tokenizers import OURS, hashing, in_a_graph, latency_us, table
 from service.tokenizer import Tokenizer, words_of
 
 TEXT = "win a prize: click http://prize.example now"
@@ -32,7 +32,7 @@ def test_scikit_learn_makes_words_pairs_and_runs() -> None:
 
 def test_every_tokenizer_is_asked_at_every_length_and_compared_with_ours() -> None:
     asked: list[str] = []
-    found = micros({OURS: asked.append, "other": asked.append}, {length: ["a", "b"] for length in LENGTHS}, 2)
+    found = latency_us({OURS: asked.append, "other": asked.append}, {length: ["a", "b"] for length in LENGTHS}, 2)
     assert len(asked) == 2 * len(LENGTHS) * 2 * 3, "one round more, to warm up"
     assert set(found) == {OURS, "other"}
     lines = table({OURS: dict.fromkeys(map(str, LENGTHS), 50.0), "other": dict.fromkeys(map(str, LENGTHS), 75.0)}).splitlines()

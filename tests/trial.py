@@ -45,9 +45,9 @@ def messages(labels: list[str], rows: int = 1200, until: pd.Timestamp = CHALLENG
 
 def with_feedback(frame: pd.DataFrame, rows: int, flipped: float) -> pd.DataFrame:
     """Known messages whose label a reviewer gave, this share of them wrongly; spread over all splits."""
-    chance = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     known = frame.index[(frame.received >= CHAMPION_KNOWS) & (frame.split != "future")]
-    chosen = chance.choice(known, rows, replace=False)
+    chosen = rng.choice(known, rows, replace=False)
     wrong = chosen[: round(flipped * rows)]
     frame = frame.copy()
     frame.loc[chosen, "source"] = "feedback"
@@ -96,8 +96,8 @@ class Trial:
         """Write other values into a file of a release, with the probes that then belong to it, and seal it again."""
         write_json(folder / name, read_json(folder / name) | dict(values))
         if name == "settings.json":
-            packed, warmth = read_json(folder / "probes.json"), read_json(folder / name)["temperature"]
-            answers = softmax(Student(folder / "model").logits([probe["text"] for probe in packed["probes"]]), warmth)
+            packed, temperature = read_json(folder / "probes.json"), read_json(folder / name)["temperature"]
+            answers = softmax(Student(folder / "model").logits([probe["text"] for probe in packed["probes"]]), temperature)
             for probe, row in zip(packed["probes"], answers, strict=True):
                 probe["probabilities"] = row.tolist()
             write_json(folder / "probes.json", packed)

@@ -19,17 +19,17 @@ import torch
 from pydantic import Field
 
 from service.tokenizer import known_words
-from tasks.compress.descent import History, Watch
-from tasks.compress.families import Learning, families, forecast, learn, make_pupil, use_threads
-from tasks.compress.lesson import UNLABELLED, Lesson, teacher_logits
-from tasks.compress.parity import Asked, Limits, ScoreLimits, compare, enforce, reported
-from tasks.compress.pupil import Pupil
+from tasks.compress.distillation import UNLABELLED, DistillData, teacher_logits
+from tasks.compress.families import Learning, families, forecast, learn, make_student, use_threads
+from tasks.compress.parity import ParityLimits, ParityRows, ScoreLimits, compare, enforce, reported
+from tasks.compress.sgd import History, Watch
+from tasks.compress.student import Student
 from tasks.compress.texts import Crops, ask_teacher, crops
 from tasks.lineage import sha256
 from tasks.metrics import ranking
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, folder_bytes, read_json, run, whole, write_json
+from tasks.stage import Paths, atomic_write, folder_bytes, read_json, run, write_json
 from tasks.tracking import track
 
 Logits = npt.NDArray[np.float32]
@@ -45,42 +45,42 @@ class Distill(Learning):
     """Version of the ONNX operator set."""
     export_parity: ScoreLimits
     """The exported model against the network that was trained."""
-    parity: Limits
+    parity: ParityLimits
     """The student against the teacher; what is over is said, and the rule of choice decides."""
 
 
-def lesson(rows: pd.DataFrame, pupil: Pupil, paths: Paths) -> Lesson:
+def distill_data(rows: pd.DataFrame, student: Student, paths: Paths) -> DistillData:
     """What is to be learned from labelled messages that the teacher has seen."""
     logits = teacher_logits(paths, list(rows.id))
-    return Lesson(pupil.encode(list(rows.text)), logits, rows.label_id.to_numpy(), rows.weight.to_numpy())
+    return DistillData(student.encode(list(rows.text)), logits, rows.label_id.to_numpy(), rows.weight.to_numpy())
 
 
-def more(lesson: Lesson, texts: Sequence[str], teacher: Logits, weight: float, pupil: Pupil) -> Lesson:
+def more(distill_data: DistillData, texts: Sequence[str], teacher: Logits, weight: float, student: Student) -> DistillData:
     """The lesson, and texts without labels behind it, of which the teacher says ``teacher``; each counts ``weight``."""
-    return Lesson(
-        [*lesson.texts, *pupil.encode(texts)],
-        np.concatenate([lesson.teacher, teacher]),
-        np.concatenate([lesson.labels, np.full(len(texts), UNLABELLED)]),
-        np.concatenate([lesson.weights, np.full(len(texts), weight)]),
+    return DistillData(
+        [*distill_data.texts, *student.encode(texts)],
+        np.concatenate([distill_data.teacher, teacher]),
+        np.concatenate([distill_data.labels, np.full(len(texts), UNLABELLED)]),
+        np.concatenate([distill_data.weights, np.full(len(texts), weight)]),
     )
 
 
-def train_lesson(rows: pd.DataFrame, pupil: Pupil, settings: Distill, paths: Paths) -> Lesson:
+def train_data(rows: pd.DataFrame, student: Student, settings: Distill, paths: Paths) -> DistillData:
     """All that a student learns from: labelled messages, messages without a label, and pieces of both."""
     train, unlabelled = rows[rows.split == "train"], rows[rows.split == "unlabelled"]
-    found = lesson(train, pupil, paths)
+    found = distill_data(train, student, paths)
     if len(unlabelled):
-        found = more(found, list(unlabelled.text), teacher_logits(paths, list(unlabelled.id)), 1.0, pupil)
+        found = more(found, list(unlabelled.text), teacher_logits(paths, list(unlabelled.id)), 1.0, student)
     pieces = crops([*train.text, *unlabelled.text], settings.crops, settings.seed)
     if pieces:
-        found = more(found, pieces, ask_teacher(paths.model("teacher"), pieces), settings.crops.weight, pupil)
+        found = more(found, pieces, ask_teacher(paths.model("teacher"), pieces), settings.crops.weight, student)
     return found
 
 
-def save_network(pupil: Pupil, settings: Distill, folder: Path) -> None:
+def save_network(student: Student, settings: Distill, folder: Path) -> None:
     """The network as it was trained, and how: from here a step that goes on training starts."""
     folder.mkdir()
-    torch.save(pupil.network.state_dict(), folder / "network.pt")
+    torch.save(student.network.state_dict(), folder / "network.pt")
     write_json(folder / "settings.json", settings.model_dump(mode="json"))
 
 
@@ -89,9 +89,9 @@ class Trained:
     """A student that has learned, and by which settings."""
 
     settings: Distill
-    pupil: Pupil
+    student: Student
     history: History
-    held_out: Lesson
+    held_out: DistillData
     labelled: int
     texts: int
 
@@ -115,14 +115,14 @@ class Trainer:
         """A student of ``settings.family``; where a killed run left one half-way, it goes on there."""
         torch.manual_seed(settings.seed)
         use_threads(settings)
-        pupil = make_pupil(settings, self.labels, self.words, self.paths.model("teacher"))
-        train, held_out = train_lesson(self.rows, pupil, settings, self.paths), lesson(self.valid, pupil, self.paths)
+        student = make_student(settings, self.labels, self.words, self.paths.model("teacher"))
+        train, held_out = train_data(self.rows, student, settings, self.paths), distill_data(self.valid, student, self.paths)
         if self.settings.family == "auto":
-            print(f"{settings.family}: about {duration(forecast(pupil, train, settings))}")
+            print(f"{settings.family}: about {duration(forecast(student, train, settings))}")
         identity = f"{settings.model_dump_json()} {sha256(self.paths.logits)}"
-        history = learn(pupil, train, held_out, settings, Checkpoint(self.paths.checkpoints / "distill", identity), watch)
+        history = learn(student, train, held_out, settings, Checkpoint(self.paths.checkpoints / "distill", identity), watch)
         labelled = int((train.labels != UNLABELLED).sum())
-        return Trained(settings, pupil, history, held_out, labelled, len(train.labels))
+        return Trained(settings, student, history, held_out, labelled, len(train.labels))
 
     def best(self, watch: Watch | None) -> tuple[Trained, list[Trained]]:
         """The first family near enough to the teacher, or the nearest of all where none is; and all that were trained."""
@@ -150,17 +150,17 @@ def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None
     torch.use_deterministic_algorithms(True)
     trainer = Trainer(settings, paths)
     valid = trainer.valid
-    asked = Asked.of(valid, read_json(paths.schema), settings.parity.slice_messages)
+    asked = ParityRows.of(valid, read_json(paths.schema), settings.parity.slice_messages)
     with track("distill", settings, paths) as tracker:
         tracker.data(paths.prepared, trainer.rows[trainer.rows.split.isin(["train", "unlabelled"])], "distillation")
         chosen, tried = trainer.best(watch)
-        history, pupil = chosen.history, chosen.pupil
+        history, student = chosen.history, chosen.student
         for seen in history:
             tracker.metrics({name: seen[name] for name in ("train_loss", "valid_pr_auc")}, step=int(seen["epoch"]))
-        trained = pupil.outputs(chosen.held_out.texts)
-        with whole(paths.model("student")) as temporary:
+        trained = student.outputs(chosen.held_out.texts)
+        with atomic_write(paths.model("student")) as temporary:
             temporary.mkdir()
-            pupil.save(temporary, settings.opset)
+            student.save(temporary, settings.opset)
             exported = load_variant(temporary, 1).logits(list(valid.text))
             parity = compare(chosen.held_out.teacher, exported, asked)
             figures: dict[str, Any] = {
@@ -173,17 +173,20 @@ def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None
                 "texts": {"labelled": chosen.labelled, "all": chosen.texts},
                 "bytes": folder_bytes(temporary),
             }
-        with whole(paths.model("student-network")) as temporary:
-            save_network(pupil, chosen.settings, temporary)
-        with whole(paths.report("distill.csv")) as temporary:
+        with atomic_write(paths.model("student-network")) as temporary:
+            save_network(student, chosen.settings, temporary)
+        with atomic_write(paths.report("distill.csv")) as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False)
         write_json(paths.report("distill.json"), figures)
         tracker.file(paths.report("distill.csv"))
         tracker.file(paths.report("distill.json"))
         tracker.headline({"student_valid_pr_auc": chosen.pr_auc})
     Checkpoint(paths.checkpoints / "distill", "").remove()
-    flips = figures["parity"]["flips"]
-    print(f"{figures['family']}, {figures['bytes']:,} bytes: PR-AUC on valid {chosen.pr_auc:.4f}, flips {flips:.2%}")
+    disagreement = figures["parity"]["disagreement_rate"]
+    print(
+        f"{figures['family']}, {figures['bytes']:,} bytes: PR-AUC on valid {chosen.pr_auc:.4f}, "
+        f"{disagreement:.2%} of answers differ from the teacher's"
+    )
 
 
 if __name__ == "__main__":

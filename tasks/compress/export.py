@@ -14,14 +14,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from service.windows import tokenize
+from service.token_windows import tokenize
+from tasks.compress.distillation import teacher_logits
 from tasks.compress.int8 import Operator, write_int8
-from tasks.compress.lesson import teacher_logits
-from tasks.compress.parity import Asked, Limits, Parity, ScoreLimits, broken, compare, enforce
+from tasks.compress.parity import Parity, ParityLimits, ParityRows, ScoreLimits, broken, compare, enforce
 from tasks.compress.transformer import write_transformer
 from tasks.model.teacher import load_teacher, predict
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, Settings, folder_bytes, read_json, run, whole, write_json
+from tasks.stage import Paths, Settings, atomic_write, folder_bytes, read_json, run, write_json
 from tasks.tracking import track
 
 
@@ -29,7 +29,7 @@ class Int8(Settings):
     operators: list[Operator]
     per_channel: bool
     """A scale for each output of a layer, in place of one for all."""
-    parity: Limits
+    parity: ParityLimits
     """The int8 teacher against what the teacher itself said. It is reported, and fails nothing: it may bear no int8."""
 
 
@@ -66,14 +66,14 @@ def export(settings: Export, paths: Paths) -> None:
     """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and say what that cost."""
     rows = pd.read_parquet(paths.prepared, columns=["id", "split", "source", "text", "label_id", "weight"])
     valid = rows[rows.split == "valid"]
-    asked = Asked.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
+    asked = ParityRows.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
     with track("export", settings, paths) as tracker:
-        with whole(paths.model("teacher-onnx")) as temporary:
+        with atomic_write(paths.model("teacher-onnx")) as temporary:
             temporary.mkdir()
             export_teacher(paths.model("teacher"), temporary, settings.opset)
             parity = torch_parity(paths.model("teacher"), temporary, list(valid.text[: settings.parity_messages]))
             figures: dict[str, Any] = {"parity": enforce(parity, settings.parity, "export.parity")}
-        with whole(paths.model("teacher-int8")) as temporary:
+        with atomic_write(paths.model("teacher-int8")) as temporary:
             temporary.mkdir()
             quantize_teacher(paths.model("teacher-onnx"), temporary, settings.int8.operators, settings.int8.per_channel)
             twin = load_variant(temporary, torch.get_num_threads()).logits(list(valid.text))

@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 
 from service.tokenizer import Tokenizer
-from tasks.compress.descent import Descent, History, Watch, descend, loss_of
+from tasks.compress.distillation import DistillData, DistillLoss
 from tasks.compress.embeddings import start_from_teacher
-from tasks.compress.lesson import Lesson, Voices
 from tasks.compress.linear import Linear, fit_linear, seconds_of_pass
-from tasks.compress.pupil import Hashed, Pupil
-from tasks.compress.student import Convolution, Network
+from tasks.compress.networks import Convolution, Network
+from tasks.compress.sgd import History, Sgd, Watch, loss_of, train_sgd
+from tasks.compress.student import Hashed, Student
 from tasks.compress.transformer import ThinStudent
 from tasks.model.checkpoint import Checkpoint
 from tasks.stage import Settings
@@ -33,26 +33,26 @@ class Bag(Settings):
     row_dropout: float = Field(ge=0, lt=1)
     embeddings: Literal["random", "teacher"]
     """What the rows of words start as."""
-    descent: Descent
+    sgd: Sgd
 
 
 class Cnn(Settings):
     words: int = Field(ge=1)
     """How many words and symbols of a text are read."""
     dimensions: int = Field(ge=1)
-    widths: list[int] = Field(min_length=1)
+    kernel_sizes: list[int] = Field(min_length=1)
     """Words that a filter looks at, for each kind of filter."""
     filters: int = Field(ge=1)
     """Filters of each width."""
     dropout: float = Field(ge=0, lt=1)
     embeddings: Literal["random", "teacher"]
-    descent: Descent
+    sgd: Sgd
 
 
 class Transformer(Settings):
     layers: list[int] | None
     """Numbers of the teacher's layers that stay, from 0; None: the first and the last."""
-    descent: Descent
+    sgd: Sgd
 
 
 class Auto(Settings):
@@ -62,7 +62,7 @@ class Auto(Settings):
     """A student that loses more PR-AUC on valid than this is followed by one of the next family."""
 
 
-class Learning(Voices):
+class Learning(DistillLoss):
     """What a student is, and how it learns: the block ``distill`` but for what it is judged by."""
 
     family: Literal["auto", "linear", "bag", "cnn", "transformer"]
@@ -74,7 +74,7 @@ class Learning(Voices):
     transformer: Transformer
     bits: int = Field(ge=4, le=24)
     """Width of a feature's hash: the table has two to this many rows, which words, pairs and runs of characters share."""
-    grams: list[int]
+    char_ngrams: list[int]
     """linear, bag: lengths of the runs of characters that are features; words and pairs of neighbours always are."""
     threads: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -99,13 +99,13 @@ def salt_of(seed: int) -> int:
     return int(np.random.default_rng(seed).integers(2**63)) * 2 + 1
 
 
-def make_pupil(settings: Learning, labels: int, known: npt.NDArray[np.bool_], teacher: Path) -> Pupil:
+def make_student(settings: Learning, labels: int, known: npt.NDArray[np.bool_], teacher: Path) -> Student:
     """A student that has learned nothing yet; torch's chance must have been seeded. Raises StageError."""
     if settings.family == "transformer":
         return ThinStudent(teacher, settings.transformer.layers, known)
     words = settings.cnn.words if settings.family == "cnn" else 0
     bits = settings.bag.bits if settings.family == "bag" and settings.bag.bits else settings.bits
-    tokenizer = Tokenizer(settings.grams, bits, known, salt_of(settings.seed), words)
+    tokenizer = Tokenizer(settings.char_ngrams, bits, known, salt_of(settings.seed), words)
     if settings.family == "linear":
         return Hashed(Network(tokenizer.rows, labels, 0, labels, 0.0), tokenizer)
     network: Network | Convolution
@@ -114,16 +114,16 @@ def make_pupil(settings: Learning, labels: int, known: npt.NDArray[np.bool_], te
         network = Network(tokenizer.rows, bag.dimensions, bag.hidden, labels, bag.row_dropout)
     else:
         cnn = settings.cnn
-        network = Convolution(tokenizer.rows, cnn.dimensions, cnn.widths, cnn.filters, labels, cnn.dropout)
+        network = Convolution(tokenizer.rows, cnn.dimensions, cnn.kernel_sizes, cnn.filters, labels, cnn.dropout)
     if (settings.bag if settings.family == "bag" else settings.cnn).embeddings == "teacher":
         start_from_teacher(network.embedding, tokenizer, teacher)
     return Hashed(network, tokenizer)
 
 
 def learn(
-    pupil: Pupil,
-    train: Lesson,
-    valid: Lesson,
+    student: Student,
+    train: DistillData,
+    valid: DistillData,
     settings: Learning,
     checkpoint: Checkpoint | None = None,
     watch: Watch | None = None,
@@ -133,31 +133,31 @@ def learn(
 
     ``watch`` is told of epochs of descent; the linear student is found before anybody could stop it.
     """
-    if isinstance(pupil, Hashed) and settings.family == "linear":
-        linear = settings.linear if epochs is None else settings.linear.model_copy(update={"passes": epochs})
-        return fit_linear(pupil, train, valid, linear, settings)
-    descent: Descent = getattr(settings, settings.family).descent
+    if isinstance(student, Hashed) and settings.family == "linear":
+        linear = settings.linear if epochs is None else settings.linear.model_copy(update={"max_iter": epochs})
+        return fit_linear(student, train, valid, linear, settings)
+    sgd: Sgd = getattr(settings, settings.family).sgd
     if epochs is not None:
-        descent = descent.model_copy(update={"epochs": epochs})
-    return descend(pupil, train, valid, descent, settings, settings.seed, checkpoint, watch)
+        sgd = sgd.model_copy(update={"epochs": epochs})
+    return train_sgd(student, train, valid, sgd, settings, settings.seed, checkpoint, watch)
 
 
-def forecast(pupil: Pupil, train: Lesson, settings: Learning) -> float:
+def forecast(student: Student, train: DistillData, settings: Learning) -> float:
     """Seconds that ``learn`` will take, by the time of a batch, or of one look at all texts where it is linear.
 
     Neither the network nor torch's chance are other for it.
     """
-    if isinstance(pupil, Hashed) and settings.family == "linear":
-        return settings.linear.passes * seconds_of_pass(pupil, train, settings)
-    descent: Descent = getattr(settings, settings.family).descent
-    chance = torch.get_rng_state()
-    rows = np.linspace(0, len(train.texts) - 1, min(descent.batch_size, len(train.texts))).astype(np.int64)
-    pupil.network.train()
+    if isinstance(student, Hashed) and settings.family == "linear":
+        return settings.linear.max_iter * seconds_of_pass(student, train, settings)
+    sgd: Sgd = getattr(settings, settings.family).sgd
+    rng = torch.get_rng_state()
+    rows = np.linspace(0, len(train.texts) - 1, min(sgd.batch_size, len(train.texts))).astype(np.int64)
+    student.network.train()
     taken = []
     for _ in range(2):  # the first also warms up
         begin = time.perf_counter()
-        loss_of(pupil, train, train.weights, settings, rows).backward()  # type: ignore[no-untyped-call]
+        loss_of(student, train, train.weights, settings, rows).backward()  # type: ignore[no-untyped-call]
         taken.append(time.perf_counter() - begin)
-    pupil.network.zero_grad()
-    torch.set_rng_state(chance)
-    return taken[-1] * descent.epochs * len(train.texts) / len(rows)
+    student.network.zero_grad()
+    torch.set_rng_state(rng)
+    return taken[-1] * sgd.epochs * len(train.texts) / len(rows)

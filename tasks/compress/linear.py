@@ -20,10 +20,10 @@ from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from tasks.compress.descent import History
-from tasks.compress.lesson import UNLABELLED, Lesson, Voices
-from tasks.compress.pupil import Hashed
-from tasks.compress.student import Network
+from tasks.compress.distillation import UNLABELLED, DistillData, DistillLoss
+from tasks.compress.networks import Network
+from tasks.compress.sgd import History
+from tasks.compress.student import Hashed
 from tasks.metrics import mean_one, ranking
 from tasks.stage import Settings
 
@@ -42,10 +42,10 @@ def matrix(rows: Sequence[npt.NDArray[np.int64]], width: int) -> csr_matrix:
 
 
 def loss_and_gradient(
-    logits: Floats, labels: npt.NDArray[np.int64], teacher: Floats, weights: Floats, voices: Voices
+    logits: Floats, labels: npt.NDArray[np.int64], teacher: Floats, weights: Floats, distill_loss: DistillLoss
 ) -> tuple[float, Floats]:
     """``distillation_loss`` of logits ``[n, labels]`` in double precision, with its gradient by them."""
-    heat, share = voices.temperature, voices.teacher_share
+    heat, share = distill_loss.temperature, distill_loss.teacher_share
     spoken, softened, wanted = (log_softmax(z, axis=1) for z in (logits, logits / heat, teacher / heat))
     told = np.eye(logits.shape[1])[labels] * (labels != UNLABELLED)[:, None]
     hard = -(told * spoken).sum(axis=1)
@@ -61,12 +61,12 @@ def solve(
     objective: Callable[[Floats], tuple[float, Floats]],
     labels: int,
     penalty: float,
-    passes: int,
+    max_iter: int,
     watch: Callable[[float, Floats, Floats], None],
 ) -> tuple[Floats, Floats]:
     """The (values ``[width, labels]``, bias ``[labels]``) of least ``objective`` plus ``penalty`` / 2 by squared values.
 
-    ``objective`` gives the loss of all texts' logits and its gradient. At most ``passes`` steps of L-BFGS are taken from
+    ``objective`` gives the loss of all texts' logits and its gradient. At most ``max_iter`` steps of L-BFGS are taken from
     zero, and ``watch`` is told of each: loss, values, bias.
     """
     width = texts.shape[1]
@@ -91,7 +91,7 @@ def solve(
             jac=True,
             method="L-BFGS-B",
             callback=lambda point: watch(latest, *unpack(point)),
-            options={"maxiter": passes, "maxcor": MEMORY},
+            options={"maxiter": max_iter, "maxcor": MEMORY},
         )
     return unpack(found.x)
 
@@ -99,52 +99,52 @@ def solve(
 class Linear(Settings):
     penalty: float = Field(ge=0)
     """Weight of half the sum of squared values in the loss."""
-    passes: int = Field(ge=1)
+    max_iter: int = Field(ge=1)
     """Steps of L-BFGS at most; each sees all texts."""
 
 
-def seconds_of_pass(pupil: Hashed, train: Lesson, voices: Voices) -> float:
+def seconds_of_pass(student: Hashed, train: DistillData, distill_loss: DistillLoss) -> float:
     """What a pass over all texts takes: the loss, its gradient, and as much again for L-BFGS."""
-    texts = matrix(train.texts, pupil.tokenizer.rows)
+    texts = matrix(train.texts, student.tokenizer.rows)
     texts = texts[:, np.unique(texts.indices)]
     teacher, weights = train.teacher.astype(np.float64), train.weights.astype(np.float64)
     begin = time.perf_counter()
     logits = texts @ np.zeros((texts.shape[1], teacher.shape[1]))
-    _, gradient = loss_and_gradient(logits, train.labels, teacher, weights, voices)
+    _, gradient = loss_and_gradient(logits, train.labels, teacher, weights, distill_loss)
     texts.T.tocsr() @ gradient
     return 2 * (time.perf_counter() - begin)
 
 
-def fit_linear(pupil: Hashed, train: Lesson, valid: Lesson, settings: Linear, voices: Voices) -> History:
+def fit_linear(student: Hashed, train: DistillData, valid: DistillData, settings: Linear, distill_loss: DistillLoss) -> History:
     """Put the best values into the pupil's network; its history, a pass an epoch.
 
     They are sought from zero, wherever the network stands: the last steps towards the best are long, and what is left of
     another beginning in rows that few texts hold is noise. Rows that no text holds are zero. The network must have a
     dimension for each label and no hidden layer: it is read as if it were ``solve``'s table.
     """
-    width, weights = pupil.tokenizer.rows, mean_one(train.weights).astype(np.float64)
+    width, weights = student.tokenizer.rows, mean_one(train.weights).astype(np.float64)
     texts, held_out = matrix(train.texts, width), matrix(valid.texts, width)
     used = np.unique(texts.indices)
     texts, held_out = texts[:, used], held_out[:, used]
     teacher = train.teacher.astype(np.float64)
     history: History = []
-    bar = tqdm(total=settings.passes, desc="student", unit=" passes", mininterval=1)
+    bar = tqdm(total=settings.max_iter, desc="student", unit=" passes", mininterval=1)
 
     def seen(loss: float, values: Floats, bias: Floats) -> None:
         score = ranking((held_out @ values + bias).astype(np.float32), valid.labels, weights=valid.weights)["pr_auc"]
         history.append({"epoch": len(history) + 1, "train_loss": loss, "valid_pr_auc": score})
         bar.update()
 
-    network = pupil.network
+    network = student.network
     assert isinstance(network, Network)
     assert network.hidden is None
     with bar:
         values, bias = solve(
             texts,
-            lambda logits: loss_and_gradient(logits, train.labels, teacher, weights, voices),
+            lambda logits: loss_and_gradient(logits, train.labels, teacher, weights, distill_loss),
             train.teacher.shape[1],
             settings.penalty,
-            settings.passes,
+            settings.max_iter,
             seen,
         )
     with torch.no_grad():

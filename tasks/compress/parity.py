@@ -1,6 +1,6 @@
 """Does a compressed model still say what its parent says? Every step on the compression path must show it.
 
-The scores are compared, and where the messages are known (``Asked``) the answers too: scores may be close in the mean
+The scores are compared, and where the messages are known (``ParityRows``) the answers too: scores may be close in the mean
 while the answers near the threshold, or those of one source, are not.
 """
 
@@ -29,14 +29,14 @@ class ScoreLimits(Settings):
     """Largest difference of any score."""
     mean: float
     """Mean absolute difference of scores."""
-    flips: float
+    disagreement_rate: float
     """Share of messages whose likeliest label differs."""
 
 
-class Limits(ScoreLimits):
+class ParityLimits(ScoreLimits):
     """How far scores and answers may be from the parent's on the valid split."""
 
-    threshold_flips: float
+    threshold_disagreement: float
     """Share of messages whose answer differs when both decide at the parent's best threshold."""
     worst_slice: float
     """Largest loss of accuracy at that threshold over the sources; a share of the source's messages."""
@@ -45,7 +45,7 @@ class Limits(ScoreLimits):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParityRows:
     """The messages that both models are asked, each array ``[n]``, and what their answers are judged by."""
 
     labels: npt.NDArray[np.int64]
@@ -55,7 +55,7 @@ class Asked:
     slice_messages: int
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, schema: dict[str, Any], slice_messages: int) -> Asked:
+    def of(cls, rows: pd.DataFrame, schema: dict[str, Any], slice_messages: int) -> ParityRows:
         """The prepared messages ``rows``, under ``schema`` as the stage prepare writes it."""
         positive = None if schema["positive"] is None else schema["labels"].index(schema["positive"])
         labels, weights = rows.label_id.to_numpy(dtype=np.int64), rows.weight.to_numpy(dtype=np.float64)
@@ -64,22 +64,22 @@ class Asked:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a model is from its parent; figures as in ``Limits``, None where only scores were compared."""
+    """How far a model is from its parent; figures as in ``ParityLimits``, None where only scores were compared."""
 
     largest: float
     mean: float
-    flips: float
+    disagreement_rate: float
     order: tuple[int, ...]
     """For each label of the parent the child's column that agrees best with it: 0, 1, ... unless labels were mixed up."""
-    threshold_flips: float | None = None
+    threshold_disagreement: float | None = None
     worst_slice: float | None = None
 
     def figures(self) -> dict[str, float]:
-        """The figures that were measured, by their names in ``Limits``."""
+        """The figures that were measured, by their names in ``ParityLimits``."""
         return {name: value for name, value in asdict(self).items() if name != "order" and value is not None}
 
 
-def compare(parent: Logits, child: Logits, asked: Asked | None = None) -> Parity:
+def compare(parent: Logits, child: Logits, asked: ParityRows | None = None) -> Parity:
     """Parity of two sets of logits ``[n, labels]`` over the same messages; of their answers too, where ``asked`` is known.
 
     Raises StageError where the shapes differ or a logit is not a number: that is no small disagreement.
@@ -90,9 +90,9 @@ def compare(parent: Logits, child: Logits, asked: Asked | None = None) -> Parity
         raise StageError("a logit is not a finite number")
     mine, theirs = softmax(child), softmax(parent)
     gap = np.abs(theirs - mine)
-    flips = float((parent.argmax(axis=1) != child.argmax(axis=1)).mean())
+    disagreement_rate = float((parent.argmax(axis=1) != child.argmax(axis=1)).mean())
     answers = (None, None) if asked is None else _answers(theirs, mine, asked)
-    return Parity(float(gap.max()), float(gap.mean()), flips, _order(theirs, mine), *answers)
+    return Parity(float(gap.max()), float(gap.mean()), disagreement_rate, _order(theirs, mine), *answers)
 
 
 def _order(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64]) -> tuple[int, ...]:
@@ -108,8 +108,8 @@ def _order(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64]) -> t
     return tuple(int(column) for column in (columns if better else labels))
 
 
-def _answers(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64], asked: Asked) -> tuple[float, float]:
-    """(threshold_flips, worst_slice) of two sets of probabilities; a loss of 0 where no source has messages enough."""
+def _answers(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64], asked: ParityRows) -> tuple[float, float]:
+    """(threshold_disagreement, worst_slice) of two sets of probabilities; a loss of 0 where no source has messages enough."""
     threshold = 0.0
     if asked.positive is not None:
         threshold = best_threshold(parent[:, asked.positive], asked.labels == asked.positive, asked.weights)

@@ -16,14 +16,14 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from tasks.compress.descent import valid_pr_auc
-from tasks.compress.distill import Distill, lesson, train_lesson
-from tasks.compress.families import learn, make_pupil, use_threads
-from tasks.compress.parity import Asked, Limits, broken, compare
-from tasks.compress.pupil import Hashed, Pupil
+from tasks.compress.distill import Distill, distill_data, train_data
+from tasks.compress.families import learn, make_student, use_threads
+from tasks.compress.parity import ParityLimits, ParityRows, broken, compare
+from tasks.compress.sgd import valid_pr_auc
+from tasks.compress.student import Hashed, Student
 from tasks.compress.units import halve_rows, places, remove
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
+from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
 from tasks.tracking import track
 
 Shares = dict[str, float]
@@ -55,7 +55,7 @@ class Prune(Settings):
     recovery: Recovery
     margin: float = Field(ge=0)
     """PR-AUC on valid that it may lose against its parent."""
-    parity: Limits
+    parity: ParityLimits
     """The pruned student against its parent: what does not agree so far is not kept."""
 
 
@@ -76,45 +76,45 @@ class Parent:
         self.train_texts = list(self._rows.text[self._rows.split == "train"])
         self.schema = read_json(paths.schema)
 
-    def pupil(self) -> Pupil:
+    def student(self) -> Student:
         """The student as it was trained, each time anew."""
         torch.manual_seed(self.settings.seed)
-        pupil = make_pupil(self.settings, len(self.schema["labels"]), self._known, self._paths.model("teacher"))
-        pupil.network.load_state_dict(torch.load(self._network, weights_only=True))
-        return pupil
+        student = make_student(self.settings, len(self.schema["labels"]), self._known, self._paths.model("teacher"))
+        student.network.load_state_dict(torch.load(self._network, weights_only=True))
+        return student
 
-    def pruned(self, shares: Shares, recovery: int) -> tuple[Pupil, dict[str, float]]:
+    def pruned(self, shares: Shares, recovery: int) -> tuple[Student, dict[str, float]]:
         """(student without these shares of its parts, PR-AUC on valid just after the cut and after it learned on)."""
-        pupil = self.pupil()
+        student = self.student()
         for kind, share in shares.items():
-            pupil = take(pupil, kind, share, self)
-        held_out = lesson(self.valid, pupil, self._paths)
-        figures = {"cut_pr_auc": valid_pr_auc(pupil, held_out)}
+            student = take(student, kind, share, self)
+        held_out = distill_data(self.valid, student, self._paths)
+        figures = {"cut_pr_auc": valid_pr_auc(student, held_out)}
         if recovery and shares:
-            train = train_lesson(self._rows, pupil, self.settings, self._paths)
-            learn(pupil, train, held_out, self.settings, epochs=recovery)
-        return pupil, figures | {"pr_auc": valid_pr_auc(pupil, held_out)}
+            train = train_data(self._rows, student, self.settings, self._paths)
+            learn(student, train, held_out, self.settings, epochs=recovery)
+        return student, figures | {"pr_auc": valid_pr_auc(student, held_out)}
 
-    def held_out(self, pupil: Pupil) -> Any:
-        return lesson(self.valid, pupil, self._paths)
+    def held_out(self, student: Student) -> Any:
+        return distill_data(self.valid, student, self._paths)
 
 
-def take(pupil: Pupil, kind: str, share: float, parent: Parent) -> Pupil:
+def take(student: Student, kind: str, share: float, parent: Parent) -> Student:
     """The pupil without ``share`` of its parts of ``kind``. Raises StageError where it has none, or they do not go so."""
     where = f"prune.sweep.{parent.settings.family}: {kind}: {share}"
     if not 0 < share < 1:
         raise StageError(f"{where}: a share lies between 0 and 1")
-    if kind == "rows" and isinstance(pupil, Hashed):
+    if kind == "rows" and isinstance(student, Hashed):
         halvings = math.log2(1 / (1 - share))
-        if halvings != round(halvings) or pupil.tokenizer.bits - halvings < 4:
+        if halvings != round(halvings) or student.tokenizer.bits - halvings < 4:
             raise StageError(f"{where}: rows go in halves (0.5, 0.75, 0.875, ...), down to 4 bits")
         for _ in range(round(halvings)):
-            pupil = halve_rows(pupil, parent.train_texts)
-        return pupil
-    if not places(pupil, kind) or (parent.settings.family == "linear"):
+            student = halve_rows(student, parent.train_texts)
+        return student
+    if not places(student, kind) or (parent.settings.family == "linear"):
         raise StageError(f"{where}: a student of the family {parent.settings.family!r} has none of these parts")
-    remove(pupil, kind, share, parent.held_out(pupil), parent.settings)
-    return pupil
+    remove(student, kind, share, parent.held_out(student), parent.settings)
+    return student
 
 
 def smallest(table: list[dict[str, Any]], margin: float) -> int:
@@ -131,20 +131,20 @@ def prune(settings: Prune, paths: Paths) -> None:
     parent = Parent(settings.parent, paths)
     torch.use_deterministic_algorithms(True)
     use_threads(parent.settings)
-    asked = Asked.of(parent.valid, parent.schema, settings.parity.slice_messages)
+    asked = ParityRows.of(parent.valid, parent.schema, settings.parity.slice_messages)
     with track("prune", settings, paths) as tracker:
         table: list[dict[str, Any]] = []
         agreed: list[dict[str, float]] = []
         texts = list(parent.valid.text)
         before = load_variant(parent.folder, 1).logits(texts)
-        with whole(paths.model("student-pruned")) as temporary:
+        with atomic_write(paths.model("student-pruned")) as temporary:
             temporary.mkdir()
             tries: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
             for shares in tqdm(tries, desc="prune", unit=" students"):
-                pupil, figures = parent.pruned(shares, getattr(settings.recovery, parent.settings.family))
+                student, figures = parent.pruned(shares, getattr(settings.recovery, parent.settings.family))
                 folder = temporary / str(len(table))
                 folder.mkdir()
-                pupil.save(folder, parent.settings.opset)
+                student.save(folder, parent.settings.opset)
                 parity = compare(before, load_variant(folder, 1).logits(texts), asked)
                 over = broken(parity, settings.parity, "prune.parity")
                 table.append({"removed": dict(shares), "bytes": folder_bytes(folder), **figures, "over": over})
@@ -157,7 +157,7 @@ def prune(settings: Prune, paths: Paths) -> None:
             paths.report("prune.json"),
             {"parity": agreed[chosen], "bytes": sizes, "removed": table[chosen]["removed"], "sweep": table},
         )
-        with whole(paths.report("prune.csv")) as temporary:
+        with atomic_write(paths.report("prune.csv")) as temporary:
             pd.DataFrame([{"bytes": row["bytes"], "valid_pr_auc": row["pr_auc"]} for row in table]).to_csv(
                 temporary, index=False
             )

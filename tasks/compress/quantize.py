@@ -20,8 +20,8 @@ from service.scorer import BATCH, STUDENTS, Student, load_student
 from service.tokenizer import pad
 from tasks.compress.codebook import Codebook, write_codebook
 from tasks.compress.int8 import Operator, write_int8, write_static_int8
-from tasks.compress.parity import Asked, Limits, compare, reported
-from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
+from tasks.compress.parity import ParityLimits, ParityRows, compare, reported
+from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
 from tasks.tracking import track
 
 
@@ -39,7 +39,7 @@ class Quantize(Settings):
     """Messages of train that show static how far activations reach, and codebook which rows are common."""
     seed: int
     """Of the choice of these messages, and of k-means."""
-    parity: Limits
+    parity: ParityLimits
 
 
 def quantize_student(parent: Path, folder: Path, settings: Quantize, texts: Sequence[str]) -> None:
@@ -91,9 +91,9 @@ def quantize(settings: Quantize, paths: Paths) -> None:
     parent = student_folder(settings.parent, paths)
     rows = pd.read_parquet(paths.prepared, columns=["split", "source", "text", "label_id", "weight"])
     train, valid = (rows[rows.split == split] for split in ("train", "valid"))
-    asked = Asked.of(valid, read_json(paths.schema), settings.parity.slice_messages)
+    asked = ParityRows.of(valid, read_json(paths.schema), settings.parity.slice_messages)
     with track("quantize", settings, paths) as tracker:
-        with whole(paths.model("student-quantized")) as temporary:
+        with atomic_write(paths.model("student-quantized")) as temporary:
             temporary.mkdir()
             quantize_student(parent, temporary, settings, calibration(train, settings))
             before, after = (load_student(folder).logits(list(valid.text)) for folder in (parent, temporary))

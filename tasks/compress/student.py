@@ -1,130 +1,62 @@
-"""Students that read rows of a hashed table, as networks, and their way into ONNX."""
+"""A student while it learns: what it reads of a text, what it says, and how it is written down."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from service.tokenizer import PADDING, Tokenizer
-from tasks.compress.onnx_file import write_onnx
-from tasks.stage import write_json
+from service.tokenizer import Tokenizer, pad
+from tasks.compress.networks import Convolution, Network, save_student
+
+BATCH = 32
+"""Texts that are asked at once where nothing is learned."""
 
 
-class Network(nn.Module):
-    """A bag of rows: the sum of their vectors by the root of their number, and a hidden layer, if ``hidden`` is not 0.
+class Student(Protocol):
+    """A network with the way of reading that belongs to it."""
 
-    ``int64[batch, rows]`` -> ``float[batch, labels]``. The root is the length of the text as a binary vector, so this
-    is what a linear model sees of normalised n-grams, with a few dimensions to be more than linear in.
+    @property
+    def network(self) -> nn.Module:
+        """What learns."""
 
-    While training, each row is left out with probability ``row_dropout``, so no single word decides.
-    """
+    def encode(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Normalised texts as the network reads them."""
 
-    def __init__(self, rows: int, dimensions: int, hidden: int, labels: int, row_dropout: float) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(rows, dimensions, padding_idx=PADDING)
-        # Small: most rows of a hashed table are learned from few messages or from none, and what they began with stays.
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        with torch.no_grad():
-            self.embedding.weight[PADDING] = 0
-        self.hidden = nn.Linear(dimensions, hidden) if hidden else None
-        self.head = nn.Linear(hidden or dimensions, labels)
-        self.row_dropout = row_dropout
-        # Nothing by themselves: pruning listens here to what each unit says.
-        self.dimensions, self.units = nn.Identity(), nn.Identity()
+    def ask(self, encoded: Sequence[Any]) -> Tensor:
+        """Logits ``float[batch, labels]`` of encoded texts, to be learned from."""
 
-    def pool(self, rows: Tensor) -> Tensor:
-        """The pooled features ``float[batch, dimensions]``: all that the layers behind see of a text."""
-        vectors = self.embedding(rows)  # of padding: zeros, so it adds nothing and needs no mask
-        present = (rows != PADDING).to(vectors.dtype)
-        if self.training and self.row_dropout:
-            present = present * (torch.rand_like(present) > self.row_dropout).to(vectors.dtype)
-            vectors = vectors * present.unsqueeze(-1)
-        pooled: Tensor = self.dimensions(vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1.0).sqrt())
-        return pooled
+    def outputs(self, encoded: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """Logits ``float32[n, labels]`` of any number of encoded texts, nothing dropped."""
 
-    def judge(self, pooled: Tensor) -> Tensor:
-        """Logits of pooled features."""
-        logits: Tensor = self.head(pooled if self.hidden is None else self.units(torch.relu(self.hidden(pooled))))
+    def save(self, folder: Path, opset: int) -> None:
+        """Write the student into an empty folder, as ``tasks.model.variants`` loads it."""
+
+
+class Hashed:
+    """A student that reads rows of a hashed table."""
+
+    def __init__(self, network: Network | Convolution, tokenizer: Tokenizer) -> None:
+        self.network: Network | Convolution = network
+        self.tokenizer = tokenizer
+
+    def encode(self, texts: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:
+        return [self.tokenizer.encode(text) for text in texts]
+
+    def ask(self, encoded: Sequence[npt.NDArray[np.int64]]) -> Tensor:
+        logits: Tensor = self.network(torch.from_numpy(pad(encoded)))
         return logits
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.judge(self.pool(rows))
+    def outputs(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        self.network.eval()
+        with torch.inference_mode():
+            parts = [self.ask(encoded[start : start + BATCH]).numpy() for start in range(0, len(encoded), BATCH)]
+        return np.concatenate(parts)
 
-
-class Convolution(nn.Module):
-    """Words in their order: convolutions of several widths and the largest of each filter over a text (Kim 2014).
-
-    ``int64[batch, words]`` -> ``float[batch, labels]``. While training, pooled features are dropped with ``dropout``.
-    """
-
-    def __init__(self, rows: int, dimensions: int, widths: Sequence[int], filters: int, labels: int, dropout: float) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(rows, dimensions, padding_idx=PADDING)
-        nn.init.normal_(self.embedding.weight, std=0.1)
-        with torch.no_grad():
-            self.embedding.weight[PADDING] = 0
-        self.convolutions = nn.ModuleList(nn.Conv1d(dimensions, filters, width) for width in widths)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(filters * len(widths), labels)
-        self.dimensions, self.units = nn.Identity(), nn.Identity()
-
-    def pool(self, rows: Tensor) -> Tensor:
-        """The pooled features ``float[batch, filters]`` of all widths; zero for a text without words."""
-        vectors = self.dimensions(self.embedding(rows)).transpose(1, 2)
-        present = (rows != PADDING).unsqueeze(1).to(vectors.dtype)
-        parts = []
-        for convolution in self.convolutions:
-            assert isinstance(convolution, nn.Conv1d)
-            # A short text is as wide as the widest filter; what begins behind its last word counts as nothing.
-            width = int(convolution.weight.shape[2])
-            found = torch.relu(convolution(nn.functional.pad(vectors, (0, width - 1)))) * present
-            parts.append(found.amax(dim=2))
-        pooled: Tensor = self.units(torch.cat(parts, dim=1))
-        return pooled
-
-    def judge(self, pooled: Tensor) -> Tensor:
-        """Logits of pooled features."""
-        logits: Tensor = self.head(self.dropout(pooled))
-        return logits
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.judge(self.pool(rows))
-
-
-class Served(nn.Module):
-    """The network as it is served: the logits, and beside them the pooled features that drift is watched on."""
-
-    def __init__(self, network: Network | Convolution) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = self.network.pool(rows)
-        return self.network.judge(pooled), pooled
-
-
-def save_known(known: npt.NDArray[np.bool_], folder: Path) -> None:
-    """Write which words training saw into ``words.npz``: by it drift is told, whatever the student reads."""
-    np.savez_compressed(folder / "words.npz", known=np.packbits(known))
-
-
-def save_student(network: Network | Convolution, tokenizer: Tokenizer, folder: Path, opset: int) -> None:
-    """Write ``model.onnx``, ``words.npz`` and ``variant.json`` into an empty folder."""
-    save_known(tokenizer.known, folder)
-    shapes = {"rows": {0: torch.export.Dim("texts"), 1: torch.export.Dim("length")}}
-    example = {"rows": torch.ones((2, 3), dtype=torch.long)}
-    write_onnx(Served(network), example, ("logits", "features"), shapes, folder / "model.onnx", opset)
-    count = sum(parameter.numel() for parameter in network.parameters())
-    shape = {
-        "grams": list(tokenizer.grams),
-        "bits": tokenizer.bits,
-        "salt": tokenizer.salt,
-        "words": tokenizer.words,
-        "known_words": len(tokenizer.known),
-    }
-    write_json(folder / "variant.json", {"kind": "student", "parameters": count, **shape})
+    def save(self, folder: Path, opset: int) -> None:
+        save_student(self.network, self.tokenizer, folder, opset)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from service.windows import tokenize
+from service.token_windows import tokenize
 from tasks.model.teacher import has_fast_bfloat16, load_teacher, predict
 from tasks.stage import Settings
 
@@ -31,13 +31,13 @@ class Crops(Settings):
 
 def crops(texts: Sequence[str], settings: Crops, seed: int) -> list[str]:
     """Runs of words of ``texts``, of a length and at a place that ``seed`` decides; short texts give none."""
-    chance = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, 2])
     pieces = []
     for text in texts:
         words = text.split(" ")
         for _ in range(settings.count):
-            length = int(len(words) * chance.uniform(*settings.shares))
-            begin = int(chance.integers(len(words) - length + 1))
+            length = int(len(words) * rng.uniform(*settings.shares))
+            begin = int(rng.integers(len(words) - length + 1))
             if length >= CROP_WORDS:
                 pieces.append(" ".join(words[begin : begin + length]))
     return pieces

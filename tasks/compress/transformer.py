@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from service.windows import Windows, collate, tokenize
+from service.token_windows import TokenWindows, collate, tokenize
+from tasks.compress.networks import save_known
 from tasks.compress.onnx_file import write_onnx
-from tasks.compress.student import save_known
 from tasks.model.batches import FIRST_WINDOW
 from tasks.model.teacher import Teacher, has_fast_bfloat16, layers_of, load_teacher, place_of_layers, predict
 from tasks.stage import StageError, read_json, write_json
@@ -26,7 +26,7 @@ from tasks.stage import StageError, read_json, write_json
 CPU = torch.device("cpu")
 
 
-def write_transformer(model: Teacher, tokenizer: Any, shape: Windows, folder: Path, opset: int) -> None:
+def write_transformer(model: Teacher, tokenizer: Any, shape: TokenWindows, folder: Path, opset: int) -> None:
     """Write ``model.onnx``, ``tokenizer.json`` and ``variant.json`` into the empty ``folder``."""
     example = {name: torch.ones((2, 8), dtype=torch.long) for name in ("input_ids", "attention_mask")}
     free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=shape.tokens)}

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from service.tokenizer import Tokenizer
-from tasks.compress.lesson import Lesson, Voices, distillation_loss
-from tasks.compress.pupil import BATCH, Hashed, Pupil
-from tasks.compress.student import Convolution, Network
+from tasks.compress.distillation import DistillData, DistillLoss, distillation_loss
+from tasks.compress.networks import Convolution, Network
+from tasks.compress.student import BATCH, Hashed, Student
 from tasks.compress.transformer import Thin, keep_layers
 from tasks.model.teacher import layers_of
 
@@ -27,7 +27,7 @@ Keep = npt.NDArray[np.int64]
 """Numbers of the parts of one place that stay, in order."""
 
 
-class Place:
+class Prunable:
     """Parts of one kind side by side, as the heads of a layer: ``gate`` silences them, ``cut`` takes them out."""
 
     def __init__(self, count: int, module: nn.Module, through: Callable[..., Any], before: bool, cut: Callable[[Keep], None]):
@@ -35,7 +35,7 @@ class Place:
         self.gate = torch.ones(count, requires_grad=True)
         self._module, self._through, self._before = module, through, before
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Prunable:
         def listen(_: nn.Module, given: tuple[Any, ...], said: Any = None) -> Any:
             if self._before:
                 return (self._through(self.gate, given[0]), *given[1:])
@@ -70,17 +70,17 @@ def _narrow(embedding: nn.Embedding, keep: Keep) -> None:
     embedding.embedding_dim = len(keep)
 
 
-def _dimensions(network: Network | Convolution) -> list[Place]:
+def _dimensions(network: Network | Convolution) -> list[Prunable]:
     def cut(keep: Keep) -> None:
         _narrow(network.embedding, keep)
         behind = network.convolutions if isinstance(network, Convolution) else [network.hidden or network.head]
         for layer in behind:
             _columns_of(layer, keep)  # type: ignore[arg-type]
 
-    return [Place(network.embedding.embedding_dim, network.dimensions, _times, True, cut)]
+    return [Prunable(network.embedding.embedding_dim, network.dimensions, _times, True, cut)]
 
 
-def _hidden(network: Network) -> list[Place]:
+def _hidden(network: Network) -> list[Prunable]:
     hidden = network.hidden
 
     def cut(keep: Keep) -> None:
@@ -88,10 +88,10 @@ def _hidden(network: Network) -> list[Place]:
         _rows_of(hidden, keep)
         _columns_of(network.head, keep)
 
-    return [] if hidden is None else [Place(len(hidden.weight), network.units, _times, True, cut)]
+    return [] if hidden is None else [Prunable(len(hidden.weight), network.units, _times, True, cut)]
 
 
-def _filters(network: Convolution) -> list[Place]:
+def _filters(network: Convolution) -> list[Prunable]:
     def cut(keep: Keep) -> None:
         first, kept = 0, []
         for layer in network.convolutions:
@@ -104,11 +104,11 @@ def _filters(network: Convolution) -> list[Place]:
         network.convolutions = nn.ModuleList(kept)
         _columns_of(network.head, keep)
 
-    return [Place(network.head.weight.shape[1], network.units, _times, True, cut)]
+    return [Prunable(network.head.weight.shape[1], network.units, _times, True, cut)]
 
 
-def _heads(student: Thin) -> list[Place]:
-    def place(layer: Any) -> Place:
+def _heads(student: Thin) -> list[Prunable]:
+    def place(layer: Any) -> Prunable:
         attention, size = layer.attention.self, layer.attention.self.attention_head_size
         heads = attention.query.out_features // size
 
@@ -123,39 +123,39 @@ def _heads(student: Thin) -> list[Place]:
             _columns_of(layer.attention.output.dense, wide)
             attention.num_attention_heads, attention.all_head_size = len(keep), len(wide)
 
-        return Place(heads, layer.attention.output.dense, through, True, cut)
+        return Prunable(heads, layer.attention.output.dense, through, True, cut)
 
     return [place(layer) for layer in layers_of(student.network)]
 
 
-def _feed_forward(student: Thin) -> list[Place]:
-    def place(layer: Any) -> Place:
+def _feed_forward(student: Thin) -> list[Prunable]:
+    def place(layer: Any) -> Prunable:
         def cut(keep: Keep) -> None:
             _rows_of(layer.intermediate.dense, keep)
             _columns_of(layer.output.dense, keep)
 
-        return Place(layer.output.dense.weight.shape[1], layer.output.dense, _times, True, cut)
+        return Prunable(layer.output.dense.weight.shape[1], layer.output.dense, _times, True, cut)
 
     return [place(layer) for layer in layers_of(student.network)]
 
 
-def _layers(student: Thin) -> list[Place]:
+def _layers(student: Thin) -> list[Prunable]:
     """One place whose parts are the layers: a silent one hands on what it is given."""
 
     def through(gate: Tensor, given: Tensor, said: Tensor) -> Tensor:
         return given + (said - given) * gate.to(said.dtype)
 
-    return [Place(1, layer, through, False, lambda _: None) for layer in layers_of(student.network)]
+    return [Prunable(1, layer, through, False, lambda _: None) for layer in layers_of(student.network)]
 
 
-def places(pupil: Pupil, kind: str) -> list[Place]:
+def places(student: Student, kind: str) -> list[Prunable]:
     """Where parts of ``kind`` stand in the pupil; none where it has no such parts."""
-    if isinstance(pupil, Thin):
+    if isinstance(student, Thin):
         found = {"heads": _heads, "feed_forward": _feed_forward, "layers": _layers}
-        return found[kind](pupil) if kind in found else []
-    if not isinstance(pupil, Hashed):
+        return found[kind](student) if kind in found else []
+    if not isinstance(student, Hashed):
         return []
-    network = pupil.network
+    network = student.network
     if kind == "dimensions":
         return _dimensions(network)
     if kind == "hidden" and isinstance(network, Network):
@@ -163,9 +163,11 @@ def places(pupil: Pupil, kind: str) -> list[Place]:
     return _filters(network) if kind == "filters" and isinstance(network, Convolution) else []
 
 
-def sensitivities(pupil: Pupil, found: Sequence[Place], valid: Lesson, voices: Voices) -> list[npt.NDArray[np.float64]]:
+def sensitivities(
+    student: Student, found: Sequence[Prunable], valid: DistillData, distill_loss: DistillLoss
+) -> list[npt.NDArray[np.float64]]:
     """The sensitivity of each part, an array a place."""
-    pupil.network.eval()
+    student.network.eval()
     sums = [np.zeros(place.count) for place in found]
     with ExitStack() as gates:
         for place in found:
@@ -173,11 +175,11 @@ def sensitivities(pupil: Pupil, found: Sequence[Place], valid: Lesson, voices: V
         for start in range(0, len(valid.texts), BATCH):
             part = slice(start, start + BATCH)
             loss = distillation_loss(
-                pupil.ask(valid.texts[part]),
+                student.ask(valid.texts[part]),
                 torch.from_numpy(valid.teacher[part]),
                 torch.from_numpy(valid.labels[part]),
                 torch.from_numpy(valid.weights[part]).float(),
-                voices,
+                distill_loss,
             )
             slopes = torch.autograd.grad(loss, [place.gate for place in found])
             for total, slope in zip(sums, slopes, strict=True):
@@ -202,30 +204,30 @@ def least(measured: Sequence[npt.NDArray[np.float64]], share: float) -> list[Kee
     return [np.array([part for part in range(len(v)) if (number, part) not in gone]) for number, v in enumerate(scaled)]
 
 
-def remove(pupil: Pupil, kind: str, share: float, valid: Lesson, voices: Voices) -> None:
+def remove(student: Student, kind: str, share: float, valid: DistillData, distill_loss: DistillLoss) -> None:
     """Take ``share`` of the parts of ``kind`` out of the pupil's network; ``valid`` as the pupil reads it."""
-    found = places(pupil, kind)
-    if kind == "layers" and isinstance(pupil, Thin):
-        measured = np.concatenate(sensitivities(pupil, found, valid, voices))
-        keep_layers(pupil.network, least([measured], share)[0].tolist(), "prune.sweep.transformer: layers")
+    found = places(student, kind)
+    if kind == "layers" and isinstance(student, Thin):
+        measured = np.concatenate(sensitivities(student, found, valid, distill_loss))
+        keep_layers(student.network, least([measured], share)[0].tolist(), "prune.sweep.transformer: layers")
         return
-    for place, keep in zip(found, least(sensitivities(pupil, found, valid, voices), share), strict=True):
+    for place, keep in zip(found, least(sensitivities(student, found, valid, distill_loss), share), strict=True):
         place.cut(keep)
 
 
-def halve_rows(pupil: Hashed, texts: Sequence[str]) -> Hashed:
+def halve_rows(student: Hashed, texts: Sequence[str]) -> Hashed:
     """A student of half as many rows: neighbours become one, and every feature finds its way there.
 
     The one is their mean, each as often as ``texts`` hold it: a row that no text holds has nothing to say. Rows are
     merged, and none is dropped, for rare features carry what a text has that no other has.
     """
-    old = pupil.tokenizer
-    tokenizer = Tokenizer(old.grams, old.bits - 1, old.known, old.salt, old.words)
-    embedding = pupil.network.embedding
+    old = student.tokenizer
+    tokenizer = Tokenizer(old.char_ngrams, old.bits - 1, old.known, old.salt, old.words)
+    embedding = student.network.embedding
     table = embedding.weight.detach()
-    counts = np.bincount(np.concatenate([*pupil.encode(texts), np.zeros(0, np.int64)]), minlength=old.rows)
+    counts = np.bincount(np.concatenate([*student.encode(texts), np.zeros(0, np.int64)]), minlength=old.rows)
     often = torch.from_numpy(counts).to(table.dtype).unsqueeze(1).clamp(min=1e-6)  # neither is held: the plain mean
-    pairs = table * often
-    merged = torch.cat([table[:1], (pairs[1::2] + pairs[2::2]) / (often[1::2] + often[2::2])])
-    pupil.network.embedding = nn.Embedding(len(merged), table.shape[1], padding_idx=0, _weight=merged)
-    return Hashed(pupil.network, tokenizer)
+    bigrams = table * often
+    merged = torch.cat([table[:1], (bigrams[1::2] + bigrams[2::2]) / (often[1::2] + often[2::2])])
+    student.network.embedding = nn.Embedding(len(merged), table.shape[1], padding_idx=0, _weight=merged)
+    return Hashed(student.network, tokenizer)

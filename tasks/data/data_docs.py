@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.data.judged import SEVERITIES, Judged, allowed, shown
+from tasks.data.check_result import SEVERITIES, CheckResult, allowed, shown
 from tasks.page import render
 
 PAGE = Path(__file__).with_name("data_docs.html.j2")
@@ -41,7 +41,7 @@ RULES = {
 class Findings:
     """All that the page shows. It holds measures and counts, never a text."""
 
-    judged: Sequence[Judged]
+    judged: Sequence[CheckResult]
     outcome: Mapping[str, Any]
     """Great Expectations' whole result of the suite, as its ``to_json_dict`` gives it."""
     messages: int
@@ -93,5 +93,5 @@ def _asked(given: Mapping[str, Any]) -> str:
     return "" if low is None and high is None else allowed(low, high)
 
 
-def _broken(judged: Sequence[Judged], severity: str) -> list[str]:
+def _broken(judged: Sequence[CheckResult], severity: str) -> list[str]:
     return [item.name for item in judged if item.bound.severity == severity and not item.passed]

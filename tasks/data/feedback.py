@@ -22,16 +22,16 @@ from typing import Any
 
 import pandas as pd
 
-from service.journal import Journal, Limits, read, segments
+from service.journal import Journal, JournalLimits, read, segments
 from service.text import document
 from tasks.data.rows import storable, told_apart
 from tasks.data.sources import FEEDBACK, Rejected, Row
 from tasks.data.tables import read_table
-from tasks.stage import Paths, StageError, as_time, read_params, whole
+from tasks.stage import Paths, StageError, as_time, atomic_write, read_params
 
 COLUMNS = ["id", "received", "label", "subject", "text"]
 """What a line of ``ingest.feedback`` holds."""
-FOR_EVER = Limits(keep_days=None)
+FOR_EVER = JournalLimits(keep_days=None)
 """Answers are kept for a while; labels are training data."""
 AT_ONCE = 1000
 """Records handed to the journal before it is waited for: what does not fit into its memory would be lost."""
@@ -65,7 +65,7 @@ def _quarantine(disputed: pd.DataFrame) -> pd.DataFrame:
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write rows as ``ingest.feedback`` wants them: a JSON object a line; no rows are an empty file."""
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows[COLUMNS].to_dict("records"):
             # Lone surrogates of a broken message cannot be written as UTF-8, but as an escape.
             received = row["received"] if isinstance(row["received"], str) else None

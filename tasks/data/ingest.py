@@ -26,7 +26,7 @@ from tasks.data.folders import read_folder
 from tasks.data.rows import not_feedback, storable, told_apart
 from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row, from_message
 from tasks.data.tables import labelled, read_feedback, read_labels, read_table
-from tasks.stage import Paths, Settings, StageError, as_time, run, whole, write_json
+from tasks.stage import Paths, Settings, StageError, as_time, atomic_write, run, write_json
 
 
 class Columns(Settings):
@@ -202,11 +202,11 @@ def ingest(settings: Ingest, paths: Paths) -> None:
         raise StageError(f"ingest.path = {settings.path}: {nothing_left(quarantine, unlabelled)}")
     if not corpus.known.any():
         raise StageError(f"ingest.until = {settings.until}: nothing was received before it")
-    with whole(paths.corpus) as temporary:
+    with atomic_write(paths.corpus) as temporary:
         corpus.to_parquet(temporary, index=False)
-    with whole(paths.corpus.with_name("unlabelled.parquet")) as temporary:
+    with atomic_write(paths.corpus.with_name("unlabelled.parquet")) as temporary:
         unlabelled.to_parquet(temporary, index=False)
-    with whole(paths.quarantine / "ingest.csv") as temporary:
+    with atomic_write(paths.quarantine / "ingest.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     write_json(paths.report("ingest.json"), account(corpus, quarantine, unlabelled, files))
     if without_file := list(quarantine.id[quarantine.reason == LABEL_WITHOUT_FILE]):

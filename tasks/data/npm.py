@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.stage import StageError, whole
+from tasks.stage import StageError, atomic_write
 
 
 class Pointer(BaseModel):
@@ -83,7 +83,7 @@ def fetch(pointer: Pointer, downloads: Path) -> Path:
         found = integrity_of(files[0])
         if found != pointer.integrity:
             raise StageError(f"{wanted}: integrity is {found}, the pointer file says {pointer.integrity}")
-        with whole(archive) as temporary:
+        with atomic_write(archive) as temporary:
             shutil.move(files[0], temporary)
     return archive
 

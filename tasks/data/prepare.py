@@ -17,7 +17,7 @@ from pydantic import Field
 from service.text import RAW_CHARACTERS_PER_KEPT, Normaliser, document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.data.sources import FEEDBACK
-from tasks.stage import Paths, Settings, StageError, run, whole, write_json
+from tasks.stage import Paths, Settings, StageError, atomic_write, run, write_json
 
 MEASURED = ("valid", "test", "golden", "future")
 """Splits that no student may learn from, under whatever label or none."""
@@ -166,9 +166,9 @@ def prepare(settings: Prepare, paths: Paths) -> None:
     rows = rows[~unknown & ~held_out]
     label_id = rows.label.map({label: number for number, label in enumerate(described["labels"])})  # type: ignore[arg-type,var-annotated]
     columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text", "weight"]
-    with whole(paths.prepared) as temporary:
+    with atomic_write(paths.prepared) as temporary:
         rows.assign(label_id=label_id.fillna(-1).astype(np.int64))[columns].to_parquet(temporary, index=False)
-    with whole(paths.quarantine / "prepare.csv") as temporary:
+    with atomic_write(paths.quarantine / "prepare.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     write_json(paths.schema, described)
     missing = labels_missing(rows, described["labels"])  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 
 from tasks.data.rules import measure
-from tasks.stage import Paths, StageError, read_params, whole
+from tasks.stage import Paths, StageError, atomic_write, read_params
 
 COMMENT_AT = 34
 """The column at which params.yaml has its comments."""
@@ -184,6 +184,6 @@ def write_proposal(paths: Paths) -> None:
     read_params(paths.root)
     path: Path = paths.root / "params.yaml"
     text = with_block(path.read_bytes().decode("utf-8"), block)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
     print(block, end="")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from tasks.data.judged import Bound
+from tasks.data.check_result import Bound
 from tasks.data.sources import FEEDBACK
 from tasks.stage import Settings
 

@@ -14,11 +14,11 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from tasks.data.check_result import SEVERITIES, Bound, CheckResult
 from tasks.data.data_docs import Findings, data_docs_page
-from tasks.data.judged import SEVERITIES, Bound, Judged
 from tasks.data.propose import print_proposal, read_corpus, write_proposal
 from tasks.data.rules import Validate, measure
-from tasks.stage import Paths, StageError, as_time, run, whole, write_json
+from tasks.stage import Paths, StageError, as_time, atomic_write, run, write_json
 
 
 def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
@@ -91,7 +91,7 @@ def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]
     return suite
 
 
-def judge(measured: pd.DataFrame, settings: Validate) -> tuple[list[Judged], dict[str, Any]]:
+def judge(measured: pd.DataFrame, settings: Validate) -> tuple[list[CheckResult], dict[str, Any]]:
     """Run the suite with Great Expectations: (the verdicts, its whole result). What cannot be measured fails."""
     suite = expectations(settings)
     frame = measured.assign(**{f"is_{label}": (measured.label == label).astype(int) for label in settings.labels})
@@ -99,19 +99,19 @@ def judge(measured: pd.DataFrame, settings: Validate) -> tuple[list[Judged], dic
     outcome = _batch(frame, "snapshot").validate(
         gx.ExpectationSuite(name="snapshot", expectations=named), result_format="BASIC"
     )
-    found: dict[str, Judged] = {}
+    found: dict[str, CheckResult] = {}
     for result in outcome.results:
         name = (result.expectation_config.meta or {})["name"]
         value = result.result.get("observed_value")
         number = float(value) if value is not None and value == value else None
-        found[name] = Judged(name, number, suite[name][0], bool(result.success) and number is not None)
-    judged = [found.get(name) or Judged(name, None, bound, False) for name, (bound, _) in suite.items()]
+        found[name] = CheckResult(name, number, suite[name][0], bool(result.success) and number is not None)
+    judged = [found.get(name) or CheckResult(name, None, bound, False) for name, (bound, _) in suite.items()]
     return judged, outcome.to_json_dict()
 
 
 def report(found: Findings, paths: Paths) -> None:
     """``validate.json``, and for people the page with Great Expectations' own result beside it."""
-    with whole(paths.report("data_docs")) as temporary:
+    with atomic_write(paths.report("data_docs")) as temporary:
         temporary.mkdir()
         (temporary / "index.html").write_text(data_docs_page(found), encoding="utf-8")
         write_json(temporary / "validation.json", found.outcome)
@@ -141,7 +141,7 @@ def validate(settings: Validate, paths: Paths) -> None:
     rows = {"corpus": len(corpus), "kept": len(kept), "quarantined": len(quarantine)}
     broken = {str(name): int(count) for name, count in quarantine.reason.value_counts().sort_index().items()}
     report(Findings(judged, outcome, len(snapshot), asked, broken, rows), paths)
-    with whole(paths.quarantine / "validate.csv") as temporary:
+    with atomic_write(paths.quarantine / "validate.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     failed = [item for item in judged if not item.passed]
     if snapshot.empty:  # then nothing else could be measured
@@ -151,7 +151,7 @@ def validate(settings: Validate, paths: Paths) -> None:
             print(f"soft expectation broken: {item}")
     if hard := [str(item) for item in failed if item.bound.severity == "hard"]:
         raise StageError(not_fit(hard, quarantine))
-    with whole(paths.validated) as temporary:
+    with atomic_write(paths.validated) as temporary:
         kept.to_parquet(temporary, index=False)
     print(f"{len(kept)} of {len(corpus)} messages pass, {len(quarantine)} are quarantined")
 

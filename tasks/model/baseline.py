@@ -1,6 +1,6 @@
 """Stage baseline: TF-IDF and logistic regression, what every other variant has to beat.
 
-The strength of the regularisation is chosen on valid, so that the baseline is as good as its kind can be.
+How much it is regularised is chosen on valid, so that the baseline is as good as its kind can be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
 from tasks.metrics import mean_one, ranking
-from tasks.stage import Paths, Settings, StageError, run, whole, write_json
+from tasks.stage import Paths, Settings, StageError, atomic_write, run, write_json
 from tasks.tracking import track
 
 
@@ -30,8 +30,8 @@ class Baseline(Settings):
     min_documents: int
     features: int
     """Most frequent n-grams kept, at most."""
-    strengths: list[float]
-    """Inverse strengths of regularisation to try; the best on valid is kept."""
+    C: list[float]
+    """Inverse regularisation strengths to try, as scikit-learn names them; the best on valid is kept."""
 
 
 def vectors_of(train: pd.DataFrame, settings: Baseline) -> tuple[TfidfVectorizer, Any]:
@@ -51,15 +51,15 @@ def vectors_of(train: pd.DataFrame, settings: Baseline) -> tuple[TfidfVectorizer
 
 
 def fit(train: pd.DataFrame, settings: Baseline) -> Iterator[tuple[float, Pipeline]]:
-    """Each strength, with the two steps fitted to the texts by their weights. Raises StageError as ``vectors_of`` does."""
+    """Each of ``C``, with the two steps fitted to the texts by their weights. Raises StageError as ``vectors_of`` does."""
     vectors, texts = vectors_of(train, settings)
     weights, labels = mean_one(train.weight.to_numpy()), train.label_id.to_numpy()
-    for strength in settings.strengths:
+    for c in settings.C:
         try:
-            model = LogisticRegression(C=strength, max_iter=1000).fit(texts, labels, sample_weight=weights)
+            model = LogisticRegression(C=c, max_iter=1000).fit(texts, labels, sample_weight=weights)
         except ValueError as error:
-            raise StageError(f"baseline.strengths: {strength}: {error}") from error
-        yield strength, Pipeline([("tfidfvectorizer", vectors), ("logisticregression", model)])
+            raise StageError(f"baseline.C: {c}: {error}") from error
+        yield c, Pipeline([("tfidfvectorizer", vectors), ("logisticregression", model)])
 
 
 def logits(model: Pipeline, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -78,20 +78,20 @@ def baseline(settings: Baseline, paths: Paths) -> None:
     with track("baseline", settings, paths) as tracker:
         tracker.data(paths.prepared, parts["train"], "training")
         scored = []
-        fits = tqdm(fit(parts["train"], settings), total=len(settings.strengths), desc="baseline", unit=" fits")
-        for number, (strength, model) in enumerate(fits):
+        fits = tqdm(fit(parts["train"], settings), total=len(settings.C), desc="baseline", unit=" fits")
+        for number, (c, model) in enumerate(fits):
             scores, valid = logits(model, list(parts["valid"].text)), parts["valid"]
             figures = ranking(scores, valid.label_id.to_numpy(), weights=valid.weight.to_numpy())
-            tracker.metrics({"strength": strength, "valid_pr_auc": figures["pr_auc"]}, step=number)
-            scored.append((figures["pr_auc"], -number, strength, model))
-        score, _, strength, model = max(scored, key=lambda entry: entry[:2])
-        with whole(paths.model("baseline")) as temporary:
+            tracker.metrics({"C": c, "valid_pr_auc": figures["pr_auc"]}, step=number)
+            scored.append((figures["pr_auc"], -number, c, model))
+        score, _, c, model = max(scored, key=lambda entry: entry[:2])
+        with atomic_write(paths.model("baseline")) as temporary:
             temporary.mkdir()
             joblib.dump(model, temporary / "model.joblib", compress=3)
             count = model[-1].coef_.size + model[-1].intercept_.size + model[0].idf_.size
-            write_json(temporary / "variant.json", {"kind": "linear", "parameters": int(count), "strength": strength})
+            write_json(temporary / "variant.json", {"kind": "tfidf", "parameters": int(count), "C": c})
         tracker.headline({"baseline_valid_pr_auc": score})
-    print(f"C = {strength:g}, PR-AUC on valid {score:.4f}")
+    print(f"C = {c:g}, PR-AUC on valid {score:.4f}")
 
 
 def load(folder: Path) -> Pipeline:

@@ -32,21 +32,21 @@ class Data:
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Rows of one epoch in batches of like lengths, in an order that ``seed`` and ``epoch`` alone decide."""
-    chance = np.random.default_rng([seed, epoch])
-    order = chance.permutation(len(lengths))
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
     batches = []
     bucket = batch_size * 8  # long enough to sort, short enough that batches still mix
     for start in range(0, len(order), bucket):
         rows = sorted(order[start : start + bucket], key=lambda row: lengths[row])
         batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-    return [[int(row) for row in batches[number]] for number in chance.permutation(len(batches))]
+    return [[int(row) for row in batches[number]] for number in rng.permutation(len(batches))]
 
 
 def epoch_windows(windows: Sequence[Sequence[list[int]]], seed: int, epoch: int) -> list[list[int]]:
     """The window of each text that this epoch sees: often the first, which says most, else any."""
-    chance = np.random.default_rng([seed, epoch, 1])
-    first = chance.random(len(windows)) < FIRST_WINDOW
-    return [own[0] if begin else own[int(chance.integers(len(own)))] for own, begin in zip(windows, first, strict=True)]
+    rng = np.random.default_rng([seed, epoch, 1])
+    first = rng.random(len(windows)) < FIRST_WINDOW
+    return [own[0] if begin else own[int(rng.integers(len(own)))] for own, begin in zip(windows, first, strict=True)]
 
 
 def schedule(steps: int, warmup_share: float) -> Any:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from tasks.stage import whole
+from tasks.stage import atomic_write
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """All of a run that is not a weight; with the weights it is the checkpoint."""
 
     epoch: int = 0
@@ -35,7 +35,7 @@ class Checkpoint:
         self.path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt"
 
     def save(self, **state: Any) -> None:
-        with whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             torch.save(state, temporary)
 
     def load(self) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from service.windows import Windows, collate, flatten, merge
+from service.token_windows import TokenWindows, collate, flatten, merge
 from tasks.stage import StageError, read_json, write_json
 
 
@@ -66,20 +66,20 @@ def load_encoder(model: str) -> tuple[nn.Module, Any]:
         ) from error
 
 
-def save_teacher(model: Teacher, tokenizer: Any, folder: Path, shape: Windows) -> None:
+def save_teacher(model: Teacher, tokenizer: Any, folder: Path, shape: TokenWindows) -> None:
     model.encoder.save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
     save_file({name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}, folder / "head.safetensors")
     write_json(folder / "variant.json", {"kind": "transformer", "windows": asdict(shape)})
 
 
-def load_teacher(folder: Path) -> tuple[Teacher, Any, Windows]:
+def load_teacher(folder: Path) -> tuple[Teacher, Any, TokenWindows]:
     """(teacher in evaluation mode, tokenizer, windows) as ``save_teacher`` left them."""
     encoder, tokenizer = load_encoder(str(folder))
     head = load_file(folder / "head.safetensors")
     model = Teacher(encoder, labels=head["weight"].shape[0], dropout=0.0)
     model.head.load_state_dict(head)
-    return model.eval(), tokenizer, Windows(**read_json(folder / "variant.json")["windows"])
+    return model.eval(), tokenizer, TokenWindows(**read_json(folder / "variant.json")["windows"])
 
 
 def place_of_layers(model: Teacher) -> tuple[nn.Module, str]:

@@ -19,13 +19,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from service.windows import Windows, collate, tokenize
+from service.token_windows import TokenWindows, collate, tokenize
 from tasks.lineage import sha256
 from tasks.metrics import mean_one, ranking
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
-from tasks.model.checkpoint import Checkpoint, Progress
+from tasks.model.checkpoint import Checkpoint, TrainProgress
 from tasks.model.teacher import Teacher, freeze, has_fast_bfloat16, load_encoder, predict, save_teacher
-from tasks.stage import Paths, Settings, StageError, read_json, run, whole
+from tasks.stage import Paths, Settings, StageError, atomic_write, read_json, run
 from tasks.tracking import Tracker, track
 
 
@@ -77,7 +77,7 @@ class Training:
             weight_decay=settings.weight_decay,
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(steps, settings.warmup_share))
-        self.progress = Progress()
+        self.progress = TrainProgress()
         self.best_weights: dict[str, Tensor] = {}
 
     def fit(self, tracker: Tracker | None) -> None:
@@ -170,7 +170,7 @@ class Training:
             optimizer=self.optimizer.state_dict(),
             scheduler={"last_epoch": self.scheduler.last_epoch},
             progress=vars(self.progress),
-            chance=torch.get_rng_state(),
+            rng=torch.get_rng_state(),
             gpu_chance=torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         )
 
@@ -184,8 +184,8 @@ class Training:
         self.best_weights = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
-        self.progress = Progress(**state["progress"])
-        torch.set_rng_state(state["chance"])
+        self.progress = TrainProgress(**state["progress"])
+        torch.set_rng_state(state["rng"])
         if state["gpu_chance"]:
             torch.cuda.set_rng_state_all(state["gpu_chance"])
         print(f"train: goes on from batch {self.progress.history[-1]['batch']:.0f}")
@@ -218,7 +218,7 @@ def train(settings: Train, paths: Paths) -> None:
     if settings.frozen_layers is not None:
         freeze(model, settings.frozen_layers)
     parts = {split: rows[rows.split == split] for split in ("train", "valid")}
-    shape = Windows(settings.window_tokens, settings.windows)
+    shape = TokenWindows(settings.window_tokens, settings.windows)
     every = tokenize(tokenizer, list(rows.text), shape)
     tokens = {split: [every[row] for row in np.flatnonzero(rows.split == split)] for split in parts}
     data = Data(
@@ -238,11 +238,11 @@ def train(settings: Train, paths: Paths) -> None:
         training.fit(tracker)
         logits = predict(model, every, data.padding, device, training.bfloat16, desc="scoring")
         history = pd.DataFrame(training.progress.history)
-        with whole(paths.report("train.csv")) as temporary:
+        with atomic_write(paths.report("train.csv")) as temporary:
             history.to_csv(temporary, index=False)
-        with whole(paths.logits) as temporary, temporary.open("wb") as file:
+        with atomic_write(paths.logits) as temporary, temporary.open("wb") as file:
             np.savez(file, ids=rows.id.to_numpy(dtype=str), logits=logits)
-        with whole(paths.model("teacher")) as temporary:
+        with atomic_write(paths.model("teacher")) as temporary:
             temporary.mkdir()
             save_teacher(model.cpu(), tokenizer, temporary, shape)
         tracker.file(paths.report("train.csv"))

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from service.scorer import Student
+from service.token_windows import tokenize
 from service.transformer import WindowedStudent
-from service.windows import tokenize
 from tasks.model import baseline
 from tasks.model.teacher import has_fast_bfloat16, load_teacher, predict
 from tasks.stage import StageError, read_json
@@ -29,7 +29,7 @@ class Variant(Protocol):
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
 
 
-class Linear:
+class Tfidf:
     def __init__(self, folder: Path, threads: int) -> None:
         self._model = baseline.load(folder)
         self.parameters = int(read_json(folder / "variant.json")["parameters"])
@@ -54,7 +54,7 @@ class Transformer:
 
 
 KINDS: dict[str, Callable[[Path, int], Variant]] = {
-    "linear": Linear,
+    "tfidf": Tfidf,
     "transformer": Transformer,
     "onnx-transformer": WindowedStudent,
     "student": Student,

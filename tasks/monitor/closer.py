@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.monitor.evidence import beyond_mix, confirmed_drift, distrusted, kin, since_alarm, suspected
+from tasks.monitor.evidence import beyond_mix, comparable_windows, confirmed_drift, distrusted, since_alarm, suspected
 from tasks.monitor.explained import explained_by_mix
 from tasks.monitor.loaded import draw
 from tasks.monitor.paired import ask_previous
-from tasks.monitor.policy import Decide, History, Seen
+from tasks.monitor.policy import Decide, History, JudgedWindow
 from tasks.monitor.records import Ranges, Reader, Record
 from tasks.monitor.reference import Held
 from tasks.monitor.settings import Monitor
@@ -35,7 +35,7 @@ def sampled(folder: Path, windows: Sequence[Ranges], count: int) -> list[Record]
 
 
 def look_closer(
-    settings: Monitor, policy: Decide, state: State, paths: Paths, seen: Seen, history: History, held: Held | None
+    settings: Monitor, policy: Decide, state: State, paths: Paths, seen: JudgedWindow, history: History, held: Held | None
 ) -> History:
     """``history`` with what the decision about ``seen`` hangs on; unchanged, and at no cost, where it hangs on nothing more.
 
@@ -46,7 +46,7 @@ def look_closer(
     if history.previous is not None and (numbers := suspected(seen, history.past, policy)):
         feedback = records_of(paths.feedback, [state.window(number).plan.feedback for number in numbers])
         history = ask_previous(history, paths.store, seen.release, feedback)
-    line = [*kin(seen, history.past, policy), seen]
+    line = [*comparable_windows(seen, history.past, policy), seen]
     moved = confirmed_drift(line, policy)
     beyond = beyond_mix(moved)
     if held is None or not beyond or beyond == moved:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from service.segments import CLOSED, segments, stem_of
 from tasks.monitor.records import Unread, unread
-from tasks.monitor.stored import Window
-from tasks.monitor.windows import Plan, Windows, plan
+from tasks.monitor.stored import TrafficWindow
+from tasks.monitor.traffic_windows import Plan, TrafficWindows, plan
 
 
 def cut_some(
-    base: sqlite3.Connection, journal: Path, feedback: Path, settings: Windows, now: datetime, most: int
-) -> tuple[list[Window], bool]:
+    base: sqlite3.Connection, journal: Path, feedback: Path, settings: TrafficWindows, now: datetime, most: int
+) -> tuple[list[TrafficWindow], bool]:
     """Cut the windows that close among the oldest records, ``most`` or somewhat more; whether there are later records."""
     cursors = {row[0]: (row[1], bool(row[2])) for row in base.execute("SELECT * FROM cursors")}
     starts = {segment: start for segment, (start, _) in cursors.items()}
@@ -26,7 +26,7 @@ def cut_some(
     closed = {stem_of(path) for path in there if path.suffix == CLOSED}
     gone = starts.keys() - done - {stem_of(path) for path in there}
     answers, labels = unread(journal, starts, done, most), unread(feedback, starts, done)
-    windows: list[Window] = []
+    windows: list[TrafficWindow] = []
     for planned in plan(answers.records, labels.records, starts, settings, now if answers.until is None else None):
         windows.append(_insert(base, planned, len(gone) if not windows else 0))
     for read in (answers, labels):
@@ -36,15 +36,17 @@ def cut_some(
     return windows, answers.until is not None
 
 
-def _insert(base: sqlite3.Connection, planned: Plan, gone: int) -> Window:
+def _insert(base: sqlite3.Connection, planned: Plan, gone: int) -> TrafficWindow:
     planned = Plan(**asdict(planned) | {"lost": planned.lost + gone})
     identity = hashlib.sha256(json.dumps([planned.journal, planned.feedback], sort_keys=True).encode()).hexdigest()[:16]
     values = (identity, json.dumps(asdict(planned)), planned.release, planned.rows, planned.labels)
     done = base.execute("INSERT INTO windows (id, plan, release, rows, labels) VALUES (?, ?, ?, ?, ?)", values)
-    return Window(int(done.lastrowid or 0), identity, planned)
+    return TrafficWindow(int(done.lastrowid or 0), identity, planned)
 
 
-def _move(base: sqlite3.Connection, windows: list[Window], read: Unread, starts: dict[str, int], closed: set[str]) -> None:
+def _move(
+    base: sqlite3.Connection, windows: list[TrafficWindow], read: Unread, starts: dict[str, int], closed: set[str]
+) -> None:
     """Cursors behind the new windows; a closed segment that is read to its end is never opened again."""
     ends: dict[str, int] = {}
     for window in windows:

@@ -21,18 +21,18 @@ from collections.abc import Sequence
 from tasks.monitor.evidence import (
     beyond_mix,
     broken_limits,
+    comparable_windows,
     confirmed_drift,
     distrusted,
     first_alarms,
-    kin,
     lasting_limits,
     why_no_rollback,
     worse_than_before,
 )
-from tasks.monitor.policy import Action, Attempt, Decide, Decision, History, Seen
+from tasks.monitor.policy import Action, Attempt, Decide, Decision, History, JudgedWindow
 from tasks.monitor.signals import Signal
 
-__all__ = ["Attempt", "Decide", "Decision", "History", "Seen", "decide", "decision_id"]
+__all__ = ["Attempt", "Decide", "Decision", "History", "JudgedWindow", "decide", "decision_id"]
 
 UNKNOWN = "no reference"
 """What a window is confirmed for that cannot be compared with its release."""
@@ -44,13 +44,13 @@ def decision_id(window: str) -> str:
     return hashlib.sha256(f"decision {window}".encode()).hexdigest()[:16]
 
 
-def decide(window: Seen, history: History, policy: Decide) -> Decision:
+def decide(window: JudgedWindow, history: History, policy: Decide) -> Decision:
     """The action for ``window``. A window that was decided before gets that decision again."""
     identity = decision_id(window.id)
     for past in history.past:
         if past.decision is not None and past.decision.id == identity:
             return past.decision
-    line = [*kin(window, history.past, policy), window]
+    line = [*comparable_windows(window, history.past, policy), window]
     alarms = first_alarms(window, policy)
     broken = broken_limits(window)
     confirmed = confirmed_drift(line, policy) | lasting_limits(line, policy)
@@ -71,7 +71,7 @@ def decide(window: Seen, history: History, policy: Decide) -> Decision:
 
 
 def _act(
-    window: Seen, confirmed: frozenset[str], broken: frozenset[str], history: History, policy: Decide
+    window: JudgedWindow, confirmed: frozenset[str], broken: frozenset[str], history: History, policy: Decide
 ) -> tuple[Action, tuple[str, ...]]:
     """The gravest action that is due; what follows is not asked."""
     if distrust := tuple(_over(signal) for signal in distrusted(window)):
@@ -103,7 +103,7 @@ def _answer(number: int, moved: Sequence[str], history: History, policy: Decide)
         if not spared:
             return "recalibrate", reasons
         reasons += tuple(f"no recalibration: {why}" for why in spared)
-    against = hindrances(number, history, policy)
+    against = blockers(number, history, policy)
     return ("investigate", (*reasons, *against)) if against else ("restill", reasons)
 
 
@@ -111,7 +111,7 @@ def _over(signal: Signal) -> str:
     return f"{signal.name} {signal.value:.4g} is over its limit {signal.reference:.4g}"
 
 
-def _told(past: Sequence[Seen], release: str, policy: Decide) -> frozenset[str]:
+def _told(past: Sequence[JudgedWindow], release: str, policy: Decide) -> frozenset[str]:
     """What people know already: what was confirmed, or blocked for, in the last windows of this release."""
     keys: set[str] = set()
     for other in [other for other in past if other.release == release][-policy.confirm_within :]:
@@ -143,7 +143,7 @@ def _quiet_until(attempts: Sequence[Attempt], policy: Decide) -> int | None:
     return max(((a.started if a.finished is None else a.finished) + policy.cooldown for a in attempts), default=None)
 
 
-def hindrances(number: int, history: History, policy: Decide) -> tuple[str, ...]:
+def blockers(number: int, history: History, policy: Decide) -> tuple[str, ...]:
     """Why no restill may start in window ``number``; empty where one may."""
     restills = [attempt for attempt in history.attempts if attempt.kind == "restill"]
     found = []

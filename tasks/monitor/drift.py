@@ -20,7 +20,7 @@ from pydantic import Field
 from service.release import Release
 from tasks.page import render
 from tasks.release.package import drift_reference
-from tasks.stage import Paths, Settings, run, whole, write_json
+from tasks.stage import Paths, Settings, atomic_write, run, write_json
 
 TOO_FEW = Path(__file__).with_name("too_few.html.j2")
 """The page where nothing was compared; Evidently writes the other, which holds its own scripts and fonts."""
@@ -95,7 +95,7 @@ def drift(settings: Drift, paths: Paths) -> None:
         }
         page = snapshot.get_html_str(as_iframe=False)
     write_json(paths.report("drift.json"), report)
-    with whole(paths.report("drift.html")) as temporary:
+    with atomic_write(paths.report("drift.html")) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"drifted: {', '.join(report['drifted']['columns']) or 'nothing'}" if report["compared"] else "too few to compare")
 

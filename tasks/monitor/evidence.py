@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tasks.monitor.policy import Decide, History, Paired, Seen
+from tasks.monitor.policy import Decide, History, JudgedWindow, Paired
 from tasks.monitor.signals import Signal
 from tasks.monitor.statistics import more
 
 
-def kin(window: Seen, past: Sequence[Seen], policy: Decide) -> list[Seen]:
+def comparable_windows(window: JudgedWindow, past: Sequence[JudgedWindow], policy: Decide) -> list[JudgedWindow]:
     """The past windows that ``window`` can be compared with: of its release, large enough, trusted."""
     return [
         other
@@ -21,25 +21,25 @@ def kin(window: Seen, past: Sequence[Seen], policy: Decide) -> list[Seen]:
     ]
 
 
-def tested(window: Seen, policy: Decide) -> list[Signal]:
+def tested(window: JudgedWindow, policy: Decide) -> list[Signal]:
     """The signals that may raise an alarm: measured, tested, on enough messages or labels."""
     least = {"drift": policy.minimum, "quality": policy.minimum_labels}
     return [s for s in window.signals if s.p is not None and s.n >= least.get(s.kind, 1)]
 
 
-def first_alarms(window: Seen, policy: Decide) -> frozenset[str]:
+def first_alarms(window: JudgedWindow, policy: Decide) -> frozenset[str]:
     """Signals below their part of the budget, which goes by their weights: what has moved, each with its direction."""
     signals = tested(window, policy)
     whole = sum(policy.weight(signal.name) for signal in signals)
     return frozenset(s.trend for s in signals if s.p is not None and s.p * whole < policy.weight(s.name) * policy.false_alarm)
 
 
-def confirmed_drift(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
+def confirmed_drift(line: Sequence[JudgedWindow], policy: Decide) -> frozenset[str]:
     """Signals that confirm a first alarm of theirs. ``line``: windows of one release, the last is now."""
     return frozenset(signal.trend for signal in _confirming(line, policy))
 
 
-def _confirming(line: Sequence[Seen], policy: Decide) -> Iterator[Signal]:
+def _confirming(line: Sequence[JudgedWindow], policy: Decide) -> Iterator[Signal]:
     """The tests that do so: each looks at all windows since its alarm, no more and no less.
 
     So each alarm is tried few times, and the longer it takes, the more messages speak.
@@ -67,17 +67,17 @@ def beyond_mix(trends: Iterable[str]) -> frozenset[str]:
     return frozenset(trend for trend, name in names.items() if name != "label_mix" and name not in EXPLAINED)
 
 
-def since_alarm(line: Sequence[Seen], policy: Decide) -> tuple[int, ...]:
+def since_alarm(line: Sequence[JudgedWindow], policy: Decide) -> tuple[int, ...]:
     """Numbers of the windows since the label mix raised the alarm that the last of ``line`` confirms, and of that one."""
     back = [signal.windows for signal in _confirming(line, policy) if signal.name == "label_mix"]
     return tuple(window.number for window in line[-1 - max(back, default=0) :])
 
 
-def _alarms_of(window: Seen, policy: Decide) -> Iterable[str]:
+def _alarms_of(window: JudgedWindow, policy: Decide) -> Iterable[str]:
     return window.decision.alarms if window.decision is not None else first_alarms(window, policy)
 
 
-def broken_limits(window: Seen) -> frozenset[str]:
+def broken_limits(window: JudgedWindow) -> frozenset[str]:
     """Names of the trust and health signals that are over their limits."""
     return frozenset(
         s.name
@@ -86,13 +86,13 @@ def broken_limits(window: Seen) -> frozenset[str]:
     )
 
 
-def distrusted(window: Seen) -> list[Signal]:
+def distrusted(window: JudgedWindow) -> list[Signal]:
     """The trust signals that are over their limits."""
     broken = broken_limits(window)
     return [signal for signal in window.signals if signal.kind == "trust" and signal.name in broken]
 
 
-def lasting_limits(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
+def lasting_limits(line: Sequence[JudgedWindow], policy: Decide) -> frozenset[str]:
     """Health limits broken now and in a window not long before: one slow window is no illness."""
     now = len(line) - 1
     health = {s.name for s in line[now].signals if s.kind == "health"}
@@ -102,7 +102,9 @@ def lasting_limits(line: Sequence[Seen], policy: Decide) -> frozenset[str]:
     return broken_limits(line[now]) & before & health
 
 
-def since_promotion(window: Seen, past: Sequence[Seen], policy: Decide) -> tuple[list[Seen], list[Seen]]:
+def since_promotion(
+    window: JudgedWindow, past: Sequence[JudgedWindow], policy: Decide
+) -> tuple[list[JudgedWindow], list[JudgedWindow]]:
     """(windows since the promotion of this window's release, the last ones of the release before it).
 
     Both are empty where there was no promotion, or none of late. What is not to be trusted says nothing here; what only
@@ -117,7 +119,7 @@ def since_promotion(window: Seen, past: Sequence[Seen], policy: Decide) -> tuple
     return after, [other for other in earlier if other.release == earlier[-1].release][-policy.rollback.before :]
 
 
-def more_errors(window: Seen, past: Sequence[Seen], policy: Decide) -> str | None:
+def more_errors(window: JudgedWindow, past: Sequence[JudgedWindow], policy: Decide) -> str | None:
     """Says that more confirmed labels contradict the answers since the promotion than before it; None where they do not.
 
     That is a suspicion: a world that moved looks the same. Which of the two it is, the release before has to say.
@@ -132,14 +134,14 @@ def more_errors(window: Seen, past: Sequence[Seen], policy: Decide) -> str | Non
     return f"{wrong} of {labels} answers were wrong, {base_wrong} of {base_labels} before the promotion"
 
 
-def suspected(window: Seen, past: Sequence[Seen], policy: Decide) -> tuple[int, ...]:
+def suspected(window: JudgedWindow, past: Sequence[JudgedWindow], policy: Decide) -> tuple[int, ...]:
     """Numbers of the windows about whose labelled messages the release before is to be asked; empty without a suspicion."""
     if distrusted(window) or more_errors(window, past, policy) is None:
         return ()
     return tuple(other.number for other in since_promotion(window, past, policy)[0])
 
 
-def worse_than_before(window: Seen, history: History, policy: Decide) -> tuple[str, ...]:
+def worse_than_before(window: JudgedWindow, history: History, policy: Decide) -> tuple[str, ...]:
     """Reasons to undo the last promotion: the release before has fewer errors on the same labelled messages, by a paired
     test; or limits are broken that were not before it.
     """
@@ -155,7 +157,7 @@ def worse_than_before(window: Seen, history: History, policy: Decide) -> tuple[s
     return tuple(reasons)
 
 
-def why_no_rollback(window: Seen, history: History, policy: Decide) -> str | None:
+def why_no_rollback(window: JudgedWindow, history: History, policy: Decide) -> str | None:
     """What is told where more answers are wrong than before the promotion, and it is not undone; None without a suspicion."""
     suspicion = more_errors(window, history.past, policy) if history.previous is not None else None
     if suspicion is None:
@@ -172,7 +174,7 @@ def _of_the_same(paired: Paired, history: History) -> str:
     )
 
 
-def _errors(windows: Sequence[Seen]) -> tuple[int, int]:
+def _errors(windows: Sequence[JudgedWindow]) -> tuple[int, int]:
     """Wrong answers and confirmed labels of these windows."""
     figures = [s for w in windows for s in w.signals if s.name == "realised_error" and s.windows == 1 and s.value is not None]
     return sum(round((s.value or 0.0) * s.n) for s in figures), sum(s.n for s in figures)

@@ -22,7 +22,7 @@ from tasks.monitor.statistics import wilson
 from tasks.stage import Settings
 
 
-class Limits(Settings):
+class HealthLimits(Settings):
     latency_p50_ms: float = Field(gt=0)
     latency_p99_ms: float = Field(gt=0)
     errors: float = Field(ge=0, le=1)
@@ -85,7 +85,7 @@ def of_records(records: Sequence[Mapping[str, Any]], lost: int, sample: Sequence
     clients = Counter(answer["client"] for answer in answers)
     sample = answers if sample is None else sample
     return Traffic(
-        millis=np.array([answer["micros"] for answer in answers], dtype=float) / 1000,
+        millis=np.array([answer["latency_us"] for answer in answers], dtype=float) / 1000,
         clients=tuple(count for _, count in clients.most_common()),
         sampled=len(sample),
         copies=len(sample) - len({answer["hash"] for answer in sample}),
@@ -100,7 +100,7 @@ def of_records(records: Sequence[Mapping[str, Any]], lost: int, sample: Sequence
 
 
 def health_signals(
-    reference: Reference | None, window: Traffic, sample: Sample | None, earlier: Sequence[Traffic], limits: Limits
+    reference: Reference | None, window: Traffic, sample: Sample | None, earlier: Sequence[Traffic], limits: HealthLimits
 ) -> list[Signal]:
     """``earlier``: the windows before, oldest first, of any release: clients and memory know of none.
 
@@ -153,7 +153,7 @@ def _memory(windows: Sequence[Traffic], limit: float) -> Signal | None:
     return Signal("memory_growth", "health", max(growth), None, None, limit, None, "up", len(growth), len(windows))
 
 
-def _burst(window: Traffic, earlier: Sequence[Traffic], limits: Limits) -> Signal | None:
+def _burst(window: Traffic, earlier: Sequence[Traffic], limits: HealthLimits) -> Signal | None:
     """Rise of the busiest client's share. By rank, not by name: a client that changes its name is no burst."""
     shares = [other.clients[0] / sum(other.clients) for other in earlier if sum(other.clients) >= limits.minimum]
     n = sum(window.clients)

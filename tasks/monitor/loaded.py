@@ -17,10 +17,10 @@ from tasks.monitor.records import Reader, Record
 from tasks.monitor.reference import Held
 from tasks.monitor.sample import Labelled, Sample, of_feedback
 from tasks.monitor.state import State
-from tasks.monitor.stored import Window
+from tasks.monitor.stored import TrafficWindow
 from tasks.stage import Paths
 
-COUNTED = ("kind", "time", "micros", "client", "truncated")
+COUNTED = ("kind", "time", "latency_us", "client", "truncated")
 """What is kept of an answer that is not in the sample."""
 SAID = ("time", "label", "answered")
 """What is kept of a label: its message is training data, and nothing is measured on it."""
@@ -58,7 +58,7 @@ def _time(record: Record) -> str:
 class Loaded:
     """The records of a window, as far as they are still there."""
 
-    def __init__(self, window: Window, journal: Reader, feedback: Reader, count: int) -> None:
+    def __init__(self, window: TrafficWindow, journal: Reader, feedback: Reader, count: int) -> None:
         plan = window.plan
         records, self._answers = draw(journal.read(plan.journal), count)
         self._labels = sorted((_part(record, SAID) for _, record in feedback.read(plan.feedback)), key=_time)

@@ -94,7 +94,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Seen:
+class JudgedWindow:
     """A window and its signals. ``decision`` is None for the one to decide about."""
 
     number: int
@@ -146,7 +146,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class History:
-    past: tuple[Seen, ...]
+    past: tuple[JudgedWindow, ...]
     """Earlier windows, oldest first; at least ``Decide.memory`` of them where there are as many."""
     attempts: tuple[Attempt, ...]
     labelled: int

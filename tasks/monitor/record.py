@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlflow
 
-from tasks.monitor.decide import Decision, Seen
+from tasks.monitor.decide import Decision, JudgedWindow
 from tasks.monitor.signals import Signal
 from tasks.tracking import connect, experiment_of
 
@@ -24,7 +24,7 @@ def experiment(root: Path) -> str:
     return experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts/monitor").as_uri())
 
 
-def record(root: Path, seen: Seen, told: str) -> None:
+def record(root: Path, seen: JudgedWindow, told: str) -> None:
     """Log a judged window's signals and decision, and ``told`` as its description; a finished run is left as it is."""
     place = experiment(root)  # first: a client asks the server that is set when it is made
     client = mlflow.MlflowClient()
@@ -44,7 +44,7 @@ def _metric(signal: Signal) -> str:
     return f"{signal.name}/{signal.windows} windows" if signal.windows > 1 else signal.name
 
 
-def note(seen: Seen, decision: Decision, page: Path | None) -> str:
+def note(seen: JudgedWindow, decision: Decision, page: Path | None) -> str:
     """What a reviewer should know of a window, as Markdown: the decision, its reasons, every signal."""
     measured = min((s.n for s in seen.signals if s.kind == "drift" and s.windows == 1), default=seen.rows)
     sample = f", {measured} of them measured" if measured < seen.rows else ""

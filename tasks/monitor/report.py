@@ -21,8 +21,8 @@ from tasks.monitor.loaded import Recent
 from tasks.monitor.reference import stored_reference
 from tasks.monitor.sample import Sample, merge
 from tasks.monitor.settings import Monitor, Report
-from tasks.monitor.state import State, Window
-from tasks.stage import Paths, StageError, whole, write_json
+from tasks.monitor.state import State, TrafficWindow
+from tasks.stage import Paths, StageError, atomic_write, write_json
 
 PROJECT = "restill"
 RUN = "72657374-696c-7000-8000-"
@@ -39,7 +39,7 @@ class Comparison:
     labels: list[str]
 
 
-def report_window(settings: Monitor, state: State, paths: Paths, window: Window) -> Path | None:
+def report_window(settings: Monitor, state: State, paths: Paths, window: TrafficWindow) -> Path | None:
     """Report ``window`` and those of its release just before it; the path of the HTML, the JSON beside it.
 
     Names a run in the workspace after the window. Done twice, it is one report. None where nothing was answered, or
@@ -63,7 +63,7 @@ def report_window(settings: Monitor, state: State, paths: Paths, window: Window)
 def write_report(settings: Report, number: int, snapshot: Any, folder: Path, workspace: Path) -> Path:
     """Evidently's ``snapshot`` as ``folder/window-NUMBER.html`` and ``.json``, and as a run of that name in ``workspace``."""
     page = folder / f"window-{number:06d}.html"
-    with whole(page) as temporary:
+    with atomic_write(page) as temporary:
         temporary.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
     found = distances(snapshot)
     columns = drifted(found, settings.threshold)

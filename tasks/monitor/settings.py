@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tasks.monitor.health import Limits
+from tasks.monitor.health import HealthLimits
 from tasks.monitor.policy import Decide
 from tasks.monitor.signals import Signals
-from tasks.monitor.windows import Windows
+from tasks.monitor.traffic_windows import TrafficWindows
 from tasks.stage import Settings, StageError, read_settings
 
 
@@ -24,9 +24,9 @@ class Report(Settings):
 
 
 class Monitor(Settings):
-    windows: Windows
+    windows: TrafficWindows
     signals: Signals
-    limits: Limits
+    limits: HealthLimits
     report: Report
 
 

@@ -174,13 +174,13 @@ def estimated_f1(reference: Reference, sample: Sample, scale: int) -> Signal:
 def _expected_f1(sample: Sample, positive: int) -> tuple[float, float]:
     """F1 = 2 TP / (answered + true), each expected; half of its interval by the delta method."""
     answered = (sample.answered == positive).astype(float)
-    chance = sample.probabilities[:, positive]
-    hits, total = answered * chance, answered + chance
+    probability = sample.probabilities[:, positive]
+    hits, total = answered * probability, answered + probability
     if not total.sum():
         return 1.0, 0.0
     value = 2 * hits.sum() / total.sum()
     # Variance of 2 TP - F1 (answered + true), message by message: of which came, and of the unknown label of each.
-    spread = (2 * hits - value * total).var() + (chance * (1 - chance) * (2 * answered - value) ** 2).mean()
+    spread = (2 * hits - value * total).var() + (probability * (1 - probability) * (2 * answered - value) ** 2).mean()
     return float(value), float(1.96 * np.sqrt(spread * len(sample)) / total.sum())
 
 

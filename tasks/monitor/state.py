@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.monitor.cutting import cut_some
-from tasks.monitor.policy import Attempt, Decision, Seen
+from tasks.monitor.policy import Attempt, Decision, JudgedWindow
 from tasks.monitor.signals import Signal
-from tasks.monitor.stored import SCHEMA, Intent, Window, read_seen, read_window
-from tasks.monitor.windows import Windows
+from tasks.monitor.stored import SCHEMA, Intent, TrafficWindow, read_seen, read_window
+from tasks.monitor.traffic_windows import TrafficWindows
 from tasks.stage import StageError
 
-__all__ = ["Intent", "State", "Window"]
+__all__ = ["Intent", "State", "TrafficWindow"]
 
 INTENTS = ("recalibrate", "restill", "rollback")
 """Actions that are written down before they are taken."""
@@ -60,9 +60,11 @@ class State:
 
     # Windows
 
-    def cut(self, journal: Path, feedback: Path, settings: Windows, now: datetime, at_once: int = AT_ONCE) -> list[Window]:
+    def cut(
+        self, journal: Path, feedback: Path, settings: TrafficWindows, now: datetime, at_once: int = AT_ONCE
+    ) -> list[TrafficWindow]:
         """Cut every window that closes by ``now``; those that are new. A long backlog takes several transactions."""
-        windows: list[Window] = []
+        windows: list[TrafficWindow] = []
         most = at_once
         while True:
             with self.transaction() as base:
@@ -72,7 +74,7 @@ class State:
                 return windows
             most = at_once if found else 2 * most  # so few do not fill a window
 
-    def unjudged(self, most: int = -1) -> list[Window]:
+    def unjudged(self, most: int = -1) -> list[TrafficWindow]:
         """Windows that are cut and not judged, oldest first, at most so many. They are judged in their order."""
         rows = self._base.execute(
             "SELECT number, id, plan FROM windows WHERE number > (SELECT ifnull(max(window), 0) FROM decisions) "
@@ -81,7 +83,7 @@ class State:
         )
         return [read_window(row) for row in rows]
 
-    def window(self, number: int) -> Window:
+    def window(self, number: int) -> TrafficWindow:
         row = self._base.execute("SELECT number, id, plan FROM windows WHERE number = ?", (number,)).fetchone()
         if row is None:
             raise StageError(f"window {number}: not in the monitor's state")
@@ -90,7 +92,7 @@ class State:
     # Decisions
 
     def judge(
-        self, window: Window, signals: tuple[Signal, ...], decision: Decision, now: datetime, **facts: Any
+        self, window: TrafficWindow, signals: tuple[Signal, ...], decision: Decision, now: datetime, **facts: Any
     ) -> Intent | None:
         """Write down what was seen, what was decided and, where it is due, the intent with its ``facts``: all or nothing.
 
@@ -135,7 +137,7 @@ class State:
         )
         return int(done.lastrowid or 0)
 
-    def past(self, before: int, count: int) -> tuple[Seen, ...]:
+    def past(self, before: int, count: int) -> tuple[JudgedWindow, ...]:
         """The last ``count`` judged windows with a number below ``before``, oldest first."""
         rows = self._base.execute(
             "SELECT number, w.id, release, rows, signals, decision FROM windows w JOIN decisions d ON d.window = w.number "
@@ -148,7 +150,7 @@ class State:
         """The number of the newest judged window below ``before``; 0 where there is none."""
         return int(self._base.execute("SELECT ifnull(max(window), 0) FROM decisions WHERE window < ?", (before,)).fetchone()[0])
 
-    def unshown(self, effect: str, count: int) -> tuple[Seen, ...]:
+    def unshown(self, effect: str, count: int) -> tuple[JudgedWindow, ...]:
         """What people should see and ``effect`` has not shown yet, oldest first: of the last ``count`` judged windows the
         newest, and those that are news."""
         rows = self._base.execute(

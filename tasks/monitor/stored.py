@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tasks.monitor.policy import Decision, Seen
+from tasks.monitor.policy import Decision, JudgedWindow
 from tasks.monitor.records import Ranges
 from tasks.monitor.signals import Signal
-from tasks.monitor.windows import Plan
+from tasks.monitor.traffic_windows import Plan
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS cursors (segment TEXT PRIMARY KEY, next INTEGER NOT NULL, done INTEGER NOT NULL);
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS shown (
 
 
 @dataclass(frozen=True)
-class Window:
+class TrafficWindow:
     """A cut window."""
 
     number: int
@@ -57,18 +57,18 @@ class Intent:
     """How it ended; None while it is open."""
 
 
-def read_window(row: tuple[int, str, str]) -> Window:
+def read_window(row: tuple[int, str, str]) -> TrafficWindow:
     known = {field.name for field in fields(Plan)}  # plans of an earlier version said more
     stored = {name: value for name, value in json.loads(row[2]).items() if name in known}
     for name in ("journal", "feedback"):
         ranges: Ranges = {segment: (start, stop) for segment, (start, stop) in stored[name].items()}
         stored[name] = ranges
-    return Window(row[0], row[1], Plan(**stored))
+    return TrafficWindow(row[0], row[1], Plan(**stored))
 
 
-def read_seen(row: tuple[int, str, str, int, str, str]) -> Seen:
+def read_seen(row: tuple[int, str, str, int, str, str]) -> JudgedWindow:
     number, identity, release, rows, signals, decision = row
-    return Seen(number, identity, release, rows, read_signals(signals), read_decision(decision))
+    return JudgedWindow(number, identity, release, rows, read_signals(signals), read_decision(decision))
 
 
 def read_signals(stored: str) -> tuple[Signal, ...]:

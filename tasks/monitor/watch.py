@@ -17,15 +17,15 @@ from typing import Any
 
 from service.store import Pointer, read_pointer
 from tasks.monitor.closer import look_closer
-from tasks.monitor.decide import Decide, Decision, History, Seen, decide
-from tasks.monitor.evidence import kin, since_alarm
+from tasks.monitor.decide import Decide, Decision, History, JudgedWindow, decide
+from tasks.monitor.evidence import comparable_windows, since_alarm
 from tasks.monitor.health import health_signals
 from tasks.monitor.loaded import Recent
 from tasks.monitor.quality import quality_signals
 from tasks.monitor.reference import Held, stored_reference
 from tasks.monitor.settings import Monitor
 from tasks.monitor.signals import Signal, drift_signals
-from tasks.monitor.state import Intent, State, Window
+from tasks.monitor.state import Intent, State, TrafficWindow
 from tasks.stage import Paths, StageError
 
 __all__ = ["Judgement", "Monitor", "Watcher", "cut", "judge"]
@@ -38,19 +38,19 @@ AT_ONCE, SECONDS = 100, 2.0
 class Judgement:
     """What came of one window."""
 
-    window: Window
+    window: TrafficWindow
     signals: tuple[Signal, ...]
     decision: Decision
     intent: Intent | None
 
 
-def cut(settings: Monitor, state: State, paths: Paths, now: datetime | None = None) -> list[Window]:
+def cut(settings: Monitor, state: State, paths: Paths, now: datetime | None = None) -> list[TrafficWindow]:
     """Cut the windows that have closed. ``now`` decides about those that time closes."""
     return state.cut(paths.journal, paths.feedback, settings.windows, now or datetime.now(UTC))
 
 
 def judge(
-    settings: Monitor, policy: Decide, state: State, paths: Paths, window: Window, now: datetime | None = None
+    settings: Monitor, policy: Decide, state: State, paths: Paths, window: TrafficWindow, now: datetime | None = None
 ) -> Judgement:
     """Judge one window."""
     return Watcher(settings, policy, state, paths).judge(window, now)
@@ -63,7 +63,7 @@ class Watcher:
         self.settings, self.policy, self.state, self.paths = settings, policy, state, paths
         # Those that a window is merged with, and those just before it, which may be others.
         self._recent = Recent(paths, settings.windows.count, 2 * max(settings.signals.scales))
-        self._past: deque[Seen] = deque(maxlen=policy.memory)
+        self._past: deque[JudgedWindow] = deque(maxlen=policy.memory)
         self._held: dict[str, Held] = {}
 
     def judge_next(self, most: int = AT_ONCE, now: datetime | None = None) -> list[Judgement]:
@@ -85,7 +85,7 @@ class Watcher:
                     break
         return done
 
-    def judge(self, window: Window, now: datetime | None = None) -> Judgement:
+    def judge(self, window: TrafficWindow, now: datetime | None = None) -> Judgement:
         """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
 
         With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
@@ -95,7 +95,7 @@ class Watcher:
             past = self._before(window.number)
             held, unknown = self._reference(window.plan.release)
             signals = self.measure(window, past, held)
-            seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
+            seen = JudgedWindow(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
             pointer = read_pointer(self.paths.store)
             previous = previous_release(pointer, window.plan.release)
             serves = pointer is not None and pointer.champion == window.plan.release
@@ -106,11 +106,14 @@ class Watcher:
             if pointer is not None and decision.action == "rollback":
                 facts = {"champion": pointer.champion, "token": pointer.token}
             if decision.action == "recalibrate":
-                facts = {"parent": seen.release, "windows": since_alarm([*kin(seen, past, self.policy), seen], self.policy)}
+                facts = {
+                    "parent": seen.release,
+                    "windows": since_alarm([*comparable_windows(seen, past, self.policy), seen], self.policy),
+                }
             intent = self.state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
         return Judgement(window, signals, decision, intent)
 
-    def _before(self, number: int) -> tuple[Seen, ...]:
+    def _before(self, number: int) -> tuple[JudgedWindow, ...]:
         """The judged windows that a decision about ``number`` looks at; of those that are known, only the newer are read."""
         newest = self.state.newest(number)
         known = self._past[-1].number if self._past else 0
@@ -130,7 +133,7 @@ class Watcher:
                 return None, str(error)
         return self._held[release], None
 
-    def measure(self, window: Window, past: Sequence[Seen], held: Held | None) -> tuple[Signal, ...]:
+    def measure(self, window: TrafficWindow, past: Sequence[JudgedWindow], held: Held | None) -> tuple[Signal, ...]:
         """All signals of ``window``; of drift and quality also those of the newest windows merged.
 
         Windows that were blocked, were too small or belong to another release are not merged, nor is what lies before a
@@ -160,10 +163,10 @@ def page_of(paths: Paths, number: int) -> Path:
     return paths.monitor / "reports" / f"window-{number:06d}.html"
 
 
-def _mates(window: Window, past: Sequence[Seen], policy: Decide, most: int) -> list[int]:
+def _mates(window: TrafficWindow, past: Sequence[JudgedWindow], policy: Decide, most: int) -> list[int]:
     """Numbers of the newest ``most`` windows that may be merged with ``window``."""
-    seen = Seen(window.number, window.id, window.plan.release, window.plan.rows, ())
-    found = kin(seen, past, policy)
+    seen = JudgedWindow(window.number, window.id, window.plan.release, window.plan.rows, ())
+    found = comparable_windows(seen, past, policy)
     return [other.number for other in found[len(found) - min(most, len(found)) :]]
 
 

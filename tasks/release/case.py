@@ -20,7 +20,7 @@ from tasks.data.grouping import split_of
 from tasks.lineage import sha256
 from tasks.stage import read_json
 
-HELD_OUT = ("test", "golden")
+GATE_SPLITS = ("test", "golden")
 """Splits that choose nothing: neither weights, nor temperature, nor threshold."""
 NEVER = -1e9
 """The logit of a label that a release does not know."""
@@ -51,7 +51,7 @@ class Party:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ReleaseScores:
     """What one release says of some messages; labels are ids of the challenger's labels."""
 
     answers: npt.NDArray[np.int64]
@@ -105,8 +105,8 @@ class Case:
         Labels come late and few: where these are fewer than the least number, the newest of before fill the window up.
         """
         shares = self.champion.shares
-        rows = self.rows[self.rows.split.isin(HELD_OUT)]
-        rows = rows[[split_of(group, shares) in HELD_OUT for group in rows.group]]
+        rows = self.rows[self.rows.split.isin(GATE_SPLITS)]
+        rows = rows[[split_of(group, shares) in GATE_SPLITS for group in rows.group]]
         rows = rows.sort_values("received", ascending=False, kind="stable")
         fresh = int(self.is_fresh(rows).sum())
         return rows.head(min(max(fresh, self._least), self._most))
@@ -127,14 +127,14 @@ class Case:
         name = self.challenger.positive
         return None if name is None else self.challenger.release.labels.index(name)
 
-    def challenged(self, rows: pd.DataFrame) -> Judged:
+    def challenged(self, rows: pd.DataFrame) -> ReleaseScores:
         return judge(self.challenger.release, rows, self.challenger.release.labels)
 
-    def defended(self, rows: pd.DataFrame) -> Judged:
+    def defended(self, rows: pd.DataFrame) -> ReleaseScores:
         return judge(self.champion.release, rows, self.challenger.release.labels)
 
 
-def judge(release: Release, rows: pd.DataFrame, labels: list[str]) -> Judged:
+def judge(release: Release, rows: pd.DataFrame, labels: list[str]) -> ReleaseScores:
     """What ``release`` says of the raw texts of ``rows``, each normalised in its own way, in terms of ``labels``."""
     texts = [release.normalise(raw) for raw in rows.raw]
     order = {label: number for number, label in enumerate(labels)}
@@ -144,7 +144,7 @@ def judge(release: Release, rows: pd.DataFrame, labels: list[str]) -> Judged:
     for column, label in enumerate(release.labels):
         if label in order:
             probabilities[:, order[label]], aligned[:, order[label]] = own[:, column], logits[:, column]
-    return Judged(answers, probabilities, aligned)
+    return ReleaseScores(answers, probabilities, aligned)
 
 
 def _some(rows: pd.DataFrame, what: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from service.release import Release, verify
 from tasks import metrics
 from tasks.data.grouping import split_of
 from tasks.data.sources import FEEDBACK
-from tasks.release.case import Case, Judged
+from tasks.release.case import Case, ReleaseScores
 from tasks.release.label_noise import given_probabilities
 from tasks.stage import folder_bytes, read_json
 
@@ -146,17 +146,17 @@ def size(case: Case, gate: Gate) -> Check:
     return Check("bytes", found, gate.bytes.maximum, found <= gate.bytes.maximum, "bytes of all files in the release")
 
 
-def micros(case: Case, gate: Gate) -> Check:
+def latency_us(case: Case, gate: Gate) -> Check:
     """On this host, with one thread, an answer comes soon enough; challenger and champion are timed in turn."""
-    settings = gate.micros
+    settings = gate.latency_us
     raw = list(case.golden.raw.sample(min(settings.messages, len(case.golden)), random_state=gate.seed))
     parties = [case.challenger] if case.bootstrap else [case.challenger, case.champion]
     mine, *others = _times([party.release for party in parties], raw, settings.rounds)
     said = f"median over {len(raw)} golden messages from text to score, microseconds"
     if case.bootstrap:
-        return Check("micros", mine, settings.maximum, mine <= settings.maximum, f"{said}; {FIRST}")
+        return Check("latency_us", mine, settings.maximum, mine <= settings.maximum, f"{said}; {FIRST}")
     allowed = min(settings.maximum, settings.times_champion * others[0])
-    return Check("micros", mine, allowed, mine <= allowed, f"{said}; {others[0]:.0f} the champion")
+    return Check("latency_us", mine, allowed, mine <= allowed, f"{said}; {others[0]:.0f} the champion")
 
 
 def leakage(case: Case, gate: Gate) -> Check:
@@ -204,7 +204,7 @@ def _weights(rows: pd.DataFrame, gate: Gate) -> npt.NDArray[np.float64]:
 
 
 def _figures(
-    name: str, judged: Judged, rows: pd.DataFrame, weights: npt.NDArray[np.float64], positive: int | None
+    name: str, judged: ReleaseScores, rows: pd.DataFrame, weights: npt.NDArray[np.float64], positive: int | None
 ) -> npt.NDArray[np.float64]:
     """The figure for each row of weights."""
     labels = rows.label_id.to_numpy()
@@ -223,7 +223,7 @@ def _not_worse(name: str, difference: npt.NDArray[np.float64], margin: float, co
     return Check(name, low, -margin, low >= -margin, reason)
 
 
-def _accuracies(judged: Judged, rows: pd.DataFrame, least: int) -> dict[str, float]:
+def _accuracies(judged: ReleaseScores, rows: pd.DataFrame, least: int) -> dict[str, float]:
     """Share of right answers of each source that has ``least`` messages."""
     right = pd.Series(judged.answers == rows.label_id.to_numpy()).groupby(rows.source.to_numpy())
     found = {str(source): float(hits.mean()) for source, hits in right if len(hits) >= least}

@@ -16,14 +16,14 @@ from pydantic import Field
 from service.descriptors import describe
 from service.scorer import Student
 from tasks.lineage import sha256
-from tasks.release.against import compare_with_teacher
 from tasks.release.compression_page import compression_page, draw_fronts
 from tasks.release.disagreement import count, surest, told, verdicts, who_is_right
 from tasks.release.fronts import QUALITY, comparable, fronts
 from tasks.release.report import NAMES
 from tasks.release.scores import HELD_OUT, Logits, judged, read_scores
 from tasks.release.steps import RATIOS, differences, known, ratios, steps_along, steps_beside
-from tasks.stage import Paths, Settings, StageError, read_json, run, whole, write_json
+from tasks.release.teacher_comparison import compare_with_teacher
+from tasks.stage import Paths, Settings, StageError, atomic_write, read_json, run, write_json
 from tasks.tracking import Tracker, track
 
 CHARACTERS = 300
@@ -48,7 +48,7 @@ class Compression(Settings):
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """What evaluate left behind."""
 
     evaluation: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Judged:
     positive: int | None
 
     @classmethod
-    def read(cls, paths: Paths) -> Judged:
+    def read(cls, paths: Paths) -> Evaluated:
         """Raises StageError where the scores are of other messages than the prepared ones."""
         evaluation, schema = read_json(paths.report("evaluation.json")), read_json(paths.schema)
         rows, labels = judged(pd.read_parquet(paths.prepared)), schema["labels"]
@@ -70,7 +70,7 @@ class Judged:
 
 def compression(settings: Compression, paths: Paths) -> None:
     """Compare all variants by what they cost and what they keep; write the report as JSON and as HTML."""
-    found = Judged.read(paths)
+    found = Evaluated.read(paths)
     evaluation, variants = found.evaluation, found.evaluation["variants"]
     known(settings.path, variants, "compression.path")
     known([settings.student], variants, "compression.student")
@@ -90,7 +90,7 @@ def compression(settings: Compression, paths: Paths) -> None:
         print(f"{name}: {entry['times_smaller']:.1f} times smaller, {entry['times_faster']:.1f} times faster")
 
 
-def steps(settings: Compression, found: Judged) -> dict[str, Any]:
+def steps(settings: Compression, found: Evaluated) -> dict[str, Any]:
     """By step, along the path and beside it: times smaller, times faster, and the differences by split and figure."""
     variants, draws = found.evaluation["variants"], (settings.resamples, settings.seed)
     pairs = {**steps_along(settings.path), **steps_beside(settings.beside, settings.student)}
@@ -119,7 +119,7 @@ def read_rivals(path: Path) -> dict[str, Any]:
 def models(evaluation: Mapping[str, Any], rivals: Mapping[str, Any], data: str, splits: list[str]) -> dict[str, Any]:
     """``models``: every variant and rival, its costs, figures and places on the fronts; ``rivals``: what to know of those."""
     ours = {
-        name: {"bytes": entry["bytes"], "micros_per_message": entry["micros_per_message"]}
+        name: {"bytes": entry["bytes"], "latency_us": entry["latency_us"]}
         | {"metrics": {split: entry["metrics"][split] for split in splits}}
         for name, entry in evaluation["variants"].items()
     }
@@ -144,7 +144,7 @@ def models(evaluation: Mapping[str, Any], rivals: Mapping[str, Any], data: str, 
 
 
 def disagreements(
-    settings: Compression, folder: Path, found: Judged
+    settings: Compression, folder: Path, found: Evaluated
 ) -> tuple[dict[str, dict[str, int]], dict[str, list[dict[str, Any]]]]:
     """(counts, examples), each by split, of where the teacher and the student in ``folder`` answer differently."""
     if read_json(folder / "variant.json")["kind"] != "student":
@@ -174,7 +174,7 @@ def publish(report: dict[str, Any], shown: Mapping[str, Any], settings: Compress
         for metric in QUALITY
     }
     write_json(paths.report("compression.json"), report)
-    with whole(paths.report("compression.html")) as temporary:
+    with atomic_write(paths.report("compression.html")) as temporary:
         temporary.write_text(compression_page(report, shown, plots), encoding="utf-8")
     tracker.file(paths.report("compression.json"), on_pipeline=True)
     if not settings.texts:

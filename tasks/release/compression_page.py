@@ -16,7 +16,7 @@ from tasks.release.fronts import MEASURES, QUALITY
 from tasks.release.report import NAMES, svg
 
 PAGE = Path(__file__).with_name("compression.html.j2")
-AXES = {"bytes": "bytes", "micros_per_message": "µs a message"}
+AXES = {"bytes": "bytes", "latency_us": "µs a message"}
 
 
 def compression_page(

@@ -22,13 +22,13 @@ from tqdm import tqdm
 from service.decision import decide, softmax
 from service.text import Normaliser
 from tasks import metrics
-from tasks.compress.lesson import TEACHER, teacher_logits
+from tasks.compress.distillation import TEACHER, teacher_logits
 from tasks.model.variants import load_variant
-from tasks.release.against import compare_with_teacher, fastest_teacher
 from tasks.release.report import draw, evaluation_page
 from tasks.release.scores import HELD_OUT, SPLITS, judged, write_scores
+from tasks.release.teacher_comparison import compare_with_teacher, fastest_teacher
 from tasks.release.threshold import RULES, Rule
-from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, run, whole, write_json
+from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
 from tasks.tracking import Tracker, track
 
 Floats32 = npt.NDArray[np.float32]
@@ -106,16 +106,14 @@ def figures(
 def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int | None, rule: Rule) -> dict[str, float]:
     """Temperature and threshold of one variant, from its logits on valid, each message by its weight."""
     labels, weights = valid.label_id.to_numpy(), valid.weight.to_numpy()
-    warmth = metrics.temperature(logits, labels, weights)
+    temperature = metrics.temperature(logits, labels, weights)
     if positive is None:
-        return {"temperature": warmth, "threshold": 0.0}
-    scores = softmax(logits, warmth)[:, positive]
-    return {"temperature": warmth, "threshold": RULES[rule](scores, labels == positive, weights)}
+        return {"temperature": temperature, "threshold": 0.0}
+    scores = softmax(logits, temperature)[:, positive]
+    return {"temperature": temperature, "threshold": RULES[rule](scores, labels == positive, weights)}
 
 
-def micros_per_message(
-    variants: Mapping[str, Model], normaliser: Normaliser, raw: Sequence[str], rounds: int
-) -> dict[str, float]:
+def latency_us(variants: Mapping[str, Model], normaliser: Normaliser, raw: Sequence[str], rounds: int) -> dict[str, float]:
     """Mean over messages of the median over rounds: microseconds from raw text to logits, a message at a time."""
     times = {name: np.zeros((rounds, len(raw))) for name in variants}
     with threadpool_limits(1):
@@ -131,9 +129,9 @@ def micros_per_message(
 
 
 def timed(variants: Mapping[str, Model], parts: Parts, schema: Mapping[str, Any], settings: Evaluate) -> dict[str, float]:
-    """``micros_per_message`` on messages of test, as many as ``settings`` say."""
+    """``latency_us`` on messages of test, as many as ``settings`` say."""
     raw = parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed)
-    return micros_per_message(variants, Normaliser.from_settings(schema["normaliser"]), list(raw), settings.timing_rounds)
+    return latency_us(variants, Normaliser.from_settings(schema["normaliser"]), list(raw), settings.timing_rounds)
 
 
 def judge(logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate) -> dict[str, Any]:
@@ -166,8 +164,8 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
             variants[name] = {"parameters": variant.parameters}
             variants[name] |= judge(logits[name], parts, positive, paths.model(name), settings)
         single = {name: load_variant(paths.model(name), 1) for name in settings.variants}
-        for name, micros in timed(single, parts, schema, settings).items():
-            variants[name]["micros_per_message"] = micros
+        for name, latency_us in timed(single, parts, schema, settings).items():
+            variants[name]["latency_us"] = latency_us
         fastest = fastest_teacher(variants, settings.teacher, settings.margin)
         report = {
             "teacher": settings.teacher,
@@ -192,9 +190,9 @@ def publish(
     curves = precision_recall(logits, parts, positive)
     plots = draw(report, logits, parts, curves)
     write_json(paths.report("evaluation.json"), report)
-    with whole(paths.report("precision_recall.csv")) as temporary:
+    with atomic_write(paths.report("precision_recall.csv")) as temporary:
         curves.to_csv(temporary, index=False)
-    with whole(paths.report("evaluation.html")) as temporary:
+    with atomic_write(paths.report("evaluation.html")) as temporary:
         temporary.write_text(evaluation_page(report, plots), encoding="utf-8")
     for name in ("evaluation.json", "evaluation.html", "precision_recall.csv"):
         tracker.file(paths.report(name), on_pipeline=True)
@@ -202,7 +200,7 @@ def publish(
         tracker.text(svg, f"plots/{title.lower().replace(' ', '_')}.svg")
     for name, entry in report["variants"].items():
         shown = {f"{name}/{split}/{m}": entry["metrics"][split][m] for split in parts for m in ("pr_auc", "f1")}
-        shown |= {f"{name}/{figure}": entry[figure] for figure in ("bytes", "micros_per_message")}
+        shown |= {f"{name}/{figure}": entry[figure] for figure in ("bytes", "latency_us")}
         known = {metric: float(value) for metric, value in shown.items() if value is not None}
         tracker.metrics(known)
         tracker.headline(known)

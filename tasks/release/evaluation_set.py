@@ -21,7 +21,7 @@ from service.text import document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.data.sources import FEEDBACK
 from tasks.lineage import sha256
-from tasks.stage import Paths, StageError, read_json, whole
+from tasks.stage import Paths, StageError, atomic_write, read_json
 
 FOLDER = "judged"
 SPLITS = ("train", "valid", "test", "golden")
@@ -31,7 +31,7 @@ SPLITS = ("train", "valid", "test", "golden")
 def keep(paths: Paths, release: str, prepared: Path, pointer: Pointer | None) -> None:
     """Keep the messages that judged ``release``; those of releases that serve no more, nor can be gone back to, go."""
     folder = paths.home / FOLDER
-    with whole(folder / f"{release}.parquet") as temporary:
+    with atomic_write(folder / f"{release}.parquet") as temporary:
         shutil.copyfile(prepared, temporary)
     staying = {release} | ({pointer.champion, pointer.previous} if pointer is not None else set())
     for path in folder.glob("*.parquet"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-MEASURES = {"bytes": "size", "micros_per_message": "time"}
+MEASURES = {"bytes": "size", "latency_us": "time"}
 """What a model costs; less is better."""
 QUALITY = ("pr_auc", "f1")
 
@@ -50,11 +50,11 @@ def comparable(
     both = [name for name in rivals["ours"] if name in variants]
     if not both:
         return {}, f"Rivals ({names}) are left out: no variant was measured beside them."
-    pace = float(np.median([variants[name]["micros_per_message"] / rivals["ours"][name] for name in both]))
+    pace = float(np.median([variants[name]["latency_us"] / rivals["ours"][name] for name in both]))
     entries = {
         name: {
             "bytes": entry["bytes"],
-            "micros_per_message": round(pace * entry["micros_per_message"], 1),
+            "latency_us": round(pace * entry["latency_us"], 1),
             "metrics": {split: entry["metrics"][split] for split in splits},
         }
         for name, entry in rivals["models"].items()

@@ -22,7 +22,7 @@ from tasks.release import checks
 from tasks.release.case import Case
 from tasks.release.checks import Check
 from tasks.release.label_noise import Labels
-from tasks.stage import Settings, read_json, whole, write_json
+from tasks.stage import Settings, atomic_write, read_json, write_json
 
 PAGE = Path(__file__).with_name("gate.html.j2")
 
@@ -35,7 +35,7 @@ class Golden(Settings):
     """What the figure itself must reach, champion or not."""
 
 
-class Window(Settings):
+class WindowCheck(Settings):
     rows: int = Field(ge=1)
     """The newest messages looked at, at most."""
     minimum: int = Field(ge=1)
@@ -60,7 +60,7 @@ class Maximum(Settings):
     maximum: float
 
 
-class Micros(Settings):
+class Latency(Settings):
     maximum: float
     times_champion: float
     """So many times the champion's time it may take."""
@@ -74,12 +74,12 @@ class Gate(Settings):
     resamples: int = Field(ge=100)
     seed: int
     golden: Golden
-    window: Window
+    window: WindowCheck
     false_positives: FalsePositives
     worst_slice: WorstSlice
     calibration: Maximum
     bytes: Maximum
-    micros: Micros
+    latency_us: Latency
     labels: Labels
 
 
@@ -96,7 +96,7 @@ CHECKS: dict[str, Callable[[Case, Gate], Check]] = {
     "worst_slice": checks.worst_slice,
     "calibration": checks.calibration,
     "bytes": checks.size,
-    "micros": checks.micros,
+    "latency_us": checks.latency_us,
 }
 UNNAMED = "unnamed"
 NECESSARY = ("manifest", "probes", "champion", "lineage")
@@ -191,7 +191,7 @@ def refusal(check: Check) -> str:
 def write(report: Report, folder: Path, token: int) -> Path:
     """Write the report as JSON and, beside it, as HTML; the path of the JSON. ``token`` is the pointer's that it saw."""
     path = folder / f"{report.release}-{token}.json"
-    with whole(path.with_suffix(".html")) as temporary:
+    with atomic_write(path.with_suffix(".html")) as temporary:
         temporary.write_text(page(report), encoding="utf-8")
     write_json(path, asdict(report))
     return path

@@ -26,7 +26,7 @@ class Labels(Settings):
     folds: int
     min_documents: int
     """Words and pairs of words that stand in fewer messages are left out."""
-    strength: float
+    C: float
     """Inverse strength of the regularisation."""
     seed: int
 
@@ -46,7 +46,7 @@ def given_probabilities(rows: pd.DataFrame, asked: npt.NDArray[np.bool_], settin
         out = np.flatnonzero((fold == number) & asked)
         if not len(out):
             continue
-        model = LogisticRegression(C=settings.strength, max_iter=1000).fit(features[fold != number], labels[fold != number])
+        model = LogisticRegression(C=settings.C, max_iter=1000).fit(features[fold != number], labels[fold != number])
         column = {label: place for place, label in enumerate(model.classes_)}
         given = model.predict_proba(features[out])
         found[out] = [row[column[label]] if label in column else 0.0 for row, label in zip(given, labels[out], strict=True)]

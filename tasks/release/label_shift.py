@@ -102,6 +102,6 @@ def rows_in(mix: Floats, labels: Labels, seed: int) -> npt.NDArray[np.intp]:
     """
     there = np.bincount(labels, minlength=len(mix))
     total = np.min(there / mix)
-    chance = np.random.default_rng(seed)
-    drawn = [chance.permutation(np.flatnonzero(labels == label))[: round(total * mix[label])] for label in range(len(mix))]
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(labels == label))[: round(total * mix[label])] for label in range(len(mix))]
     return np.sort(np.concatenate(drawn))

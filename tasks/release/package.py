@@ -29,7 +29,7 @@ from service.transformer import WindowedStudent
 from tasks import lineage
 from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over, told
 from tasks.release.scores import judged, read_scores
-from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_params, run, whole, write_json
+from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, read_params, run, write_json
 
 PROBE_DOCUMENTS = 10
 """Messages that a word of a probe text stands in, at least: a name or a number that only a few hold is in none."""
@@ -67,11 +67,11 @@ def probe_texts(texts: Sequence[str], count: int, length: int, seed: int) -> lis
         raise StageError(
             f"no word stands in {PROBE_DOCUMENTS} of {len(texts)} messages: there is nothing to make probe texts of"
         )
-    chance = np.random.default_rng(seed)
-    return [" ".join(chance.choice(np.array(words, dtype=object), size=length)) for _ in range(count)]
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(np.array(words, dtype=object), size=length)) for _ in range(count)]
 
 
-def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, warmth: float) -> dict[str, Any]:
+def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, temperature: float) -> dict[str, Any]:
     """What drift is measured against, of ``rows`` in their order: how they look, what is said of them, what they are.
 
     ``names`` of the descriptors, ``descriptors`` float64[n, names], ``probabilities`` float64[n, labels], ``features``
@@ -82,7 +82,7 @@ def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, warm
     return {
         "names": np.array(NAMES),
         "descriptors": np.array([[entry[name] for name in NAMES] for entry in described]),
-        "probabilities": softmax(logits, warmth),
+        "probabilities": softmax(logits, temperature),
         "features": features,
         "label_ids": rows.label_id.to_numpy(),
     }
@@ -105,7 +105,7 @@ def entry_of(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]
     variants, teacher = evaluation["variants"], evaluation["teacher"]
     if name in variants:
         return dict(variants[name])
-    return {key: value for key, value in variants[teacher].items() if key != "micros_per_message"} | {"bytes": size}
+    return {key: value for key, value in variants[teacher].items() if key != "latency_us"} | {"bytes": size}
 
 
 def against(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def package(settings: Package, paths: Paths) -> None:
     entries = {name: entry_of(name, evaluation, folder_bytes(paths.model(name))) for name in order}
     chosen, model = entries[order[0]], paths.model(order[0])
     student = load_student(model)
-    with whole(paths.release) as temporary:
+    with atomic_write(paths.release) as temporary:
         shutil.copytree(model, temporary / "model")
         on_valid = {"threshold": chosen["threshold"], "temperature": chosen["temperature"]}
         write_json(temporary / "settings.json", {**schema, **on_valid, "limits": settings.limits.model_dump()})
@@ -221,11 +221,11 @@ def summary(release: str, candidates: Sequence[Candidate], size: int) -> str:
 
 
 def probes(
-    settings: Package, texts: list[str], schema: dict[str, Any], student: Student | WindowedStudent, warmth: float
+    settings: Package, texts: list[str], schema: dict[str, Any], student: Student | WindowedStudent, temperature: float
 ) -> dict[str, Any]:
     """Probe texts with the probabilities that this host gives them; a serving host must give the same."""
     normaliser = Normaliser.from_settings(schema["normaliser"])
-    answers = softmax(student.logits([normaliser(text) for text in texts]), warmth)
+    answers = softmax(student.logits([normaliser(text) for text in texts]), temperature)
     entries = [{"text": text, "probabilities": row.tolist()} for text, row in zip(texts, answers, strict=True)]
     return {"tolerance": settings.probe_tolerance, "probes": entries}
 

@@ -40,7 +40,7 @@ from tasks.release.label_shift import (
 )
 from tasks.release.package import seal
 from tasks.release.threshold import RULES
-from tasks.stage import Paths, Settings, StageError, read_json, whole, write_json
+from tasks.stage import Paths, Settings, StageError, atomic_write, read_json, write_json
 
 CHOOSING = ("train", "valid")
 """Splits in which labels that came after the training may choose; of those that are older, valid alone may."""
@@ -98,7 +98,7 @@ def recalibrate(
     judging = rows.split.isin(SPLITS)
     rows.loc[judging, "weight"] = weights_in(mix, *_labels_and_weights(rows[judging]))
     prepared = Paths(target).prepared
-    with whole(prepared) as temporary:
+    with atomic_write(prepared) as temporary:
         rows.to_parquet(temporary, index=False)
     write(settings, folder, Paths(target).release, champion, chosen, facts, sha256(prepared))
     return facts
@@ -175,7 +175,7 @@ def write(
     found = {"threshold": chosen.threshold, "temperature": chosen.temperature, "shift": chosen.shift.tolist()}
     card, lineage = read_json(folder / "card.json"), read_json(folder / "lineage.json")
     card["limits"] = [*(limit for limit in card.get("limits", []) if limit != REMARK), REMARK]
-    with whole(target) as temporary:
+    with atomic_write(target) as temporary:
         shutil.copytree(folder / "model", temporary / "model")
         write_json(temporary / "settings.json", read_json(folder / "settings.json") | found)
         write_json(

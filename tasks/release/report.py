@@ -126,7 +126,7 @@ def _size_against_quality(variants: Mapping[str, Any], splits: list[str]) -> str
             quality = entry["metrics"][split]["pr_auc"]
             if quality is None:
                 continue
-            axis.scatter(entry["bytes"], quality, s=12 + entry["micros_per_message"] ** 0.5, alpha=0.7)
+            axis.scatter(entry["bytes"], quality, s=12 + entry["latency_us"] ** 0.5, alpha=0.7)
             axis.annotate(name, (entry["bytes"], quality), fontsize=7, xytext=(3, 4), textcoords="offset points")
         axis.set(title=split, xlabel="bytes", xscale="log")
         axis.grid(alpha=0.3)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks.stage import Paths, StageError, whole
+from tasks.stage import Paths, StageError, atomic_write
 
 Logits = npt.NDArray[np.float32]
 
@@ -31,7 +31,7 @@ def scores_file(paths: Paths) -> Path:
 def write_scores(rows: pd.DataFrame, logits: Mapping[str, Logits], paths: Paths) -> None:
     """Keep the logits ``[n, labels]`` of each variant on the judged ``rows``."""
     ids, names = rows.id.to_numpy(dtype=str), np.array(list(logits))
-    with whole(scores_file(paths)) as temporary, temporary.open("wb") as file:
+    with atomic_write(scores_file(paths)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, ids=ids, variants=names, logits=np.stack(list(logits.values())))
 
 

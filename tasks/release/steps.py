@@ -14,7 +14,7 @@ from tasks import metrics
 from tasks.stage import StageError
 
 WHOLE = "the whole path"
-RATIOS = {"times_smaller": "bytes", "times_faster": "micros_per_message"}
+RATIOS = {"times_smaller": "bytes", "times_faster": "latency_us"}
 
 
 Steps = Mapping[str, tuple[str, str]]

@@ -25,7 +25,7 @@ def evaluation_rows(report: dict[str, Any]) -> list[dict[str, str]]:
             "variant": name,
             "bytes": f"{entry['bytes']:,}",
             "times smaller": f"{against['times_smaller']:.1f}",
-            "µs a message": f"{entry['micros_per_message']:,.0f}",
+            "µs a message": f"{entry['latency_us']:,.0f}",
             faster: f"{against['times_faster']:.1f}",
         }
         for split, metric in SHOWN:

@@ -147,25 +147,25 @@ CAMPAIGNS = (
 )
 
 
-def message(campaign: Campaign, chance: np.random.Generator) -> str:
+def message(campaign: Campaign, rng: np.random.Generator) -> str:
     """One message: subject, a line end, text."""
-    count = int(chance.integers(campaign.shortest, campaign.longest + 1))
+    count = int(rng.integers(campaign.shortest, campaign.longest + 1))
     lines = [
-        _pick(campaign.openings, chance),
-        *(_pick(campaign.sentences, chance) for _ in range(count)),
-        _pick(campaign.closings, chance),
+        _pick(campaign.openings, rng),
+        *(_pick(campaign.sentences, rng) for _ in range(count)),
+        _pick(campaign.closings, rng),
     ]
-    text = "\n".join([_pick(campaign.subjects, chance), "", *lines])
-    return _SLOT.sub(lambda slot: _fill(slot[1], chance), text)
+    text = "\n".join([_pick(campaign.subjects, rng), "", *lines])
+    return _SLOT.sub(lambda slot: _fill(slot[1], rng), text)
 
 
-def _pick(choices: Sequence[str], chance: np.random.Generator) -> str:
-    return choices[int(chance.integers(len(choices)))]
+def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
 
 
-def _fill(slot: str, chance: np.random.Generator) -> str:
+def _fill(slot: str, rng: np.random.Generator) -> str:
     if slot == "number":
-        return str(chance.integers(1000, 999999))
+        return str(rng.integers(1000, 999999))
     if slot == "small":
-        return str(chance.integers(2, 60))
-    return _pick(SLOTS[slot], chance)
+        return str(rng.integers(2, 60))
+    return _pick(SLOTS[slot], rng)

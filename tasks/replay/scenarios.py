@@ -21,11 +21,11 @@ class Scenario:
     must_be_seen: bool
 
 
-def calm(pool: pd.DataFrame, messages: int, window: int, chance: np.random.Generator) -> list[int]:
+def calm(pool: pd.DataFrame, messages: int, window: int, rng: np.random.Generator) -> list[int]:
     """Rows of ``pool``, drawn so that no window holds one twice."""
     drawn: list[int] = []
     while len(drawn) < messages:
-        drawn += chance.choice(len(pool), min(window, len(pool)), replace=False).tolist()
+        drawn += rng.choice(len(pool), min(window, len(pool)), replace=False).tolist()
     return drawn[:messages]
 
 
@@ -39,11 +39,11 @@ def scenarios(
     texts = list(pool.raw)
     made: list[Scenario] = []
     builders: dict[str, tuple[Callable[[np.random.Generator], list[str]], bool]] = {
-        "nothing changed": (lambda chance: _texts(texts, calm(pool, messages, window, chance)), False),
-        "the same mail in another order": (lambda chance: _texts(texts, _by_length(texts, messages, window, chance)), False),
-        f"{share:.0%} of an unseen campaign": (lambda chance: _campaign(texts, pool, messages, window, share, chance), True),
-        f"{points:.0%} more {positive}": (lambda chance: _prior(pool, positive, messages, window, points, chance), True),
-        f"{points:.0%} less {positive}": (lambda chance: _prior(pool, positive, messages, window, -points, chance), True),
+        "nothing changed": (lambda rng: _texts(texts, calm(pool, messages, window, rng)), False),
+        "the same mail in another order": (lambda rng: _texts(texts, _by_length(texts, messages, window, rng)), False),
+        f"{share:.0%} of an unseen campaign": (lambda rng: _campaign(texts, pool, messages, window, share, rng), True),
+        f"{points:.0%} more {positive}": (lambda rng: _prior(pool, positive, messages, window, points, rng), True),
+        f"{points:.0%} less {positive}": (lambda rng: _prior(pool, positive, messages, window, -points, rng), True),
     }
     for number, (name, (build, seen)) in enumerate(builders.items()):
         made.append(Scenario(name, build(np.random.default_rng(seed + number)), window, seen))
@@ -54,9 +54,9 @@ def _texts(texts: Sequence[str], rows: Sequence[int]) -> list[str]:
     return [texts[row] for row in rows]
 
 
-def _by_length(texts: Sequence[str], messages: int, window: int, chance: np.random.Generator) -> list[int]:
+def _by_length(texts: Sequence[str], messages: int, window: int, rng: np.random.Generator) -> list[int]:
     """Each window's messages sorted by length: the same mail, in bursts of one kind."""
-    drawn = calm(pd.DataFrame(index=range(len(texts))), messages, window, chance)
+    drawn = calm(pd.DataFrame(index=range(len(texts))), messages, window, rng)
     ordered = []
     for start in range(0, messages, window):
         ordered += sorted(drawn[start : start + window], key=lambda row: len(texts[row]))
@@ -64,28 +64,25 @@ def _by_length(texts: Sequence[str], messages: int, window: int, chance: np.rand
 
 
 def _campaign(
-    texts: Sequence[str], pool: pd.DataFrame, messages: int, window: int, share: float, chance: np.random.Generator
+    texts: Sequence[str], pool: pd.DataFrame, messages: int, window: int, share: float, rng: np.random.Generator
 ) -> list[str]:
-    sent = _texts(texts, calm(pool, messages, window, chance))
+    sent = _texts(texts, calm(pool, messages, window, rng))
     return [
-        message(CAMPAIGNS[0], chance) if number >= window and chance.random() < share else text
-        for number, text in enumerate(sent)
+        message(CAMPAIGNS[0], rng) if number >= window and rng.random() < share else text for number, text in enumerate(sent)
     ]
 
 
-def _prior(
-    pool: pd.DataFrame, positive: str, messages: int, window: int, points: float, chance: np.random.Generator
-) -> list[str]:
+def _prior(pool: pd.DataFrame, positive: str, messages: int, window: int, points: float, rng: np.random.Generator) -> list[str]:
     """From the second window on the positive label's share is so much higher (or lower)."""
     hits = [number for number, label in enumerate(pool.label) if label == positive]
     others = [number for number, label in enumerate(pool.label) if label != positive]
     share = min(1.0, max(0.0, len(hits) / len(pool) + points))
-    drawn = calm(pool, window, window, chance)
+    drawn = calm(pool, window, window, rng)
     while len(drawn) < messages:
-        wanted = sum(chance.random() < share for _ in range(window))
+        wanted = sum(rng.random() < share for _ in range(window))
         part = [
-            *chance.choice(hits, min(wanted, len(hits)), replace=False),
-            *chance.choice(others, min(window - wanted, len(others)), replace=False),
+            *rng.choice(hits, min(wanted, len(hits)), replace=False),
+            *rng.choice(others, min(window - wanted, len(others)), replace=False),
         ]
-        drawn += chance.permutation(part).tolist()
+        drawn += rng.permutation(part).tolist()
     return _texts(list(pool.raw), drawn[:messages])

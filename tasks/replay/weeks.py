@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tasks.metrics import interval
-from tasks.monitor.policy import Seen
+from tasks.monitor.policy import JudgedWindow
 
 MODELS = ("frozen", "recalibrated", "restilled")
 """Columns of the answers; the first is what the others are compared with."""
@@ -75,7 +75,7 @@ def _difference(entry: dict[str, Any], model: str, name: str) -> float | None:
     return None if frozen is None or other is None else round(other - frozen, 5)
 
 
-def undone(seen: Seen) -> dict[str, Any]:
+def undone(seen: JudgedWindow) -> dict[str, Any]:
     """A rollback that the monitor carried out after this window, as a change."""
     assert seen.decision is not None
     return {"kind": "rollback", "outcome": "rolled back", "release": None, "why": "; ".join(seen.decision.reasons)}
@@ -109,7 +109,7 @@ def _in_weeks(changes: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> li
     return placed
 
 
-def _window(seen: Seen) -> dict[str, Any]:
+def _window(seen: JudgedWindow) -> dict[str, Any]:
     return {
         "number": seen.number,
         "release": seen.release,

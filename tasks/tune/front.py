@@ -13,7 +13,7 @@ from pydantic import Field
 from tasks.release.report import svg
 from tasks.stage import Settings
 
-MEASURES = {"smallest": "bytes", "fastest": "micros_per_message"}
+MEASURES = {"smallest": "bytes", "fastest": "latency_us"}
 """What the rule of choice looks at; the least is the best."""
 
 
@@ -22,7 +22,7 @@ class Alike(Settings):
 
     bytes: float = Field(gt=0)
     """A share, as of the time."""
-    micros: float = Field(gt=0)
+    latency_us: float = Field(gt=0)
     pr_auc: float = Field(gt=0)
 
 
@@ -32,7 +32,7 @@ class Point:
 
     trial: int
     bytes: int
-    micros_per_message: float
+    latency_us: float
     """From raw text to logits, one thread."""
     pr_auc: float
     values: Mapping[str, Any]
@@ -40,8 +40,8 @@ class Point:
 
     def box(self, alike: Alike) -> tuple[int, int, int]:
         """Where it lies, so roughly that points alike are mostly in one place; of every number less is better."""
-        size, micros = log(self.bytes) / log1p(alike.bytes), log(self.micros_per_message) / log1p(alike.micros)
-        return round(size), round(micros), -round(self.pr_auc / alike.pr_auc)
+        size, latency_us = log(self.bytes) / log1p(alike.bytes), log(self.latency_us) / log1p(alike.latency_us)
+        return round(size), round(latency_us), -round(self.pr_auc / alike.pr_auc)
 
 
 def front(points: Sequence[Point], alike: Alike) -> list[Point]:
@@ -50,14 +50,14 @@ def front(points: Sequence[Point], alike: Alike) -> list[Point]:
     One beats another where it is better in something, and worse in nothing.
     """
     best: dict[tuple[int, int, int], Point] = {}
-    for point in sorted(points, key=lambda point: (-point.pr_auc, point.bytes, point.micros_per_message, point.trial)):
+    for point in sorted(points, key=lambda point: (-point.pr_auc, point.bytes, point.latency_us, point.trial)):
         best.setdefault(point.box(alike), point)
     kept = [
         point
         for box, point in best.items()
         if not any(other != box and all(a <= b for a, b in zip(other, box, strict=True)) for other in best)
     ]
-    return sorted(kept, key=lambda point: (point.bytes, point.micros_per_message))
+    return sorted(kept, key=lambda point: (point.bytes, point.latency_us))
 
 
 def choose(points: Sequence[Point], measure: str, least: float, alike: Alike) -> Point | None:
@@ -82,7 +82,7 @@ def rows(points: Sequence[Point], chosen: Point | None, present: Mapping[str, An
         {
             "trial": marked(point),
             "bytes": f"{point.bytes:,}",
-            "µs a message": f"{point.micros_per_message:,.0f}",
+            "µs a message": f"{point.latency_us:,.0f}",
             "PR-AUC valid": f"{point.pr_auc:.4f}",
             "other than params.yaml": other_than(point.values, present),
         }
@@ -95,7 +95,7 @@ def draw(points: Sequence[Point], best: Sequence[Point], chosen: Point | None, l
     figure, axis = pyplot.subplots(figsize=(6.4, 4.2))
     for point in points:
         axis.scatter(
-            point.bytes, point.pr_auc, s=8 + 2 * point.micros_per_message**0.5, alpha=0.8,
+            point.bytes, point.pr_auc, s=8 + 2 * point.latency_us**0.5, alpha=0.8,
             facecolors="tab:blue" if point in best else "none", edgecolors="tab:blue",
         )  # fmt: skip
     marked = [(point, "now") for point in points if point.values == present]

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from pydantic import Field
 from tqdm import tqdm
 
-from tasks.stage import Settings, StageError, whole
+from tasks.stage import Settings, StageError, atomic_write
 from tasks.tune import memory
 from tasks.tune.front import Alike, Point, choose, front
 from tasks.tune.runs import study_run, trial_run
@@ -96,10 +96,10 @@ class Search:
         return choose(self.points, self.settings.choose, self.least, self.settings.alike)
 
 
-class Watcher:
+class TrialPruner:
     """Ends a trial that is behind. Its epochs are those of all stages that learn, one after the other."""
 
-    def __init__(self, search: Search, progress: Progress) -> None:
+    def __init__(self, search: Search, progress: SearchProgress) -> None:
         self.curve: list[float] = []
         self._others = [trial.user_attrs[memory.CURVE] for trial in memory.finished(search.study)]
         self._least, self._warmup, self._progress = search.least, search.settings.warmup, progress
@@ -114,7 +114,7 @@ class Watcher:
             raise optuna.TrialPruned(f"epoch {len(self.curve)}: PR-AUC {max(self.curve):.4f} is below the median")
 
 
-class Progress:
+class SearchProgress:
     """The time of a search as a bar."""
 
     def __init__(self, seconds: float) -> None:
@@ -143,7 +143,7 @@ def run_trials(search: Search, seconds: float, limit: int | None = None) -> str:
     study, space = search.study, search.settings.space
     memory.retry_dead(study)
     memory.put_in(study, space, search.present)
-    progress = Progress(seconds)
+    progress = SearchProgress(seconds)
     ran = repeats = 0
     with study_run(search.ground.root, study.study_name) as run:
         try:
@@ -162,9 +162,9 @@ def run_trials(search: Search, seconds: float, limit: int | None = None) -> str:
     return run
 
 
-def run_trial(search: Search, trial: optuna.Trial, above: str, progress: Progress) -> None:
+def run_trial(search: Search, trial: optuna.Trial, above: str, progress: SearchProgress) -> None:
     """One trial to its end, told to the study and to MLflow. An error that is none of the user's is raised again."""
-    study, watch = search.study, Watcher(search, progress)
+    study, watch = search.study, TrialPruner(search, progress)
     values = read_point(search.settings.space, trial.params)
     try:
         key = f"{study.study_name}/{trial.number}/{trial.datetime_start}"  # a study that begins anew counts from 0 again
@@ -183,7 +183,7 @@ def run_trial(search: Search, trial: optuna.Trial, above: str, progress: Progres
         raise
     else:
         trial.set_user_attr(memory.CURVE, watch.curve)
-        study.tell(trial, [found.bytes, found.micros_per_message, found.pr_auc])
+        study.tell(trial, [found.bytes, found.latency_us, found.pr_auc])
 
 
 def timed(search: Search, folder: Path) -> Measured:
@@ -193,7 +193,7 @@ def timed(search: Search, folder: Path) -> Measured:
     if clock.exists() and PACE in study.user_attrs:
         return measure(search.ground, folder, clock, study.user_attrs[PACE])
     found = measure(search.ground, folder, folder, None)
-    with whole(clock) as temporary:
+    with atomic_write(clock) as temporary:
         shutil.copytree(folder, temporary)
-    study.set_user_attr(PACE, found.micros_per_message)
+    study.set_user_attr(PACE, found.latency_us)
     return found

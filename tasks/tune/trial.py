@@ -20,13 +20,13 @@ from pydantic import Field
 
 from service.release import hash_files
 from service.text import Normaliser
-from tasks.compress.descent import Watch
-from tasks.compress.lesson import teacher_logits
+from tasks.compress.distillation import teacher_logits
+from tasks.compress.sgd import Watch
 from tasks.lineage import sha256
 from tasks.metrics import ranking
 from tasks.model.variants import load_variant
-from tasks.release.evaluate import micros_per_message
-from tasks.stage import Paths, Settings, StageError, folder_bytes, read_json, read_settings, whole
+from tasks.release.evaluate import latency_us
+from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, read_settings
 
 LEARNED_FROM = ("train", "valid", "unlabelled")
 """The splits that a search may see."""
@@ -55,7 +55,7 @@ class Measured:
     """What came of a trial. It is measured on valid."""
 
     bytes: int
-    micros_per_message: float
+    latency_us: float
     pr_auc: float
 
 
@@ -77,7 +77,7 @@ class Ground:
         self.folder = self.paths.home / "tune"
         seen = self.folder / "seen.parquet"
         rows = pd.read_parquet(self.paths.prepared, filters=[("split", "in", LEARNED_FROM)]).reset_index(drop=True)
-        with whole(seen) as temporary:
+        with atomic_write(seen) as temporary:
             rows.to_parquet(temporary)
         self.valid = rows[rows.split == "valid"]
         self.schema = read_json(self.paths.schema)
@@ -137,6 +137,6 @@ def measure(ground: Ground, folder: Path, clock: Path, pace: float | None) -> Me
     texts = list(raw.sample(min(ground.timing.messages, len(raw)), random_state=0))  # the same for all
     normaliser = Normaliser.from_settings(ground.schema["normaliser"])
     with (ground.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
-        taken = micros_per_message({"trial": one, "clock": load_variant(clock, 1)}, normaliser, texts, ground.timing.rounds)
-    micros = taken["trial"] if pace is None else round(taken["trial"] / taken["clock"] * pace, 1)
-    return Measured(folder_bytes(folder), micros, ground.quality(one.logits(list(ground.valid.text))))
+        taken = latency_us({"trial": one, "clock": load_variant(clock, 1)}, normaliser, texts, ground.timing.rounds)
+    latency = taken["trial"] if pace is None else round(taken["trial"] / taken["clock"] * pace, 1)
+    return Measured(folder_bytes(folder), latency, ground.quality(one.logits(list(ground.valid.text))))

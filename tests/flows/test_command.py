@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from flows.alone import OWNER, end_owned, free_rwlock, own
+from flows.file_lock import OWNER, end_owned, free_rwlock, own
 from tasks.tracking import process_name
 from tests.imports import ROOT
 

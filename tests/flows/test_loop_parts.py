@@ -17,8 +17,8 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Late, Pending, Running, Scheduled
 
-from flows.alone import alone, end_orphans
 from flows.deployments import _settled
+from flows.file_lock import end_orphans, run_lock
 from flows.notice import name_of, outcome_of, summary
 from flows.restill import STEPS, remaining
 from flows.status import DEFAULTS, lines
@@ -101,19 +101,19 @@ def test_a_start_settles_what_an_earlier_process_left(state: object, becomes: st
 def test_one_run_of_a_flow_works_and_a_dead_one_is_no_hindrance(tmp_path: Path) -> None:
     paths = Paths(tmp_path)
     holder = (
-        "import sys, time; from pathlib import Path; from flows.alone import alone; from tasks.stage import Paths\n"
-        f"with alone(Paths(Path({str(tmp_path)!r})), 'restill') as free:\n    print(free, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from flows.file_lock import run_lock; from tasks.stage import Paths\n"
+        f"with run_lock(Paths(Path({str(tmp_path)!r})), 'restill') as free:\n    print(free, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", holder], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "True"
-        with alone(paths, "restill") as free:
+        with run_lock(paths, "restill") as free:
             assert not free
-        with alone(paths, "monitor") as free:
+        with run_lock(paths, "monitor") as free:
             assert free
         assert (paths.monitor / "restill.lock").read_text() == str(process.pid)
         process.kill()
-    with alone(paths, "restill") as free:
+    with run_lock(paths, "restill") as free:
         assert free
 
 

@@ -17,7 +17,7 @@ from prefect.states import Late, Running, Scheduled
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import deployments, pipeline, restill, steps
-from flows.alone import alone
+from flows.file_lock import run_lock
 from flows.notice import name_of
 from flows.status import loop
 from tasks.monitor.state import Intent, State
@@ -156,7 +156,7 @@ def test_one_pipeline_works_at_a_time_and_the_other_says_so(
     subprocess.run(["dvc", "init", "-q"], cwd=paths.root, check=True)
     monkeypatch.chdir(paths.root)
     monkeypatch.setattr("sys.argv", ["pipeline"])
-    with alone(paths, "pipeline"):
+    with run_lock(paths, "pipeline"):
         assert pipeline.pipeline(paths.root, return_state=True).name == "Skipped"
         with pytest.raises(SystemExit, match="pipeline: another pipeline is at work"):
             pipeline.main()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows import tune as command
-from flows.alone import alone
+from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
 from flows.tune import apply, chain, every_trial, read_needs, step_of, summary, tune
 from tasks.compress.distill import Distill, distill
@@ -117,7 +117,7 @@ def test_a_point_is_written_to_params_yaml_and_nothing_else_is_touched(root: Pat
 
 
 def test_two_searches_are_not_at_work_at_once(root: Path) -> None:
-    with alone(Paths(root), "tune") as free:
+    with run_lock(Paths(root), "tune") as free:
         assert free
         with pytest.raises(StageError, match="another search is at work"):
             tune(search_of(root), 600, 1)

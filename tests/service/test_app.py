@@ -220,7 +220,7 @@ def test_every_answered_text_leaves_one_record_and_a_refused_one_none(
         }
         assert set(record["descriptors"]) == set(NAMES)
         assert sum(record["probabilities"]) == pytest.approx(1, abs=1e-5)
-        assert record["micros"] > 0
+        assert record["latency_us"] > 0
         assert record["client"].startswith("dev-")
         assert len(record["hash"]) == 32
     assert [record["truncated"] for record in written] == [False, False, True, False]

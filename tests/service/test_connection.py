@@ -282,12 +282,12 @@ def test_a_hundred_slow_ones_do_not_keep_others_waiting(server: Server) -> None:
         connection.close()
 
 
-def fuzzed(chance: random.Random) -> bytes:
+def fuzzed(rng: random.Random) -> bytes:
     """One to three requests, put together of good and bad parts, and then spoilt here and there."""
     parts = []
-    for _ in range(chance.randrange(1, 4)):
-        body = chance.choice([BODY, b"", b"{", b'{"text": NaN}', b"\xff" * 9, gzip.compress(BODY), b"Subject: x\r\n\r\nwinner"])
-        headers = chance.sample(
+    for _ in range(rng.randrange(1, 4)):
+        body = rng.choice([BODY, b"", b"{", b'{"text": NaN}', b"\xff" * 9, gzip.compress(BODY), b"Subject: x\r\n\r\nwinner"])
+        headers = rng.sample(
             [
                 b"Host: x", b"Content-Type: application/json", b"Content-Type: message/rfc822", b"Content-Encoding: gzip",
                 b"Content-Encoding: " + MARKER.encode(), b"Connection: close", b"Connection: Upgrade", b"Upgrade: h2c",
@@ -295,27 +295,27 @@ def fuzzed(chance: random.Random) -> bytes:
                 b"Transfer-Encoding: chunked", b"Authorization: Bearer " + MARKER.encode(), b"X: \xff",
                 MARKER.encode() + b": 1",
             ],
-            chance.randrange(8),
+            rng.randrange(8),
         )  # fmt: skip
-        if chance.random() < 0.7:
+        if rng.random() < 0.7:
             headers.append(b"Content-Length: %d" % len(body))
-        method = chance.choice([b"GET", b"POST", b"POST", b"POST", b"OPTIONS", b"HEAD", b"DELETE", b"CONNECT", b"get"])
+        method = rng.choice([b"GET", b"POST", b"POST", b"POST", b"OPTIONS", b"HEAD", b"DELETE", b"CONNECT", b"get"])
         targets = [b"/classify", b"/classify_batch", b"/classify_mail", b"/feedback", b"/", b"*", b"/" + MARKER.encode()]
-        line = method + b" " + chance.choice(targets) + b" HTTP/1." + chance.choice([b"1", b"1", b"0"])
+        line = method + b" " + rng.choice(targets) + b" HTTP/1." + rng.choice([b"1", b"1", b"0"])
         parts.append(b"\r\n".join([line, *headers, b"", b""]) + body)
     spoilt = bytearray(b"".join(parts))
-    for _ in range(chance.choice([0, 0, 1, 2, 9])):
-        at = chance.randrange(len(spoilt))
-        spoilt[at : at + chance.randrange(3)] = chance.randbytes(chance.randrange(3))
+    for _ in range(rng.choice([0, 0, 1, 2, 9])):
+        at = rng.randrange(len(spoilt))
+        spoilt[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
     return bytes(spoilt)
 
 
 def test_no_bytes_at_all_make_a_500_or_a_hang(server: Server) -> None:
-    chance, begun, tried = random.Random(0), time.monotonic(), 0
+    rng, begun, tried = random.Random(0), time.monotonic(), 0
     while tried < 2000 and (tried < 100 or time.monotonic() < begun + 20):
         tried += 1
-        request_ = fuzzed(chance)
-        cut = sorted(chance.randrange(len(request_) + 1) for _ in range(chance.randrange(3)))
+        request_ = fuzzed(rng)
+        cut = sorted(rng.randrange(len(request_) + 1) for _ in range(rng.randrange(3)))
         pieces = [request_[first:last] for first, last in zip([0, *cut], [*cut, len(request_)], strict=True)]
         received = exchange(server.port, *pieces, half_close=True)
         for line in received.split(b"HTTP/1.1 ")[1:]:

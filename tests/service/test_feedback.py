@@ -21,7 +21,7 @@ from service.app import http
 from service.config import Config
 from service.feedback import Feedback
 from service.journal import read, segments
-from service.record import Judged
+from service.record import ScoredText
 from service.refused import Refused
 from service.requests import Verdict
 from tests.service.conftest import LOOPBACK
@@ -75,13 +75,13 @@ def test_a_long_mail_matches_though_it_was_cut(client: TestClient) -> None:
 def test_a_mail_matches_as_it_was_cut_then_whatever_the_limit_is_now(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, is_recorded: bool, status: int
 ) -> None:
-    whole = Judged.record
+    whole = ScoredText.record
     if not is_recorded:  # as the journal of an earlier version holds it: the limit of now is all there is
 
-        def record(self: Judged, route: str, client: str) -> dict[str, Any]:
+        def record(self: ScoredText, route: str, client: str) -> dict[str, Any]:
             return {name: value for name, value in whole(self, route, client).items() if name != "characters"}
 
-        monkeypatch.setattr(Judged, "record", record)
+        monkeypatch.setattr(ScoredText, "record", record)
     raw = b"Subject: prize\n\n" + b"money free cash\n" * 1500
     told = client.post("/classify_mail", content=raw, headers={"content-type": "message/rfc822"}).json()
     verdict = {"id": told["id"], "label": "spam", "raw": base64.b64encode(raw).decode()}

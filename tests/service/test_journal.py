@@ -22,10 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.housekeeping import keep_house, prune, recover
-from service.journal import Journal, Limits, find, read, segments, stem_of
+from service.journal import Journal, JournalLimits, find, read, segments, stem_of
 from service.segments import Segment, encode
 
-QUICK = Limits(flush_seconds=0.005, retry_seconds=0.02)
+QUICK = JournalLimits(flush_seconds=0.005, retry_seconds=0.02)
 
 
 def answer(number: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def numbers(folder: Path) -> list[int]:
 
 
 def test_records_are_numbered_found_and_rotated(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", Limits(flush_seconds=0.005, segment_records=10))
+    journal = Journal(tmp_path / "journal", JournalLimits(flush_seconds=0.005, segment_records=10))
     identities = [journal.append(answer(number)) for number in range(35)]
     assert journal.flush()
     files = segments(journal.folder)
@@ -94,7 +94,7 @@ def test_a_changed_byte_costs_the_records_it_touches_and_no_other(records: int, 
 
 
 def test_many_threads_get_each_an_id_of_their_own(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal", Limits(flush_seconds=0.002, segment_records=70))
+    journal = Journal(tmp_path / "journal", JournalLimits(flush_seconds=0.002, segment_records=70))
     with ThreadPoolExecutor(8) as pool:
         identities = list(pool.map(lambda number: journal.append(answer(number)), range(1000)))
     journal.close()
@@ -129,14 +129,14 @@ while True:
 
 
 def test_a_killed_writer_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
-    chance = random.Random(3)
+    rng = random.Random(3)
     folder = tmp_path / "journal"
     written: list[int] = []
     for _ in range(8):
         process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         flushed = int(process.stdout.readline())
-        time.sleep(chance.random() * 0.15)
+        time.sleep(rng.random() * 0.15)
         process.send_signal(signal.SIGKILL)
         flushed = max([flushed, *map(int, process.stdout.read().split())])
         process.wait()
@@ -178,7 +178,7 @@ def test_what_memory_cannot_hold_is_counted_and_leaves_a_gap(tmp_path: Path) -> 
     folder = tmp_path / "journal"
     told: list[int] = []
     folder.write_text("a file in its place")
-    journal = Journal(folder, Limits(flush_seconds=0.005, retry_seconds=0.02, capacity=10, attempts=10_000), told.append)
+    journal = Journal(folder, JournalLimits(flush_seconds=0.005, retry_seconds=0.02, capacity=10, attempts=10_000), told.append)
     for number in range(25):
         journal.append(answer(number))
     assert journal.lost == 15 == sum(told)
@@ -193,7 +193,7 @@ def test_what_memory_cannot_hold_is_counted_and_leaves_a_gap(tmp_path: Path) -> 
 def test_what_cannot_be_written_for_long_is_given_up(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     folder.write_text("a file in its place")
-    journal = Journal(folder, Limits(flush_seconds=0.002, retry_seconds=0.002, attempts=3))
+    journal = Journal(folder, JournalLimits(flush_seconds=0.002, retry_seconds=0.002, attempts=3))
     journal.append(answer(0))
     assert journal.flush()
     assert journal.lost == 1
@@ -262,7 +262,9 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_costs_no_answer_and_is_left_behind(tiny_disk: Path) -> None:
-    journal = Journal(tiny_disk / "journal", Limits(flush_seconds=0.005, retry_seconds=0.02, capacity=50, attempts=10_000))
+    journal = Journal(
+        tiny_disk / "journal", JournalLimits(flush_seconds=0.005, retry_seconds=0.02, capacity=50, attempts=10_000)
+    )
     journal.append(answer(0))
     assert journal.flush()
     filler = tiny_disk / "filler"

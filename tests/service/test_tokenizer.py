@@ -60,11 +60,11 @@ def gram(run: str) -> int:
 @example("x" * 5000 + " a b " * 2000)
 def test_rows_are_those_of_words_pairs_and_runs_one_by_one(text: str) -> None:
     words = [mixed(polynomial(word) + MIX) for word in words_of(text)]
-    pairs = [mixed(first * MIX + second) for first, second in itertools.pairwise(words)]
+    bigrams = [mixed(first * MIX + second) for first, second in itertools.pairwise(words)]
     folded = fold(text)
     runs = [gram(folded[start : start + 4]) for start in range(len(folded) - 3)] if words else []
-    assert set(WORDS.encode(text).tolist()) == {(hashed >> 44) + 1 for hashed in words + pairs}
-    assert set(GRAMS.encode(text).tolist()) == {(hashed >> 44) + 1 for hashed in words + pairs + runs}
+    assert set(WORDS.encode(text).tolist()) == {(hashed >> 44) + 1 for hashed in words + bigrams}
+    assert set(GRAMS.encode(text).tolist()) == {(hashed >> 44) + 1 for hashed in words + bigrams + runs}
 
 
 def test_order_makes_other_pairs_and_letters_beyond_ascii_are_letters() -> None:
@@ -138,7 +138,7 @@ def test_unknown_share() -> None:
 def test_bad_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="bits = 3"):
         Tokenizer([4], 3, NONE)
-    with pytest.raises(ValueError, match=r"grams = \[0\]"):
+    with pytest.raises(ValueError, match=r"char_ngrams = \[0\]"):
         Tokenizer([0], 8, NONE)
     with pytest.raises(ValueError, match="3 known words"):
         Tokenizer([], 8, np.zeros(3, dtype=np.bool_))

@@ -11,10 +11,10 @@ import yaml
 
 from service.decision import Floats
 from tasks.metrics import ranking
-from tasks.release.against import compare_with_teacher, fastest_teacher
 from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over
 from tasks.release.package import summary
 from tasks.release.table import evaluation_rows, markdown
+from tasks.release.teacher_comparison import compare_with_teacher, fastest_teacher
 from tasks.stage import StageError
 from tests.imports import ROOT
 
@@ -22,9 +22,9 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["package"]
 STUDENTS = ["student-quantized", "student-pruned", "student"]
 
 
-def entry(size: int, micros: float, valid: float | None, future: float | None = 0.95) -> dict[str, Any]:
+def entry(size: int, latency_us: float, valid: float | None, future: float | None = 0.95) -> dict[str, Any]:
     figures = {split: {"pr_auc": value, "f1": 0.9} for split, value in (("valid", valid), ("future", future))}
-    return {"bytes": size, "micros_per_message": micros, "metrics": figures}
+    return {"bytes": size, "latency_us": latency_us, "metrics": figures}
 
 
 def report(**others: dict[str, Any]) -> dict[str, Any]:
@@ -44,10 +44,10 @@ def made_valid(positives: int, others: int = 200) -> pd.DataFrame:
 
 def noisy(valid: pd.DataFrame, strength: float, seed: int, base: Floats | None = None) -> Floats:
     """Logits [n, 2] that tell the labels by ``strength`` standard deviations; or ``base`` with noise of that strength."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     if base is not None:
-        return np.stack([base[:, 0], base[:, 1] + chance.normal(0, strength, len(valid))], axis=1)
-    scores = strength * valid.label_id.to_numpy() + chance.normal(0, 1, len(valid))
+        return np.stack([base[:, 0], base[:, 1] + rng.normal(0, strength, len(valid))], axis=1)
+    scores = strength * valid.label_id.to_numpy() + rng.normal(0, 1, len(valid))
     return np.stack([np.zeros(len(valid)), scores], axis=1)
 
 
@@ -124,9 +124,9 @@ def test_copies_of_a_message_are_no_evidence() -> None:
 
 
 def test_of_many_labels_the_macro_average_counts() -> None:
-    chance = np.random.default_rng(1)
-    valid = made_valid(0, 300).assign(label_id=chance.integers(0, 3, 300))
-    teacher = np.eye(3)[valid.label_id] * 4 + chance.normal(0, 1, (300, 3))
+    rng = np.random.default_rng(1)
+    valid = made_valid(0, 300).assign(label_id=rng.integers(0, 3, 300))
+    teacher = np.eye(3)[valid.label_id] * 4 + rng.normal(0, 1, (300, 3))
     blind = teacher.copy()
     blind[:, 2] *= -1  # takes one of the three for the others
     logits = {"teacher": teacher, "student": blind, "teacher-int8": teacher}
@@ -177,7 +177,7 @@ def test_the_fastest_form_of_the_teacher_is_one_that_is_as_good_on_every_split(f
     variants = report(**forms)["variants"]
     assert fastest_teacher(variants, "teacher", 0.005) == fastest
     against = compare_with_teacher(variants, "teacher", fastest)
-    pace = variants[fastest]["micros_per_message"]
+    pace = variants[fastest]["latency_us"]
     assert against["student"]["times_faster"] == round(pace / 20, 2)
     assert against[fastest]["times_faster"] == 1
     assert against["student"]["times_smaller"] == 30, "in bytes the teacher is the measure"

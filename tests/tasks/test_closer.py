@@ -33,9 +33,9 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 def decided(paths: Paths, parts: Sequence[dict[str, float]]) -> list[Decision]:
     """The decisions about windows of made traffic, of which each message is labelled rightly."""
-    chance, records, labels = np.random.default_rng(11), [], []
+    rng, records, labels = np.random.default_rng(11), [], []
     for facts in parts:
-        arrays = world(COUNT, chance, **facts)
+        arrays = world(COUNT, rng, **facts)
         records += answers(arrays, start=len(records))
         labels += arrays["label_ids"].tolist()
     write(paths.journal, records)
@@ -64,12 +64,12 @@ def test_another_mix_of_other_messages_is_restilled(paths: Paths) -> None:
 
 def test_drift_is_explained_in_the_mix_that_the_scores_say_and_of_other_messages_it_is_not(paths: Paths) -> None:
     held = stored_reference(paths.store, RELEASE)
-    reference, monitor, chance = held.reference, settings()[0], np.random.default_rng(3)
-    sample = held.sample_of(answers(world(500, chance, spam=0.1)))
+    reference, monitor, rng = held.reference, settings()[0], np.random.default_rng(3)
+    sample = held.sample_of(answers(world(500, rng, spam=0.1)))
     assert in_mix_of(reference, sample).labels.mean() == pytest.approx(0.1, abs=0.03)
     found = explained_by_mix(reference, sample, monitor.signals, TRENDS, 0.001)
     assert found == {"joint away", "features away", "descriptors words up"}
     few = Reference(reference.sample.take(np.arange(40)), reference.labels[:40], reference.names, reference.positive)
     assert explained_by_mix(few, sample, monitor.signals, TRENDS, 0.001) == frozenset(), "too few to tell"
-    other = held.sample_of(answers(world(500, chance, spam=0.1, moved=0.5)))
+    other = held.sample_of(answers(world(500, rng, spam=0.1, moved=0.5)))
     assert explained_by_mix(reference, other, monitor.signals, TRENDS, 0.001) == {"features away"}

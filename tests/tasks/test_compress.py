@@ -18,8 +18,8 @@ from service.scorer import Student
 from service.tokenizer import pad
 from tasks.compress import quantize as quantizing
 from tasks.compress.distill import Distill, distill
+from tasks.compress.distillation import UNLABELLED, DistillLoss, distillation_loss
 from tasks.compress.families import families
-from tasks.compress.lesson import UNLABELLED, Voices, distillation_loss
 from tasks.compress.parity import ScoreLimits, compare, enforce
 from tasks.compress.prune import Prune, prune
 from tasks.compress.quantize import Quantize, quantize
@@ -28,11 +28,11 @@ from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
 from tests.conftest import fitted_network, made_prepared
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-LIMITS = ScoreLimits(largest=0.1, mean=0.01, flips=0.01)
+LIMITS = ScoreLimits(largest=0.1, mean=0.01, disagreement_rate=0.01)
 
 
-def voices(teacher_share: float) -> Voices:
-    return Voices(temperature=2.0, teacher_share=teacher_share)
+def distill_loss(teacher_share: float) -> DistillLoss:
+    return DistillLoss(temperature=2.0, teacher_share=teacher_share)
 
 
 def test_the_loss_is_hinton_s() -> None:
@@ -40,13 +40,13 @@ def test_the_loss_is_hinton_s() -> None:
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     hard = torch.nn.functional.cross_entropy(student, labels)
     ones = torch.ones(6)
-    assert distillation_loss(student, teacher, labels, ones, voices(0.0)) == pytest.approx(hard)
+    assert distillation_loss(student, teacher, labels, ones, distill_loss(0.0)) == pytest.approx(hard)
     p, q = (teacher / 2).softmax(1), (student / 2).softmax(1)
     soft = 4 * (p * (p.log() - q.log())).sum(1).mean()
-    assert distillation_loss(student, teacher, labels, ones, voices(1.0)).item() == pytest.approx(soft.item(), rel=1e-5)
-    assert distillation_loss(teacher, teacher, labels, ones, voices(1.0)).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(student, teacher, labels, ones, distill_loss(1.0)).item() == pytest.approx(soft.item(), rel=1e-5)
+    assert distillation_loss(teacher, teacher, labels, ones, distill_loss(1.0)).item() == pytest.approx(0, abs=1e-6)
     unheard = torch.full((6,), UNLABELLED)
-    whole = distillation_loss(student, teacher, unheard, ones, voices(0.3)).item()
+    whole = distillation_loss(student, teacher, unheard, ones, distill_loss(0.3)).item()
     assert whole == pytest.approx(0.3 * soft.item(), rel=1e-5), "of what has no label the teacher alone is heard"
 
 
@@ -55,8 +55,8 @@ def test_a_message_of_weight_three_counts_as_three_messages(share: float) -> Non
     student, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
     often = [0, 1, 2, 2, 2, 3]
-    repeated = distillation_loss(student[often], teacher[often], labels[often], torch.ones(6), voices(share))
-    weighted = distillation_loss(student, teacher, labels, weights / weights.mean(), voices(share))
+    repeated = distillation_loss(student[often], teacher[often], labels[often], torch.ones(6), distill_loss(share))
+    weighted = distillation_loss(student, teacher, labels, weights / weights.mean(), distill_loss(share))
     assert weighted.item() == pytest.approx(repeated.item(), rel=1e-5)
 
 
@@ -137,12 +137,12 @@ DESCENT = {"epochs": 60, "batch_size": 32, "learning_rate": 0.02, "weight_decay"
 SMALL = {
     "family": "bag",
     "bits": 11,
-    "grams": [4],
+    "char_ngrams": [4],
     "known_bits": 12,
     "min_documents": 1,
-    "bag": {"bits": None, "dimensions": 8, "hidden": 16, "row_dropout": 0.2, "embeddings": "random", "descent": DESCENT},
-    "cnn": {"words": 30, "dimensions": 8, "widths": [1, 2], "filters": 8, "dropout": 0.1, "embeddings": "random"}
-    | {"descent": DESCENT | {"epochs": 15}},
+    "bag": {"bits": None, "dimensions": 8, "hidden": 16, "row_dropout": 0.2, "embeddings": "random", "sgd": DESCENT},
+    "cnn": {"words": 30, "dimensions": 8, "kernel_sizes": [1, 2], "filters": 8, "dropout": 0.1, "embeddings": "random"}
+    | {"sgd": DESCENT | {"epochs": 15}},
 }
 """Students that learn made texts in a second or two."""
 
@@ -162,7 +162,12 @@ def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
 @pytest.mark.parametrize("family", ["linear", "bag", "cnn"])
 @pytest.mark.parametrize("labels", [["ham", "spam"], ["ham", "news", "spam"]])
 def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], family: str) -> None:
-    wide = PARAMS["distill"]["parity"] | {"mean": 0.2, "flips": 0.2, "threshold_flips": 0.2, "worst_slice": 0.2}
+    wide = PARAMS["distill"]["parity"] | {
+        "mean": 0.2,
+        "disagreement_rate": 0.2,
+        "threshold_disagreement": 0.2,
+        "worst_slice": 0.2,
+    }
     frame = distilled(paths, labels, family=family, parity=wide)
     prune(
         Prune.model_validate(
@@ -179,7 +184,7 @@ def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], 
         "before": folder_bytes(paths.model("student-pruned")),
         "after": folder_bytes(paths.model("student-quantized")),
     }
-    assert read_json(paths.report("distill.json"))["export"]["flips"] == 0
+    assert read_json(paths.report("distill.json"))["export"]["disagreement_rate"] == 0
     for stage in ("distill", "prune", "quantize"):
         limits = wide
         found = read_json(paths.report(f"{stage}.json"))["parity"]
@@ -210,24 +215,26 @@ def test_a_student_that_does_not_follow_its_teacher_says_in_what(paths: Paths, c
         paths,
         ["ham", "spam"],
         family="linear",
-        linear={"penalty": 1e4, "passes": 1},
-        parity=PARAMS["distill"]["parity"] | {"mean": 1, "flips": 0},
+        linear={"penalty": 1e4, "max_iter": 1},
+        parity=PARAMS["distill"]["parity"] | {"mean": 1, "disagreement_rate": 0},
     )
     over = read_json(paths.report("distill.json"))["over"]
-    assert any(line.startswith("flips = ") and "(params.yaml: distill.parity.flips)" in line for line in over)
+    assert any(
+        line.startswith("disagreement_rate = ") and "(params.yaml: distill.parity.disagreement_rate)" in line for line in over
+    )
     assert f"does not agree with its parent: {over[0]}" in capsys.readouterr().out
 
 
 def hopeless(block: Any) -> dict[str, Any]:
     """A descent that learns nothing."""
-    return block | {"descent": block["descent"] | {"epochs": 1, "learning_rate": 1e-9}}
+    return block | {"sgd": block["sgd"] | {"epochs": 1, "learning_rate": 1e-9}}
 
 
 def test_auto_tries_one_family_after_the_other_until_one_is_near_enough(
     paths: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cnn = PARAMS["distill"]["cnn"] | {"embeddings": "random"}
-    cnn |= {"descent": {"epochs": 20, "batch_size": 32, "learning_rate": 0.02, "weight_decay": 0.0}}
+    cnn |= {"sgd": {"epochs": 20, "batch_size": 32, "learning_rate": 0.02, "weight_decay": 0.0}}
     auto = {"linear_labels": 1, "margin": 0.01}
     distilled(paths, ["ham", "spam"], family="auto", auto=auto, bag=hopeless(SMALL["bag"]), cnn=cnn)
     report = read_json(paths.report("distill.json"))
@@ -278,7 +285,7 @@ def test_of_a_broken_quantization_is_said_in_what(paths: Paths, monkeypatch: pyt
 
 
 def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:
-    from tasks.compress.lesson import teacher_logits
+    from tasks.compress.distillation import teacher_logits
 
     with paths.logits.open("wb") as file:
         np.savez(file, ids=np.array(["a"]), logits=np.zeros((1, 2), np.float32))

@@ -64,7 +64,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Pa
     copy2(mlflow_store, paths.root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [10]}), paths)
+        baseline(Baseline.model_validate(PARAMS["baseline"] | {"C": [10]}), paths)
         evaluate(EVALUATE, paths)
     rows = judged(frame)
     logits = read_scores(rows, paths)
@@ -94,8 +94,8 @@ def reported(paths: Paths, **changes: Any) -> tuple[dict[str, Any], str]:
 
 def made_logits(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float32]:
     """Two labels told apart, not without errors."""
-    chance = np.random.default_rng(seed)
-    score = np.where(labels == 1, 1.0, -1.0) + chance.normal(0, 1.2, len(labels))
+    rng = np.random.default_rng(seed)
+    score = np.where(labels == 1, 1.0, -1.0) + rng.normal(0, 1.2, len(labels))
     return np.stack([-score, score], axis=1).astype(np.float32)
 
 
@@ -143,9 +143,9 @@ def test_what_is_hard_for_both_cancels_out() -> None:
     worse[::60] = -np.abs(worse[::60]) * np.where(rows.label_id.to_numpy()[::60, None] == np.arange(2), 1, -1)
     paired = stepped(worse, good, rows)["f1"]
     independent = stepped(made_logits(rows.label_id.to_numpy(), 2), good, rows)["f1"]
-    widths = [entry["interval"][1] - entry["interval"][0] for entry in (paired, independent)]
+    kernel_sizes = [entry["interval"][1] - entry["interval"][0] for entry in (paired, independent)]
     assert paired["verdict"] == "lost"
-    assert widths[0] < 0.5 * widths[1]
+    assert kernel_sizes[0] < 0.5 * kernel_sizes[1]
 
 
 def test_a_split_of_one_label_has_no_verdict() -> None:
@@ -155,9 +155,7 @@ def test_a_split_of_one_label_has_no_verdict() -> None:
 
 
 def test_steps_are_those_of_the_path_and_the_whole() -> None:
-    variants = {
-        name: {"bytes": size, "micros_per_message": size / 2} for name, size in (("a", 1000), ("b", 100), ("c", 50), ("d", 10))
-    }
+    variants = {name: {"bytes": size, "latency_us": size / 2} for name, size in (("a", 1000), ("b", 100), ("c", 50), ("d", 10))}
     assert ratios(steps_along(["a", "b"]), variants) == {"a to b": {"times_smaller": 10, "times_faster": 10}}
     found = ratios(steps_along(["a", "b", "c", "d"]), variants)
     assert list(found) == ["a to b", "b to c", "c to d", WHOLE]
@@ -171,19 +169,19 @@ def test_the_front_holds_those_that_no_other_dominates() -> None:
     assert front(points | {"all": (1, 1.0)}) == ["all"]
     assert front({}) == []
     models = {
-        name: {"bytes": cost, "micros_per_message": 1000 - cost, "metrics": {"test": {"pr_auc": quality}}}
+        name: {"bytes": cost, "latency_us": 1000 - cost, "metrics": {"test": {"pr_auc": quality}}}
         for name, (cost, quality) in points.items()
     }
-    models["unmeasured"] = {"bytes": 0, "micros_per_message": 0, "metrics": {"test": {"pr_auc": None}}}
-    assert fronts(models, "test", "pr_auc") == {"bytes": ["small", "good"], "micros_per_message": ["large", "worse", "good"]}
+    models["unmeasured"] = {"bytes": 0, "latency_us": 0, "metrics": {"test": {"pr_auc": None}}}
+    assert fronts(models, "test", "pr_auc") == {"bytes": ["small", "good"], "latency_us": ["large", "worse", "good"]}
 
 
 def test_times_of_rivals_are_scaled_by_the_variants_of_both_runs() -> None:
-    ours = {name: {"micros_per_message": micros} for name, micros in (("a", 10.0), ("b", 200.0), ("c", 40.0))}
-    entry = {"bytes": 7, "micros_per_message": 3.0, "metrics": {"test": {"pr_auc": 0.9, "f1": 0.8}}}
+    ours = {name: {"latency_us": latency_us} for name, latency_us in (("a", 10.0), ("b", 200.0), ("c", 40.0))}
+    entry = {"bytes": 7, "latency_us": 3.0, "metrics": {"test": {"pr_auc": 0.9, "f1": 0.8}}}
     rivals = {"prepared": "hash", "ours": {"a": 5.0, "b": 100.0, "gone": 1.0}, "models": {"theirs": entry}}
     found, said = comparable(rivals, ours, "hash", ["test"])
-    assert found["theirs"]["micros_per_message"] == 6
+    assert found["theirs"]["latency_us"] == 6
     assert "in turns with a, b, by which" in said
     assert comparable(rivals | {"ours": {"gone": 1.0}}, ours, "hash", ["test"])[0] == {}
 
@@ -216,7 +214,7 @@ def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
     for fetched in ("<script", "<link", "<img", "@import", "url(http"):
         assert fetched not in page
     for entry in report["models"].values():
-        shown = [f"{entry['bytes']:,}", f"{entry['micros_per_message']:,.0f}", f"{entry['times_faster']:.1f}"]
+        shown = [f"{entry['bytes']:,}", f"{entry['latency_us']:,.0f}", f"{entry['times_faster']:.1f}"]
         shown += [number(v) for figures in entry["metrics"].values() for v in figures.values()]
         shown += [percent(entry["kept"][split][metric]) for split in report["splits"] for metric in ("pr_auc", "f1")]
         assert not [one for one in shown if f">{one}<" not in page]
@@ -277,7 +275,7 @@ def test_a_rival_stands_beside_our_variants_with_figures_of_the_same_kind(paths:
 
 def test_rivals_that_were_measured_on_other_data_are_left_out_and_told(paths: Paths) -> None:
     assert "No rival was measured" in reported(paths)[1]
-    entry = {"bytes": 1, "micros_per_message": 1.0, "metrics": {}}
+    entry = {"bytes": 1, "latency_us": 1.0, "metrics": {}}
     write_json(paths.root / "data/rivals.json", {"prepared": "0" * 64, "ours": {"student": 1.0}, "models": {"fasttext": entry}})
     report, page = reported(paths)
     assert "fasttext" not in report["models"]

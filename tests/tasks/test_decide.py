@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.monitor.decide import Attempt, Decide, Decision, History, Seen, decide
+from tasks.monitor.decide import Attempt, Decide, Decision, History, JudgedWindow, decide
 from tasks.monitor.evidence import since_alarm, suspected, worse_than_before
 from tasks.monitor.policy import Paired
 from tasks.monitor.settings import read_monitor
@@ -64,10 +64,10 @@ def play(
     **told: Any,
 ) -> list[Decision]:
     """The decisions about windows 1, 2, .. one after the other."""
-    past: list[Seen] = []
+    past: list[JudgedWindow] = []
     for number, signals in enumerate(steps, start=1):
         release = releases[number - 1] if releases else "one"
-        window = Seen(number, f"id{number}", release, rows, signals)
+        window = JudgedWindow(number, f"id{number}", release, rows, signals)
         decision = decide(window, History(tuple(past), attempts, labelled, previous, **told), POLICY)
         past.append(replace(window, decision=decision))
     return [seen.decision for seen in past if seen.decision is not None]
@@ -155,7 +155,7 @@ def test_a_new_release_begins_anew() -> None:
 
 
 def test_a_heavier_signal_has_a_larger_part_of_the_budget() -> None:
-    window = Seen(1, "id", "one", 125, (drift(0.0015), drift(0.0015, name="features")))
+    window = JudgedWindow(1, "id", "one", 125, (drift(0.0015), drift(0.0015, name="features")))
     heavier = POLICY.model_copy(update={"weights": {"features": 3.0}})  # of 0.004: 0.001 and 0.003
     assert decide(window, History((), (), 0, None), POLICY).alarms == ("features up", "joint up")
     assert decide(window, History((), (), 0, None), heavier).alarms == ("features up",)
@@ -207,7 +207,7 @@ def test_limits_newly_broken_are_undone_without_asking() -> None:
 
 def test_only_windows_under_suspicion_are_asked_about() -> None:
     past = tuple(
-        Seen(number, f"id{number}", release, 125, signals)
+        JudgedWindow(number, f"id{number}", release, 125, signals)
         for number, (release, signals) in enumerate(zip(AFTER, WORSE, strict=True), start=1)
     )
     assert suspected(past[-1], past[:-1], POLICY) == (5, 6)
@@ -218,15 +218,15 @@ def test_only_windows_under_suspicion_are_asked_about() -> None:
 @pytest.mark.parametrize("error_rate", [0.05, 0.2])
 def test_drift_alone_is_seldom_taken_for_a_bad_release(error_rate: float) -> None:
     """400 promotions of a release that is as good as the one before, while the mail gets four times as hard for both."""
-    chance, undone, suspicious = np.random.default_rng(3), 0, 0
+    rng, undone, suspicious = np.random.default_rng(3), 0, 0
     for _ in range(400):
-        past = [Seen(n, f"id{n}", "one", 125, (error(int(chance.binomial(12, error_rate / 4)), 12),)) for n in range(1, 9)]
+        past = [JudgedWindow(n, f"id{n}", "one", 125, (error(int(rng.binomial(12, error_rate / 4)), 12),)) for n in range(1, 9)]
         both = lost = won = 0
         for number in range(9, 9 + POLICY.rollback.within):
-            hard = chance.random(12) < error_rate
-            here, there = (np.where(chance.random(12) < 0.2, ~hard, hard) for _ in range(2))  # each in its own way
+            hard = rng.random(12) < error_rate
+            here, there = (np.where(rng.random(12) < 0.2, ~hard, hard) for _ in range(2))  # each in its own way
             both, lost, won = both + (here & there).sum(), lost + (here & ~there).sum(), won + (there & ~here).sum()
-            window = Seen(number, f"id{number}", "two", 125, (error(int(here.sum()), 12),))
+            window = JudgedWindow(number, f"id{number}", "two", 125, (error(int(here.sum()), 12),))
             paired = Paired(12 * (number - 8), int(both), int(lost), int(won))
             suspicious += bool(suspected(window, past, POLICY))
             if worse_than_before(window, History(tuple(past), (), 0, "one", paired), POLICY):
@@ -248,10 +248,10 @@ def test_an_old_promotion_is_not_rolled_back() -> None:
 
 
 def test_a_release_that_fails_and_answers_nothing_is_rolled_back() -> None:
-    past: list[Seen] = []
+    past: list[JudgedWindow] = []
     failing, well = (limit("errors", 1.0, 0.02),), (limit("errors", 0.0, 0.02),)
     for number, (release, signals, rows) in enumerate([("one", well, 125), ("two", failing, 0), ("two", failing, 0)], start=1):
-        window = Seen(number, f"id{number}", release, rows, signals)
+        window = JudgedWindow(number, f"id{number}", release, rows, signals)
         decision = decide(window, History(tuple(past), (), 0, "one"), POLICY)
         past.append(replace(window, decision=decision))
     assert [seen.decision.action for seen in past if seen.decision] == ["none", "block", "rollback"]
@@ -276,7 +276,7 @@ def test_a_window_without_a_reference_is_for_people_once_an_episode() -> None:
     why, past = "release two is not in the store", []
     steps = [(limit("errors", 1.0, 0.02),), (limit("errors", 0.0, 0.02),), (FLOOD,)]
     for number, signals in enumerate(steps, start=1):
-        window = Seen(number, f"id{number}", "two", 125, signals, unknown=why)
+        window = JudgedWindow(number, f"id{number}", "two", 125, signals, unknown=why)
         past.append(replace(window, decision=decide(window, History(tuple(past), (), 1000, "one"), POLICY)))
     found = [seen.decision for seen in past if seen.decision is not None]
     assert [decision.action for decision in found] == ["investigate", "none", "block"]
@@ -345,7 +345,7 @@ def test_one_recalibration_a_cooldown_and_what_it_has_not_mended_is_left_to_a_re
 
 def test_the_mix_is_asked_of_the_windows_since_it_moved() -> None:
     steps = [(mix(CALM),), (mix(ALARM),), (mix(CALM),), (mix(CALM), mix(LOOSE, scale=2), drift(ALARM, scale=4))]
-    line = [Seen(number, f"id{number}", "one", 125, signals) for number, signals in enumerate(steps, start=5)]
+    line = [JudgedWindow(number, f"id{number}", "one", 125, signals) for number, signals in enumerate(steps, start=5)]
     assert since_alarm(line, POLICY) == (6, 7, 8)
     assert since_alarm(line[:3], POLICY) == (7,)
 
@@ -377,7 +377,7 @@ def test_a_bad_parameter_is_one_line_that_names_it(place: str, value: Any, said:
 
 
 def test_a_window_decided_before_keeps_its_decision() -> None:
-    window = Seen(1, "id", "one", 125, (drift(ALARM),))
+    window = JudgedWindow(1, "id", "one", 125, (drift(ALARM),))
     first = decide(window, History((), (), 0, None), POLICY)
     again = replace(window, number=9, signals=(drift(CALM),))
     assert decide(again, History((replace(window, decision=first),), (), 0, None), POLICY) == first

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from service.windows import Windows
+from service.token_windows import TokenWindows
 from tasks.compress.export import Export, export
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
@@ -41,7 +41,7 @@ def paths(tiny_teacher: Path, mlflow_store: Path, tmp_path_factory: pytest.TempP
     write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam"})
     encoder, tokenizer = load_encoder(str(tiny_teacher))
     torch.manual_seed(0)
-    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), Windows(24, 2))
+    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), TokenWindows(24, 2))
     with paths.logits.open("wb") as file:
         said = load_variant(paths.model("teacher"), 1).logits(list(frame.text))
         np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=said)
@@ -71,8 +71,8 @@ def test_the_int8_teacher_answers_alike_where_bytes_are_multiplied_in_16_bits(pa
 
 def test_parity_of_the_int8_teacher_is_reported(paths: Paths) -> None:
     report = read_json(paths.report("export.json"))
-    assert set(report["parity"]) == {"largest", "mean", "flips"}
-    assert set(report["int8"]["parity"]) == {"largest", "mean", "flips", "threshold_flips", "worst_slice"}
+    assert set(report["parity"]) == {"largest", "mean", "disagreement_rate"}
+    assert set(report["int8"]["parity"]) == {"largest", "mean", "disagreement_rate", "threshold_disagreement", "worst_slice"}
     assert report["int8"]["parity"]["largest"] > report["parity"]["largest"]
     assert report["int8"]["bytes"] == folder_bytes(paths.model("teacher-int8")) < report["bytes"]
 

@@ -17,14 +17,14 @@ from threadpoolctl import threadpool_limits
 from service.scorer import load_student
 from service.tokenizer import Tokenizer, known_words
 from service.transformer import WindowedStudent
-from tasks.compress.descent import Descent, descend
 from tasks.compress.distill import Distill
+from tasks.compress.distillation import UNLABELLED, DistillData, DistillLoss, distillation_loss
 from tasks.compress.embeddings import principal, start_from_teacher
-from tasks.compress.families import make_pupil, salt_of
-from tasks.compress.lesson import UNLABELLED, Lesson, Voices, distillation_loss
+from tasks.compress.families import make_student, salt_of
 from tasks.compress.linear import Linear, fit_linear, loss_and_gradient, matrix
-from tasks.compress.pupil import Hashed
-from tasks.compress.student import Convolution, Network
+from tasks.compress.networks import Convolution, Network
+from tasks.compress.sgd import Sgd, train_sgd
+from tasks.compress.student import Hashed
 from tasks.compress.texts import Crops, ask_teacher, crops
 from tasks.compress.transformer import ThinStudent
 from tasks.model.checkpoint import Checkpoint
@@ -34,15 +34,15 @@ from tests.conftest import FILLER, WORDS, made_prepared
 from tests.imports import ROOT
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-VOICES = Voices(temperature=3.0, teacher_share=0.6)
+VOICES = DistillLoss(temperature=3.0, teacher_share=0.6)
 NONE = np.zeros(0, dtype=np.bool_)
 
 
-def made_lesson(pupil: Hashed, labels: Sequence[str], split: str, rows: int = 350) -> Lesson:
+def made_lesson(student: Hashed, labels: Sequence[str], split: str, rows: int = 350) -> DistillData:
     frame = made_prepared(list(labels), rows)
     part = frame[frame.split == split]
     logits = np.eye(len(labels), dtype=np.float32)[part.label_id] * 4
-    return Lesson(pupil.encode(list(part.text)), logits, part.label_id.to_numpy(), part.weight.to_numpy())
+    return DistillData(student.encode(list(part.text)), logits, part.label_id.to_numpy(), part.weight.to_numpy())
 
 
 def linear_pupil(labels: int, bits: int = 10) -> Hashed:
@@ -52,10 +52,10 @@ def linear_pupil(labels: int, bits: int = 10) -> Hashed:
 
 
 def random_scores(rows: int, labels: int) -> tuple[npt.NDArray[np.float64], ...]:
-    chance = np.random.default_rng(5)
-    told = chance.integers(0, labels, rows)
+    rng = np.random.default_rng(5)
+    told = rng.integers(0, labels, rows)
     told[:3] = UNLABELLED
-    return chance.normal(0, 2, (rows, labels)), told, chance.normal(0, 3, (rows, labels)), chance.uniform(0.5, 2, rows)
+    return rng.normal(0, 2, (rows, labels)), told, rng.normal(0, 3, (rows, labels)), rng.uniform(0.5, 2, rows)
 
 
 @pytest.mark.parametrize("labels", [2, 4])
@@ -76,61 +76,61 @@ def test_the_loss_in_numpy_is_the_one_in_torch_and_its_gradient_is_right(labels:
 
 @pytest.mark.parametrize("labels", [["ham", "spam"], ["ham", "news", "spam"]])
 def test_no_step_away_from_the_linear_student_is_better(labels: list[str]) -> None:
-    pupil = linear_pupil(len(labels))
-    train, valid = (made_lesson(pupil, labels, split) for split in ("train", "valid"))
-    settings = Linear(penalty=1e-3, passes=500)
-    history = fit_linear(pupil, train, valid, settings, VOICES)
+    student = linear_pupil(len(labels))
+    train, valid = (made_lesson(student, labels, split) for split in ("train", "valid"))
+    settings = Linear(penalty=1e-3, max_iter=500)
+    history = fit_linear(student, train, valid, settings, VOICES)
     assert history[0]["train_loss"] > history[-1]["train_loss"]
     assert history[-1]["valid_pr_auc"] > 0.95
-    network = pupil.network
+    network = student.network
     assert isinstance(network, Network)
-    texts = matrix(train.texts, pupil.tokenizer.rows)
+    texts = matrix(train.texts, student.tokenizer.rows)
     values, bias = network.embedding.weight.detach().double().numpy(), network.head.bias.detach().double().numpy()
 
-    def whole(values: Any, bias: Any) -> float:
+    def whole_loss(values: Any, bias: Any) -> float:
         loss, _ = loss_and_gradient(texts @ values + bias, train.labels, train.teacher.astype(float), train.weights, VOICES)
         return loss + settings.penalty / 2 * float((values**2).sum())
 
-    best, chance = whole(values, bias), np.random.default_rng(0)
+    best, rng = whole_loss(values, bias), np.random.default_rng(0)
     for _ in range(20):
-        assert whole(values + chance.normal(0, 0.02, values.shape), bias + chance.normal(0, 0.02, bias.shape)) > best
-    assert np.allclose(texts @ values + bias, pupil.outputs(train.texts), atol=1e-4), "the network says what was solved for"
+        assert whole_loss(values + rng.normal(0, 0.02, values.shape), bias + rng.normal(0, 0.02, bias.shape)) > best
+    assert np.allclose(texts @ values + bias, student.outputs(train.texts), atol=1e-4), "the network says what was solved for"
 
 
 def test_the_linear_student_does_not_depend_on_threads() -> None:
     found = []
     for threads in (1, 2):
-        pupil = linear_pupil(2)
-        train, valid = (made_lesson(pupil, ["ham", "spam"], split) for split in ("train", "valid"))
+        student = linear_pupil(2)
+        train, valid = (made_lesson(student, ["ham", "spam"], split) for split in ("train", "valid"))
         with threadpool_limits(threads):
-            fit_linear(pupil, train, valid, Linear(penalty=1e-2, passes=500), VOICES)
-        found.append(pupil.network.state_dict())
+            fit_linear(student, train, valid, Linear(penalty=1e-2, max_iter=500), VOICES)
+        found.append(student.network.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_rows_that_no_training_text_holds_say_nothing() -> None:
-    pupil = linear_pupil(2, bits=14)
-    train = made_lesson(pupil, ["ham", "spam"], "train")
-    fit_linear(pupil, train, made_lesson(pupil, ["ham", "spam"], "valid"), Linear(penalty=1e-3, passes=50), VOICES)
+    student = linear_pupil(2, bits=14)
+    train = made_lesson(student, ["ham", "spam"], "train")
+    fit_linear(student, train, made_lesson(student, ["ham", "spam"], "valid"), Linear(penalty=1e-3, max_iter=50), VOICES)
     used = np.unique(np.concatenate(train.texts))
-    silent = np.setdiff1d(np.arange(pupil.tokenizer.rows), used)
+    silent = np.setdiff1d(np.arange(student.tokenizer.rows), used)
     assert len(silent) > 1000
-    assert not pupil.network.embedding.weight.detach().numpy()[silent].any()
+    assert not student.network.embedding.weight.detach().numpy()[silent].any()
 
 
 def descended(folder: Path, epochs: int, stop_after: int | None = None) -> tuple[list[dict[str, float]], dict[str, Any]]:
     torch.manual_seed(3)
     tokenizer = Tokenizer([4], 10, NONE)
-    pupil = Hashed(Network(tokenizer.rows, 4, 8, 2, 0.2), tokenizer)
-    train, valid = (made_lesson(pupil, ["ham", "spam"], split) for split in ("train", "valid"))
+    student = Hashed(Network(tokenizer.rows, 4, 8, 2, 0.2), tokenizer)
+    train, valid = (made_lesson(student, ["ham", "spam"], split) for split in ("train", "valid"))
 
     def stop(epoch: int, _: float) -> None:
         if epoch == stop_after:
             raise KeyboardInterrupt
 
-    settings = Descent(epochs=epochs, batch_size=16, learning_rate=0.02, weight_decay=0.0)
-    history = descend(pupil, train, valid, settings, VOICES, 7, Checkpoint(folder, "one"), stop)
-    return history, pupil.network.state_dict()
+    settings = Sgd(epochs=epochs, batch_size=16, learning_rate=0.02, weight_decay=0.0)
+    history = train_sgd(student, train, valid, settings, VOICES, 7, Checkpoint(folder, "one"), stop)
+    return history, student.network.state_dict()
 
 
 def test_a_student_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_words_start_as_their_teacher_s(fine_tuned: Path) -> None:
 
 
 def test_principal_components_keep_what_differs_most() -> None:
-    chance = np.random.default_rng(0)
-    vectors = chance.normal(0, [5, 0.1, 0.1], (200, 3)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(0, [5, 0.1, 0.1], (200, 3)).astype(np.float32)
     first = principal(vectors, 1)[:, 0]
     assert abs(np.corrcoef(first, vectors[:, 0])[0, 1]) > 0.999
     assert first.std() == pytest.approx(0.1, rel=1e-3)
@@ -207,6 +207,6 @@ def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(fin
 def test_every_family_of_params_can_be_made(family: str, fine_tuned: Path) -> None:
     changes = {"family": family, "bits": 10, "transformer": PARAMS["distill"]["transformer"] | {"layers": [0]}}
     settings = Distill.model_validate(PARAMS["distill"] | changes)
-    pupil = make_pupil(settings, 2, NONE, fine_tuned)
-    assert pupil.outputs(pupil.encode(["winner prize money", "kernel patch review"])).shape == (2, 2)
-    assert pupil.ask(pupil.encode(["winner"])).requires_grad
+    student = make_student(settings, 2, NONE, fine_tuned)
+    assert student.outputs(student.encode(["winner prize money", "kernel patch review"])).shape == (2, 2)
+    assert student.ask(student.encode(["winner"])).requires_grad

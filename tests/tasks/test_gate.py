@@ -13,7 +13,7 @@ import onnx
 import pandas as pd
 import pytest
 
-from tasks.compress.student import save_student
+from tasks.compress.networks import save_student
 from tasks.release.checks import Check
 from tasks.release.gate import CHECKS, Gate, Report, gate, page, refusal, table, write
 from tasks.stage import read_json, write_json
@@ -36,10 +36,10 @@ def trial(students: tuple[Path, Path], tmp_path: Path) -> Trial:
 def poor(students: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student that has half forgotten what it learned: nearly half of its words say the opposite."""
     folder = copytree(students[0], tmp_path_factory.mktemp("poor") / "student")
-    model, chance = onnx.load(folder / "model.onnx"), np.random.default_rng(0)
+    model, rng = onnx.load(folder / "model.onnx"), np.random.default_rng(0)
     words = max(model.graph.initializer, key=lambda weights: len(weights.raw_data))
     vectors = onnx.numpy_helper.to_array(words)
-    signs = chance.choice(np.array([-1, 1], np.float32), size=(len(vectors), 1), p=[0.45, 0.55])
+    signs = rng.choice(np.array([-1, 1], np.float32), size=(len(vectors), 1), p=[0.45, 0.55])
     words.CopyFrom(onnx.numpy_helper.from_array(vectors * signs, words.name))
     onnx.save(model, folder / "model.onnx")
     return folder
@@ -69,7 +69,7 @@ def test_the_first_release_passes_without_a_champion_only_where_it_is_said_to_be
     report = trial.judge(bootstrap=True)
     assert failed(report) == []
     assert {check.name for check in report.checks if "bootstrap" in check.reason} == {
-        "champion", "golden", "window", "false_positives", "worst_slice", "micros",
+        "champion", "golden", "window", "false_positives", "worst_slice", "latency_us",
     }  # fmt: skip
     settings = Gate.model_validate(DEFAULTS)
     assert failed(gate(settings, trial.challenger, None, trial.prepared, bootstrap=False)) == ["champion"]
@@ -275,8 +275,8 @@ def test_a_large_release_fails_bytes_alone(trial: Trial) -> None:
 
 @pytest.mark.parametrize("bound", [{"maximum": 1.0}, {"times_champion": 0.01}])
 def test_a_slow_release_fails_micros_alone(trial: Trial, bound: dict[str, float]) -> None:
-    report = trial.judge(micros=bound)
-    assert failed(report) == ["micros"]
+    report = trial.judge(latency_us=bound)
+    assert failed(report) == ["latency_us"]
     assert report.failed[0].figure is not None
     assert report.failed[0].figure > 1
 
@@ -297,7 +297,7 @@ def test_a_figure_that_is_none_is_a_failed_check_and_json_holds_no_nan(trial: Tr
 def test_a_golden_set_without_a_message_is_no_reason_to_pass(trial: Trial) -> None:
     frame = messages(["ham", "spam"])
     trial.say(frame[frame.split != "golden"])
-    assert set(failed(trial.judge())) == {"golden", "false_positives", "worst_slice", "calibration", "micros"}
+    assert set(failed(trial.judge())) == {"golden", "false_positives", "worst_slice", "calibration", "latency_us"}
 
 
 def test_reports_hold_no_text_and_escape_what_they_show(trial: Trial, tmp_path: Path) -> None:

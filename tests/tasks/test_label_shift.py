@@ -24,9 +24,9 @@ CENTRES = 1.5 * np.eye(3)
 
 def drawn(mix: np.ndarray, count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """(labels, log-probabilities that are exact in the mix BEFORE) of messages whose labels occur in ``mix``."""
-    chance = np.random.default_rng(seed)
-    labels = chance.choice(3, count, p=mix)
-    points = CENTRES[labels] + chance.normal(size=(count, 3))
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, count, p=mix)
+    points = CENTRES[labels] + rng.normal(size=(count, 3))
     return labels, points @ CENTRES.T - (CENTRES**2).sum(axis=1) / 2 + np.log(BEFORE)
 
 

@@ -13,10 +13,10 @@ from tasks import metrics
 
 
 def made_logits(rows: int, labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    chance = np.random.default_rng(seed)
-    truth = chance.integers(0, labels, rows)
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, labels, rows)
     truth[:labels] = np.arange(labels)
-    logits = chance.normal(size=(rows, labels)).round(1)  # rounded, so that scores tie
+    logits = rng.normal(size=(rows, labels)).round(1)  # rounded, so that scores tie
     logits[np.arange(rows), truth] += 1.0
     return logits.astype(np.float32), truth
 
@@ -94,23 +94,23 @@ def test_a_weight_of_two_is_a_message_that_stands_twice(rows: int, seed: int) ->
     scores, ones = softmax(logits)[:, 1], np.ones(len(often))
     chosen = metrics.best_threshold(scores, truth == 1, weights.astype(float))
     assert chosen == metrics.best_threshold(scores[often], truth[often] == 1, ones)
-    warmth = metrics.temperature(logits, truth, weights.astype(float))
-    assert warmth == pytest.approx(metrics.temperature(logits[often], truth[often], ones), rel=1e-4)
+    temperature = metrics.temperature(logits, truth, weights.astype(float))
+    assert temperature == pytest.approx(metrics.temperature(logits[often], truth[often], ones), rel=1e-4)
     ranked = metrics.ranking(logits, truth, 1, weights=weights.astype(float))
     assert ranked == pytest.approx(metrics.ranking(logits[often], truth[often], 1), nan_ok=True)
 
 
 def test_temperature_is_the_one_that_was_hidden() -> None:
-    chance = np.random.default_rng(0)
-    logits = chance.normal(size=(20_000, 2)) * 3
-    truth = (chance.random(20_000) < softmax(logits, 2.5)[:, 1]).astype(int)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 2)) * 3
+    truth = (rng.random(20_000) < softmax(logits, 2.5)[:, 1]).astype(int)
     assert metrics.temperature(logits, truth, np.ones(len(truth))) == pytest.approx(2.5, rel=0.05)
 
 
 def test_calibration_error_is_small_where_scores_are_true_and_large_where_not() -> None:
-    chance = np.random.default_rng(0)
-    logits = chance.normal(size=(20_000, 2)) * 2
-    truth = (chance.random(20_000) < softmax(logits)[:, 1]).astype(int)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 2)) * 2
+    truth = (rng.random(20_000) < softmax(logits)[:, 1]).astype(int)
     ones = np.ones((1, 20_000))
     assert metrics.resampled_calibration_error(softmax(logits), truth, ones)[0] < 0.02
     assert metrics.resampled_calibration_error(softmax(logits, 0.2), truth, ones)[0] > 0.1

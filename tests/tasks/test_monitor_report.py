@@ -16,7 +16,7 @@ from evidently.ui.workspace import Workspace
 
 from service.store import Pointer
 from tasks.monitor import watch
-from tasks.monitor.decide import Seen
+from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.record import experiment, record
 from tasks.monitor.report import PROJECT, report_window
 from tasks.monitor.signals import Signal
@@ -36,9 +36,9 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 def stream(paths: Paths, windows: int, changed: int = 0, *, wrong_from: int | None = None) -> list[watch.Judgement]:
     """Journal, cut and judge calm windows and then ``changed`` ones of another world; every message is labelled."""
-    chance = np.random.default_rng(5)
-    parts = [world(COUNT, chance) for _ in range(windows)]
-    parts += [world(COUNT, chance, spam=0.7, moved=0.5) for _ in range(changed)]
+    rng = np.random.default_rng(5)
+    parts = [world(COUNT, rng) for _ in range(windows)]
+    parts += [world(COUNT, rng, spam=0.7, moved=0.5) for _ in range(changed)]
     records = [r for number, part in enumerate(parts) for r in answers(part, start=number * COUNT)]
     truth = [int(label) for part in parts for label in part["label_ids"]]
     if wrong_from is not None:
@@ -91,10 +91,10 @@ def test_a_window_judged_again_keeps_its_judgement(paths: Paths) -> None:
 def test_records_that_retention_took_are_not_merged(paths: Paths) -> None:
     monitor, policy = settings()
     stream(paths, 3)
-    chance = np.random.default_rng(9)
+    rng = np.random.default_rng(9)
     for old in paths.journal.iterdir():
         old.unlink()
-    write(paths.journal, answers(world(COUNT, chance)), worker=2)
+    write(paths.journal, answers(world(COUNT, rng)), worker=2)
     state = State(paths.monitor / "state.db")
     watch.cut(monitor, state, paths)
     (window,) = state.unjudged()
@@ -112,8 +112,8 @@ def test_a_lost_record_does_not_cut_the_memory(paths: Paths) -> None:
 
 
 def test_a_window_that_cannot_be_compared_is_for_people_and_the_next_is_judged(paths: Paths) -> None:
-    chance = np.random.default_rng(5)
-    unheard, known = (answers(world(COUNT, chance), start=n * COUNT, release=r) for n, r in enumerate((OTHER, RELEASE)))
+    rng = np.random.default_rng(5)
+    unheard, known = (answers(world(COUNT, rng), start=n * COUNT, release=r) for n, r in enumerate((OTHER, RELEASE)))
     down = {"kind": "status", "requests": 60, "errors": 60, "empty": 0, "lost": 0, "rss_bytes": 1, "pid": 1}
     (nothing,) = judge_all(paths, [down | {"n": 0, "time": at(-86_400), "release": ""}], [])
     first, second = judge_all(paths, [*unheard, *known], [], worker=2)
@@ -227,7 +227,7 @@ def test_a_window_is_one_run_in_mlflow_and_a_signal_has_one_name(own_store: None
     up = Signal("descriptors", "drift", 0.7, None, None, 0.5, 0.01, "links up", 125)
     for number, direction in enumerate(("links up", "digits down"), start=1):
         moved = replace(up, direction=direction)
-        seen = Seen(number, f"id{number}", RELEASE, 125, (moved, replace(moved, windows=2)))
+        seen = JudgedWindow(number, f"id{number}", RELEASE, 125, (moved, replace(moved, windows=2)))
         for _ in range(2):
             record(paths.root, seen, "told")
     runs = mlflow.MlflowClient().search_runs([experiment(paths.root)])

@@ -50,13 +50,13 @@ def labelled_traffic(paths: Paths, *, wrong: float, drift: bool) -> None:
 
     Where that is ``drift``, the messages look to both releases like the other label.
     """
-    chance, words = np.random.default_rng(7), random.Random(7)
+    rng, words = np.random.default_rng(7), random.Random(7)
     records = [
-        *answers(world(2 * COUNT, chance), release=before_of(paths)),
-        *answers(world(COUNT, chance), start=2 * COUNT),
+        *answers(world(2 * COUNT, rng), release=before_of(paths)),
+        *answers(world(COUNT, rng), start=2 * COUNT),
     ]
     said = [LABELS.index(record["label"]) for record in records]
-    true = [1 - label if n >= 2 * COUNT and chance.random() < wrong else label for n, label in enumerate(said)]
+    true = [1 - label if n >= 2 * COUNT and rng.random() < wrong else label for n, label in enumerate(said)]
     given = feedback(records, true)
     for record, label, answered in zip(given, true, said, strict=True):
         record["text"] = made_text(LABELS[answered if drift else label], words, 80)

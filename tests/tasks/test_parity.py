@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.compress.parity import Asked, Limits, Logits, Parity, ScoreLimits, broken, compare, enforce
+from tasks.compress.parity import Logits, Parity, ParityLimits, ParityRows, ScoreLimits, broken, compare, enforce
 from tasks.stage import StageError
 from tests.conftest import made_prepared
 
-SCORES = ScoreLimits(largest=0.1, mean=0.01, flips=0.01)
-WIDE = Limits(largest=1, mean=1, flips=1, threshold_flips=1, worst_slice=1, slice_messages=10)
+SCORES = ScoreLimits(largest=0.1, mean=0.01, disagreement_rate=0.01)
+WIDE = ParityLimits(largest=1, mean=1, disagreement_rate=1, threshold_disagreement=1, worst_slice=1, slice_messages=10)
 """Bounds that all figures are within: a test tightens the one that it is about."""
 
 
@@ -23,17 +23,17 @@ def logits_of(scores: Any) -> Logits:
     return np.stack([np.log(1 - positive), np.log(positive)], axis=1).astype(np.float32)
 
 
-def asked(labels: Any, sources: Any = None, positive: int | None = 1) -> Asked:
+def asked(labels: Any, sources: Any = None, positive: int | None = 1) -> ParityRows:
     numbers = np.asarray(labels, dtype=np.int64)
     named = np.full(len(numbers), "all") if sources is None else np.asarray(sources)
-    return Asked(numbers, named, np.ones(len(numbers)), positive, WIDE.slice_messages)
+    return ParityRows(numbers, named, np.ones(len(numbers)), positive, WIDE.slice_messages)
 
 
 def test_parity_of_equal_models_is_zero_and_a_difference_is_in_scores() -> None:
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     assert compare(logits, logits) == Parity(0.0, 0.0, 0.0, (0, 1, 2))
     assert compare(logits, logits + 5).largest < 1e-6, "logits are equal up to a constant a row"
-    assert set(compare(logits, logits).figures()) == {"largest", "mean", "flips"}
+    assert set(compare(logits, logits).figures()) == {"largest", "mean", "disagreement_rate"}
     whole = compare(logits, logits, asked(logits.argmax(axis=1), positive=None))
     assert set(whole.figures().values()) == {0.0}
     assert enforce(whole, WIDE, "distill.parity") == whole.figures()
@@ -42,7 +42,7 @@ def test_parity_of_equal_models_is_zero_and_a_difference_is_in_scores() -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda logits: logits[:, ::-1], "flips"),
+        (lambda logits: logits[:, ::-1], "disagreement_rate"),
         (lambda logits: logits * 0.2, "largest"),
         (lambda logits: logits + np.eye(2, dtype=np.float32)[0] * 2, "mean"),
         (lambda logits: np.where(np.arange(len(logits))[:, None] == 3, np.nan, logits), "not a finite number"),
@@ -56,7 +56,7 @@ def test_the_gate_names_the_figure_that_is_over(spoil: Any, says: str) -> None:
         enforce(compare(logits, spoil(logits)), SCORES, "quantize.parity")
 
 
-@pytest.mark.parametrize("name", ["largest", "mean", "flips", "threshold_flips", "worst_slice"])
+@pytest.mark.parametrize("name", ["largest", "mean", "disagreement_rate", "threshold_disagreement", "worst_slice"])
 def test_each_figure_alone_makes_the_gate_fail(name: str) -> None:
     parity = replace(Parity(0.0, 0.0, 0.0, (0, 1), 0.0, 0.0), **{name: 0.2})
     says = f"parent: {name} = 0.2, at most 0.1 (params.yaml: quantize.parity.{name})"
@@ -69,7 +69,7 @@ def test_each_figure_alone_makes_the_gate_fail(name: str) -> None:
 
 def test_figures_that_are_bounded_and_were_not_measured_fail() -> None:
     logits = logits_of([0.1, 0.9])
-    assert [line.split()[0] for line in broken(compare(logits, logits), WIDE, "x")] == ["threshold_flips", "worst_slice"]
+    assert [line.split()[0] for line in broken(compare(logits, logits), WIDE, "x")] == ["threshold_disagreement", "worst_slice"]
 
 
 @pytest.mark.parametrize("order", [(1, 0), (2, 0, 1), (0, 2, 1)])
@@ -95,12 +95,16 @@ def test_answers_that_differ_at_the_parent_s_threshold_and_not_at_one_half() -> 
     labels = [0] * 30 + [1] * 30
     before = [0.05] * 30 + [0.25] * 30  # the best threshold is midway: 0.15
     parity = compare(logits_of(before), logits_of([0.05] * 30 + [0.25] * 24 + [0.1] * 6), asked(labels))
-    assert parity.flips == 0
-    assert parity.threshold_flips == pytest.approx(0.1)
-    with pytest.raises(StageError, match=r"parent: threshold_flips = 0.1, at most 0.05 \(params.yaml: distill.parity.thr"):
-        enforce(parity, WIDE.model_copy(update={"threshold_flips": 0.05}), "distill.parity")
+    assert parity.disagreement_rate == 0
+    assert parity.threshold_disagreement == pytest.approx(0.1)
+    with pytest.raises(
+        StageError, match=r"parent: threshold_disagreement = 0.1, at most 0.05 \(params.yaml: distill.parity.thr"
+    ):
+        enforce(parity, WIDE.model_copy(update={"threshold_disagreement": 0.05}), "distill.parity")
     both = compare(logits_of(before), logits_of([0.6] * 3 + before[3:]), asked(labels, positive=None))
-    assert both.threshold_flips == both.flips == pytest.approx(0.05), "no label stands out: the likeliest is answered"
+    assert both.threshold_disagreement == both.disagreement_rate == pytest.approx(0.05), (
+        "no label stands out: the likeliest is answered"
+    )
 
 
 def test_a_loss_on_one_source_is_seen_where_the_whole_hides_it() -> None:
@@ -121,8 +125,8 @@ def test_a_loss_on_one_source_is_seen_where_the_whole_hides_it() -> None:
 
 def test_what_was_asked_comes_of_the_prepared_rows() -> None:
     frame = made_prepared(["ham", "spam"], 30)
-    found = Asked.of(frame, {"labels": ["ham", "spam"], "positive": "spam"}, 7)
+    found = ParityRows.of(frame, {"labels": ["ham", "spam"], "positive": "spam"}, 7)
     assert (found.positive, found.slice_messages) == (1, 7)
     assert found.labels.tolist() == frame.label_id.tolist()
     assert found.sources.tolist() == frame.source.tolist()
-    assert Asked.of(frame, {"labels": ["ham", "spam"], "positive": None}, 7).positive is None
+    assert ParityRows.of(frame, {"labels": ["ham", "spam"], "positive": None}, 7).positive is None

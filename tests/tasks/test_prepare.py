@@ -148,11 +148,11 @@ def test_a_message_that_goes_does_not_take_its_group_s_split_with_it() -> None:
 
 def test_most_pairs_just_over_the_threshold_are_found() -> None:
     words = [f"w{number}" for number in range(4000)]
-    chance = random.Random(0)
+    rng = random.Random(0)
     texts = []
     for _ in range(200):
-        own = chance.sample(words, 60)
-        texts += [" ".join(own), " ".join([*own[:55], *chance.sample(words, 4)])]
+        own = rng.sample(words, 60)
+        texts += [" ".join(own), " ".join([*own[:55], *rng.sample(words, 4)])]
     sets = [shingles(text, 4) for text in texts]
     shared = [len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
     assert all(0.8 < similarity < 0.9 for similarity in shared)

@@ -209,7 +209,7 @@ def test_a_hundred_kills_leave_the_old_pointer_or_the_new_and_a_rerun_ends_right
         "promote": {"release": third, "expected": 2, "gate": "gate.json", **WHO},
         "rollback": {"expected": 2, **WHO},
     }
-    chance = random.Random(1)
+    rng = random.Random(1)
     plan: list[tuple[str, int | None, float | None]] = []
     for call, arguments in calls.items():
         store = shutil.copytree(world, tmp_path / call)
@@ -218,7 +218,7 @@ def test_a_hundred_kills_leave_the_old_pointer_or_the_new_and_a_rerun_ends_right
         taken = time.perf_counter() - started
         assert operations > 10
         plan += [(call, at, None) for at in range(1, operations + 1)]
-        plan += [(call, None, chance.uniform(0, taken)) for _ in range(50 - operations // 2)]
+        plan += [(call, None, rng.uniform(0, taken)) for _ in range(50 - operations // 2)]
     assert len(plan) >= 100
     found = {"old": 0, "new": 0}
     for number, (call, at, seconds) in enumerate(plan):

@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 
-from service.scorer import Student, load_student
+from service.scorer import Student as ServedStudent
+from service.scorer import load_student
 from service.tokenizer import Tokenizer
-from tasks.compress.lesson import Lesson, Voices
+from tasks.compress.distillation import DistillData, DistillLoss
+from tasks.compress.networks import Convolution, Network
 from tasks.compress.prune import Prune, prune, smallest
-from tasks.compress.pupil import Hashed, Pupil
 from tasks.compress.quantize import Quantize, quantize
-from tasks.compress.student import Convolution, Network
+from tasks.compress.student import Hashed, Student
 from tasks.compress.transformer import ThinStudent
 from tasks.compress.units import halve_rows, least, places, remove, sensitivities
 from tasks.metrics import ranking
@@ -27,10 +28,10 @@ from tests.imports import ROOT
 from tests.tasks.test_compress import distilled
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-VOICES = Voices(temperature=2.0, teacher_share=0.5)
+VOICES = DistillLoss(temperature=2.0, teacher_share=0.5)
 NONE = np.zeros(0, dtype=np.bool_)
 TEXTS = list(made_prepared(["ham", "spam"], 60).text)
-WIDE = {"largest": 1, "mean": 1, "flips": 1, "threshold_flips": 1, "worst_slice": 1, "slice_messages": 20}
+WIDE = {"largest": 1, "mean": 1, "disagreement_rate": 1, "threshold_disagreement": 1, "worst_slice": 1, "slice_messages": 20}
 
 
 def bag() -> Hashed:
@@ -45,13 +46,13 @@ def cnn() -> Hashed:
     return Hashed(Convolution(tokenizer.rows, 6, [1, 3], 5, 2, 0.0), tokenizer)
 
 
-def lesson(pupil: Pupil) -> Lesson:
-    chance = np.random.default_rng(0)
-    labels = chance.integers(0, 2, len(TEXTS))
-    return Lesson(pupil.encode(TEXTS), np.eye(2, dtype=np.float32)[labels] * 3, labels, np.ones(len(TEXTS)))
+def distill_data(student: Student) -> DistillData:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, len(TEXTS))
+    return DistillData(student.encode(TEXTS), np.eye(2, dtype=np.float32)[labels] * 3, labels, np.ones(len(TEXTS)))
 
 
-def pupil_of(family: str, fine_tuned: Path) -> Pupil:
+def student_of(family: str, fine_tuned: Path) -> Student:
     return {"bag": bag, "cnn": cnn}[family]() if family != "transformer" else ThinStudent(fine_tuned, [0, 1], NONE)
 
 
@@ -63,38 +64,38 @@ KINDS = [
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_half_of_the_parts_are_gone_and_the_rest_answers(family: str, kind: str, fine_tuned: Path, tmp_path: Path) -> None:
-    pupil = pupil_of(family, fine_tuned)
-    count = sum(place.count for place in places(pupil, kind))
-    numbers = sum(parameter.numel() for parameter in pupil.network.parameters())
+    student = student_of(family, fine_tuned)
+    count = sum(place.count for place in places(student, kind))
+    numbers = sum(parameter.numel() for parameter in student.network.parameters())
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
-    pupil.save(tmp_path / "before", opset=20)
-    remove(pupil, kind, 0.5, lesson(pupil), VOICES)
-    assert sum(place.count for place in places(pupil, kind)) == count - round(0.5 * count)
-    assert sum(parameter.numel() for parameter in pupil.network.parameters()) < numbers
-    pupil.save(tmp_path / "after", opset=20)
+    student.save(tmp_path / "before", opset=20)
+    remove(student, kind, 0.5, distill_data(student), VOICES)
+    assert sum(place.count for place in places(student, kind)) == count - round(0.5 * count)
+    assert sum(parameter.numel() for parameter in student.network.parameters()) < numbers
+    student.save(tmp_path / "after", opset=20)
     assert folder_bytes(tmp_path / "after") < folder_bytes(tmp_path / "before")
-    assert pupil.outputs(pupil.encode(TEXTS)).shape == (len(TEXTS), 2)
-    pupil.ask(pupil.encode(TEXTS[:4])).sum().backward()  # type: ignore[no-untyped-call]
+    assert student.outputs(student.encode(TEXTS)).shape == (len(TEXTS), 2)
+    student.ask(student.encode(TEXTS[:4])).sum().backward()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_a_part_that_says_nothing_goes_first_and_its_going_changes_nothing(family: str, kind: str, fine_tuned: Path) -> None:
-    pupil = pupil_of(family, fine_tuned)
-    silent = silence(pupil, kind)
-    before = pupil.outputs(pupil.encode(TEXTS))
-    found = places(pupil, kind)
-    measured = sensitivities(pupil, found, lesson(pupil), VOICES)
+    student = student_of(family, fine_tuned)
+    silent = silence(student, kind)
+    before = student.outputs(student.encode(TEXTS))
+    found = places(student, kind)
+    measured = sensitivities(student, found, distill_data(student), VOICES)
     flat = np.concatenate(measured)
     assert flat[silent] == pytest.approx(0, abs=1e-7)
     assert (np.delete(flat, silent) > 0).any()
-    remove(pupil, kind, 1 / len(flat), lesson(pupil), VOICES)
-    assert np.allclose(pupil.outputs(pupil.encode(TEXTS)), before, atol=1e-5)
+    remove(student, kind, 1 / len(flat), distill_data(student), VOICES)
+    assert np.allclose(student.outputs(student.encode(TEXTS)), before, atol=1e-5)
 
 
-def silence(pupil: Pupil, kind: str) -> int:
+def silence(student: Student, kind: str) -> int:
     """Make one part of the pupil say nothing; its number among all parts of its kind."""
-    network: Any = pupil.network
+    network: Any = student.network
     with torch.no_grad():
         if kind == "dimensions":
             network.embedding.weight[:, 2] = 0
@@ -127,9 +128,9 @@ def test_one_part_of_each_place_stays_however_much_is_asked_for() -> None:
 
 @pytest.mark.parametrize("make", [bag, cnn])
 def test_rows_are_merged_with_their_neighbours_and_every_feature_finds_its_way(make: Any) -> None:
-    pupil = make()
-    table = pupil.network.embedding.weight.detach().clone()
-    half = halve_rows(pupil, TEXTS)
+    student = make()
+    table = student.network.embedding.weight.detach().clone()
+    half = halve_rows(student, TEXTS)
     assert half.tokenizer.bits == 8
     assert half.network.embedding.weight.shape == (257, 6)
     for text in TEXTS[:5]:
@@ -147,7 +148,7 @@ def test_rows_are_merged_with_their_neighbours_and_every_feature_finds_its_way(m
 
 
 def test_the_smallest_that_is_good_enough_is_chosen() -> None:
-    tried = ((100, 0.99, ["itself"]), (50, 0.989, []), (25, 0.985, []), (30, 0.9895, []), (1, 0.99, ["flips"]))
+    tried = ((100, 0.99, ["itself"]), (50, 0.989, []), (25, 0.985, []), (30, 0.9895, []), (1, 0.99, ["disagreement_rate"]))
     table = [{"bytes": size, "pr_auc": score, "over": over} for size, score, over in tried]
     assert smallest(table, 0.0) == 0
     assert smallest(table, 0.0006) == 3
@@ -180,7 +181,7 @@ def test_the_stage_tries_all_keeps_one_and_says_what_it_did(paths: Paths) -> Non
         report["bytes"]["after"] == folder_bytes(paths.model("student-pruned")) == min(row["bytes"] for row in report["sweep"])
     )
     assert sorted(path.name for path in paths.model("student-pruned").iterdir()) == ["model.onnx", "variant.json", "words.npz"]
-    assert Student(paths.model("student-pruned")).tokenizer.bits < Student(paths.model("student")).tokenizer.bits
+    assert ServedStudent(paths.model("student-pruned")).tokenizer.bits < ServedStudent(paths.model("student")).tokenizer.bits
     first = (paths.model("student-pruned") / "model.onnx").read_bytes()
     prune(settings_for(sweep=sweep), paths)
     assert (paths.model("student-pruned") / "model.onnx").read_bytes() == first
@@ -191,7 +192,9 @@ def test_where_nothing_may_go_the_parent_stays_as_it_is(paths: Paths) -> None:
     prune(settings_for(sweep=[]), paths)
     assert read_json(paths.report("prune.json"))["removed"] == {}
     texts = TEXTS[:20]
-    assert np.allclose(Student(paths.model("student-pruned")).logits(texts), Student(paths.model("student")).logits(texts))
+    assert np.allclose(
+        ServedStudent(paths.model("student-pruned")).logits(texts), ServedStudent(paths.model("student")).logits(texts)
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_parent_without_its_network_is_named(paths: Paths) -> None:
 
 def test_a_student_that_lost_what_it_knew_is_not_kept(paths: Paths) -> None:
     distilled(paths, ["ham", "spam"])
-    strict = WIDE | {"flips": 0.01, "mean": 0.01}
+    strict = WIDE | {"disagreement_rate": 0.01, "mean": 0.01}
     prune(settings_for(sweep=[{"rows": 0.984375, "hidden": 0.9}], recovery=0, parity=strict), paths)
     report = read_json(paths.report("prune.json"))
     assert any("mean = " in line and "prune.parity.mean" in line for line in report["sweep"][1]["over"])
@@ -234,8 +237,8 @@ def test_a_student_that_lost_what_it_knew_is_not_kept(paths: Paths) -> None:
 def test_a_thin_transformer_goes_the_whole_way(paths: Paths, fine_tuned: Path) -> None:
     """Distilled from some of its teacher's layers, pruned of heads, and in 8-bit integers."""
     shutil.copytree(fine_tuned, paths.model("teacher"))
-    descent = {"epochs": 3, "batch_size": 16, "learning_rate": 0.002, "weight_decay": 0.0}
-    thin = {"family": "transformer", "transformer": {"layers": [0], "descent": descent}, "parity": WIDE}
+    sgd = {"epochs": 3, "batch_size": 16, "learning_rate": 0.002, "weight_decay": 0.0}
+    thin = {"family": "transformer", "transformer": {"layers": [0], "sgd": sgd}, "parity": WIDE}
     frame = distilled(paths, ["ham", "spam"], **thin)
     prune(settings_for(sweep=[{"heads": 0.5}, {"feed_forward": 0.5}], recovery=1), paths)
     assert read_json(paths.report("prune.json"))["removed"]

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from service.scorer import Student
 from service.tokenizer import PADDING
 from tasks.compress.codebook import Codebook, Part, decode, encode, lookup, pack
+from tasks.compress.networks import save_student
 from tasks.compress.onnx_file import write_onnx
 from tasks.compress.parity import Parity, ScoreLimits, compare, enforce
 from tasks.compress.quantize import Quantize, calibration, quantize, quantize_student
-from tasks.compress.student import save_student
 from tasks.stage import Paths, StageError, folder_bytes, read_json, read_settings, write_json
 from tests.conftest import assert_no_product_saturates, fitted_network, made_prepared
 from tests.imports import ROOT
@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 SHAPES = {"linear": (["ham", "spam"], 2, 0), "hidden": (["ham", "spam"], 8, 16), "three": (["ham", "news", "spam"], 2, 0)}
 """Labels, dimensions and width of the hidden layer of the networks that are quantized."""
-LIMITS = ScoreLimits(largest=0.1, mean=0.01, flips=0.02)
+LIMITS = ScoreLimits(largest=0.1, mean=0.01, disagreement_rate=0.02)
 TEXTS = list(made_prepared(["ham", "news", "spam"], 100, seed=9).text)
 TRAIN = list(made_prepared(["ham", "news", "spam"], 100, seed=3).text)
 
@@ -163,9 +163,9 @@ def test_a_convolution_can_be_quantized_too(parents: dict[str, Path], tmp_path: 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 3), st.sampled_from([4, 8]), st.integers(0, 10**6))
 def test_the_graph_reads_codes_as_numpy_does(rows: int, count: int, bits: int, seed: int) -> None:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     parts = [
-        Part(chance.integers(0, 1 << bits, rows).astype(np.uint8), chance.normal(size=(1 << bits, 2)).astype(np.float32))
+        Part(rng.integers(0, 1 << bits, rows).astype(np.uint8), rng.normal(size=(1 << bits, 2)).astype(np.float32))
         for _ in range(count)
     ]
     nodes, constants = lookup("rows", "vectors", parts, bits)
@@ -179,7 +179,7 @@ def test_the_graph_reads_codes_as_numpy_does(rows: int, count: int, bits: int, s
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    wanted = np.stack([np.arange(rows), chance.integers(0, rows, rows)])
+    wanted = np.stack([np.arange(rows), rng.integers(0, rows, rows)])
     assert np.array_equal(session.run(None, {"rows": wanted})[0], decode(parts)[wanted])
     if bits == 4:
         packed = pack(parts[0].codes)
@@ -190,8 +190,8 @@ def test_the_graph_reads_codes_as_numpy_does(rows: int, count: int, bits: int, s
 @settings(max_examples=20, deadline=None)
 @given(st.integers(3, 60), st.sampled_from([1, 2, 4]), st.integers(0, 10**6))
 def test_a_decoded_row_is_its_nearest_codeword_and_zeros_stay_zeros(rows: int, dimensions: int, seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    table = chance.normal(size=(rows, 4)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(rows, 4)).astype(np.float32)
     table[[PADDING, rows // 2]] = 0
     parts = encode(table, np.ones(rows, dtype=np.int64), Codebook(bits=4, dimensions=dimensions), seed)
     assert len(parts) == 4 // dimensions
@@ -202,11 +202,11 @@ def test_a_decoded_row_is_its_nearest_codeword_and_zeros_stay_zeros(rows: int, d
 
 
 def test_few_vectors_are_kept_as_they_are_and_common_rows_before_rare_ones() -> None:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     codebook = Codebook(bits=4, dimensions=8)
-    few = chance.normal(size=(10, 3)).astype(np.float32)[chance.integers(0, 10, 500)]
+    few = rng.normal(size=(10, 3)).astype(np.float32)[rng.integers(0, 10, 500)]
     assert decode(encode(few, np.zeros(500, dtype=np.int64), codebook, 0)) == pytest.approx(few, abs=1e-5)
-    table = chance.normal(size=(500, 2)).astype(np.float32)
+    table = rng.normal(size=(500, 2)).astype(np.float32)
     counts = np.where(np.arange(500) < 50, 1000, 0)
     plain, weighted = (
         np.linalg.norm(decode(encode(table, often, codebook, 0)) - table, axis=1) for often in (np.zeros_like(counts), counts)
@@ -215,8 +215,8 @@ def test_few_vectors_are_kept_as_they_are_and_common_rows_before_rare_ones() -> 
 
 
 def test_a_width_that_codewords_do_not_divide_is_cut_into_like_parts() -> None:
-    chance = np.random.default_rng(0)
-    table = chance.normal(0, 1, (300, 8)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    table = rng.normal(0, 1, (300, 8)).astype(np.float32)
     parts = encode(table, np.ones(300, np.int64), Codebook(bits=8, dimensions=3), seed=1)
     assert [part.words.shape[1] for part in parts] == [3, 3, 2]
     assert decode(parts).shape == table.shape
@@ -245,7 +245,7 @@ def test_a_broken_codebook_is_caught_by_the_named_figures(
     onnx.save(model, child / "model.onnx")
     with pytest.raises(StageError, match=r"mean = .*, at most 0.01 \(params.yaml: quantize.parity.mean\)") as caught:
         enforce(parity(parents["linear"], child), asked().parity, "quantize.parity")
-    assert "quantize.parity.flips" in str(caught.value)
+    assert "quantize.parity.disagreement_rate" in str(caught.value)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -293,7 +293,7 @@ def paths(own_store: None, parents: dict[str, Path], tmp_path: Path) -> Paths:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_stage_runs_by_each_method_and_names_what_is_over(paths: Paths, method: str) -> None:
-    limits = PARAMS["parity"] | {"flips": 0.05, "threshold_flips": 0.05}  # of a hundred messages of valid
+    limits = PARAMS["parity"] | {"disagreement_rate": 0.05, "threshold_disagreement": 0.05}  # of a hundred messages of valid
     quantize(asked(**METHODS[method], parity=limits), paths)
     report = read_json(paths.report("quantize.json"))
     assert report["bytes"]["after"] == folder_bytes(paths.model("student-quantized")) < report["bytes"]["before"]

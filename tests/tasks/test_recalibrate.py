@@ -10,7 +10,7 @@ import pytest
 from service.decision import decide
 from service.release import Release, verify
 from service.store import release_folder
-from tasks.compress.student import save_student
+from tasks.compress.networks import save_student
 from tasks.monitor.reference import load_reference
 from tasks.monitor.signals import label_mix
 from tasks.release.evaluation_set import FOLDER, keep, kept, with_labels

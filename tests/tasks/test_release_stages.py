@@ -16,8 +16,8 @@ import yaml
 
 from service.decision import softmax
 from service.release import Release, ReleaseError, verify
+from service.token_windows import TokenWindows
 from service.tokenizer import known_words
-from service.windows import Windows
 from tasks.compress.export import Export, export
 from tasks.compress.transformer import ThinStudent
 from tasks.metrics import bootstrap_weights, resampled_ranking
@@ -53,7 +53,7 @@ def paths(own_store: None, tmp_path: Path, students: tuple[Path, Path]) -> Paths
     write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
     for student, name in zip(students, ("student", "student-quantized"), strict=True):
         copytree(student, paths.model(name))
-    baseline(Baseline.model_validate(PARAMS["baseline"] | {"strengths": [1, 10]}), paths)
+    baseline(Baseline.model_validate(PARAMS["baseline"] | {"C": [1, 10]}), paths)
     return paths
 
 
@@ -71,7 +71,7 @@ def test_every_variant_has_every_figure_on_every_split_with_an_interval(paths: P
     for name, entry in report["variants"].items():
         assert entry["bytes"] == sum(f.stat().st_size for f in paths.model(name).iterdir())
         assert entry["parameters"] > 0
-        assert entry["micros_per_message"] > 0
+        assert entry["latency_us"] > 0
         for split in report["splits"]:
             for metric in ("roc_auc", "pr_auc", "f1", "fpr_at_recall", "calibration_error"):
                 low, high = entry["intervals"][split][metric]
@@ -275,7 +275,7 @@ def test_the_exported_teacher_is_released_where_nothing_else_is_good_enough_thou
     figures = release.card["figures"]["teacher-onnx"]
     assert figures["metrics"] == entry["metrics"]
     assert figures["bytes"] == folder_bytes(paths.model("teacher-onnx")) != entry["bytes"]
-    assert "micros_per_message" not in figures, "nobody has measured its time"
+    assert "latency_us" not in figures, "nobody has measured its time"
     assert release.card["against_teacher"]["times_smaller"] == round(entry["bytes"] / figures["bytes"], 2)
     texts = list(pd.read_parquet(paths.prepared).raw[:5])
     teacher = softmax(
@@ -287,7 +287,7 @@ def test_the_exported_teacher_is_released_where_nothing_else_is_good_enough_thou
 def test_a_transformer_can_be_the_release_and_its_bento_has_its_tokenizer(paths: Paths, tiny_teacher: Path) -> None:
     torch.manual_seed(0)
     encoder, tokenizer = load_encoder(str(tiny_teacher))
-    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), Windows(16, 2))
+    save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), TokenWindows(16, 2))
     thin = ThinStudent(paths.model("teacher"), [0], known_words(list(pd.read_parquet(paths.prepared).text), 1, 10))
     rmtree(paths.model("student"))
     paths.model("student").mkdir()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from flows import replay
-from tasks.monitor.policy import Decision, Seen
+from tasks.monitor.policy import Decision, JudgedWindow
 from tasks.replay import server
 from tasks.replay.page import draw_weeks, replay_page
 from tasks.replay.scenarios import scenarios
@@ -129,7 +129,11 @@ def test_the_page_escapes_what_came_from_outside() -> None:
 def test_a_rollback_is_a_change_that_is_drawn_and_promotes_nothing() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     decision = Decision("d", "rollback", ("13 of 60 answers were wrong",), (), (), (), True)
-    change = undone(Seen(1, "w", "abc", 125, (), decision)) | {"received": rows.received.iloc[2], "labels": 1, "number": 3}
+    change = undone(JudgedWindow(1, "w", "abc", 125, (), decision)) | {
+        "received": rows.received.iloc[2],
+        "labels": 1,
+        "number": 3,
+    }
     found = figures({"answers": rows, "changes": [change], "recalibrations": [], "windows": []}, "spam", 100, 1)
     assert found["changes"][0]["outcome"] == "rolled back"
     assert list(found["totals"]) == ["The whole stream"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.monitor.health import Limits, Traffic, health_signals, of_records
+from tasks.monitor.health import HealthLimits, Traffic, health_signals, of_records
 from tasks.monitor.quality import QUALITY, quality_signals
 from tasks.monitor.reference import Reference
 from tasks.monitor.sample import Labelled, Sample, of_answers, of_feedback
@@ -71,8 +71,8 @@ def test_both_tails_are_scipys(hits: int, n: int, others: int, m: int) -> None:
 
 
 def test_rank_test_is_scipys_with_ties() -> None:
-    chance = np.random.default_rng(1)
-    base, values = chance.integers(0, 6, (300, 3)).astype(float), chance.integers(0, 6, (80, 3)).astype(float)
+    rng = np.random.default_rng(1)
+    base, values = rng.integers(0, 6, (300, 3)).astype(float), rng.integers(0, 6, (80, 3)).astype(float)
     columns = Columns(base)
     p, _, exceeds = rank_test(columns, columns.place(values))
     for column in range(3):
@@ -94,8 +94,8 @@ def test_midranks_lie_between_0_and_1() -> None:
 
 
 def test_hotelling_is_the_square_of_students_t_on_one_column() -> None:
-    chance = np.random.default_rng(2)
-    base, values = chance.normal(size=(400, 1)), chance.normal(0.3, 1, (5000, 1))
+    rng = np.random.default_rng(2)
+    base, values = rng.normal(size=(400, 1)), rng.normal(0.3, 1, (5000, 1))
     t = (values.mean() - base.mean()) / (base.std(ddof=1) * np.sqrt(1 / 400 + 1 / 5000))
     assert Centre(base).hotelling(values)[0] == pytest.approx(2 * stats.t.sf(abs(t), 399))
 
@@ -158,10 +158,10 @@ def test_unsure_scores_lower_the_estimate_of_quality() -> None:
 
 def test_estimates_without_labels_cover_what_is_true() -> None:
     """Labels drawn from the calibrated probabilities: the interval holds the true figure in some 95 %."""
-    chance, held = np.random.default_rng(3), 0
+    rng, held = np.random.default_rng(3), 0
     for seed in range(100):
         sample = window(seed, 200)
-        truth = (chance.random(200) < sample.probabilities[:, 1]).astype(int)
+        truth = (rng.random(200) < sample.probabilities[:, 1]).astype(int)
         estimate = by_key(drift_signals(reference(1), [sample], RULES))
         accuracy = estimate["estimated_accuracy@1"]
         held += (accuracy.low or 0) <= (truth == sample.answered).mean() <= (accuracy.high or 0)
@@ -212,7 +212,7 @@ def test_only_labels_of_answers_of_this_release_count() -> None:
 # Health and trust
 
 
-def limits(**changes: float) -> Limits:
+def limits(**changes: float) -> HealthLimits:
     return settings()[0].limits.model_copy(update=changes)
 
 
@@ -256,7 +256,7 @@ def spoiled(name: str) -> dict[str, Signal]:
         record |= changes.get(name, {})
     if name in ("latency_p50", "latency_p99"):
         for record in records[: {"latency_p50": 100, "latency_p99": 4}[name]]:
-            record["micros"] = {"latency_p50": 30_000, "latency_p99": 900_000}[name]
+            record["latency_us"] = {"latency_p50": 30_000, "latency_p99": 900_000}[name]
     facts: dict[str, dict[str, Any]] = {
         "errors": {"errors": 20}, "empty": {"empty": 90}, "memory_growth": {"rss_bytes": 300},
     }  # fmt: skip

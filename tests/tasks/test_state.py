@@ -17,12 +17,12 @@ import pytest
 from service.segments import Segment, encode
 from tasks.monitor.decide import Decision, decision_id
 from tasks.monitor.signals import Signal
-from tasks.monitor.state import State, Window
-from tasks.monitor.windows import Windows
+from tasks.monitor.state import State, TrafficWindow
+from tasks.monitor.traffic_windows import TrafficWindows
 from tasks.stage import StageError
 from tests.tasks.traffic import BEGIN, RELEASE, at, stem, write
 
-RULES = Windows(count=10, least_seconds=0, seconds=1e9, minimum=5)
+RULES = TrafficWindows(count=10, least_seconds=0, seconds=1e9, minimum=5)
 NOW = BEGIN + timedelta(days=1)
 SIGNAL = Signal("label_mix", "drift", 0.5, 0.4, 0.6, 0.4, 0.01, "spam up", 10)
 
@@ -35,11 +35,11 @@ def labels(count: int) -> list[dict[str, Any]]:
     return [{"kind": "feedback", "n": n, "time": at(n)} for n in range(count)]
 
 
-def decision(window: Window, action: Any = "none") -> Decision:
+def decision(window: TrafficWindow, action: Any = "none") -> Decision:
     return Decision(decision_id(window.id), action, ("why",), (), (), (), news=action == "restill")
 
 
-def cut(state: State, home: Path) -> list[Window]:
+def cut(state: State, home: Path) -> list[TrafficWindow]:
     return state.cut(home / "journal", home / "feedback", RULES, NOW)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from service.windows import Windows, tokenize
+from service.token_windows import TokenWindows, tokenize
 from tasks.metrics import mean_one
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ def made_training(settings: Train, folder: Path, frame: pd.DataFrame | None = No
     encoder, tokenizer = load_encoder(settings.model)
     parts = {split: frame[frame.split == split] for split in ("train", "valid")}
     tokens = {
-        split: tokenize(tokenizer, list(part.text), Windows(settings.window_tokens, settings.windows))
+        split: tokenize(tokenizer, list(part.text), TokenWindows(settings.window_tokens, settings.windows))
         for split, part in parts.items()
     }
     labels = {split: part.label_id.to_numpy() for split, part in parts.items()}
@@ -180,14 +180,14 @@ def test_a_long_text_is_read_in_windows_and_their_mean_is_by_tokens(tiny_teacher
     make_deterministic(0, 2)
     model = Teacher(encoder, 2, 0.0).eval()
     words = ["winner", "prize", "money", "kernel", "patch", "review", "lunch", "train"]
-    windows = tokenize(tokenizer, [" ".join(words), "winner"], Windows(tokens=6, count=8))
+    windows = tokenize(tokenizer, [" ".join(words), "winner"], TokenWindows(tokens=6, count=8))
     assert [len(window) for window in windows[0]] == [6, 6]
     assert windows[0][0][0] == windows[0][1][0] == tokenizer.cls_token_id
     assert [len(window) for window in windows[1]] == [3]
     both = predict(model, windows, 0, CPU, False)
     alone = predict(model, [[window] for window in windows[0]], 0, CPU, False)
     assert both[0] == pytest.approx(alone.mean(axis=0), abs=1e-5)
-    assert len(tokenize(tokenizer, [" ".join(words * 20)], Windows(tokens=6, count=3))[0]) == 3
+    assert len(tokenize(tokenizer, [" ".join(words * 20)], TokenWindows(tokens=6, count=3))[0]) == 3
 
 
 def test_an_epoch_sees_one_window_of_each_text_the_first_most_often() -> None:

@@ -34,11 +34,11 @@ SETTINGS = {step.name: step.settings for step in STEPS}
 NEEDS = ["data/logits.npz", "data/prepared.parquet", "data/schema.json"]
 EPOCHS, RATE = "distill.bag.descent.epochs", "distill.bag.descent.learning_rate"
 SMALL = {
-    "distill.bits": 10, "distill.grams": [4], "distill.known_bits": 12, "distill.min_documents": 1,
+    "distill.bits": 10, "distill.char_ngrams": [4], "distill.known_bits": 12, "distill.min_documents": 1,
     "distill.family": "bag", "distill.bag.bits": None, "distill.bag.hidden": 0,
     EPOCHS: 5, RATE: 0.05, "quantize.parent": "student",
-    "distill.parity.mean": 0.4, "distill.parity.flips": 0.3, "distill.parity.worst_slice": 0.5,
-    "distill.parity.threshold_flips": 0.5, "quantize.parity.mean": 0.1, "quantize.parity.threshold_flips": 0.1,
+    "distill.parity.mean": 0.4, "distill.parity.disagreement_rate": 0.3, "distill.parity.worst_slice": 0.5,
+    "distill.parity.threshold_disagreement": 0.5, "quantize.parity.mean": 0.1, "quantize.parity.threshold_disagreement": 0.1,
     "tune.timing.messages": 5, "tune.timing.rounds": 1,
 }  # fmt: skip
 """Parameters under which a trial takes a second or two."""
@@ -99,7 +99,7 @@ def test_the_project_s_own_space_can_be_searched() -> None:
 
 def test_writing_a_point_changes_its_values_and_no_other_character() -> None:
     point = {
-        "distill.bits": 14, RATE: 1e-05, "distill.grams": [4, 6], "train.device": "cpu",
+        "distill.bits": 14, RATE: 1e-05, "distill.char_ngrams": [4, 6], "train.device": "cpu",
         "quantize.parity.mean": 0.02, "restill.notify_block": True, "distill.bag.hidden": None,
     }  # fmt: skip
     result = written(TEXT, point)
@@ -115,8 +115,8 @@ def test_writing_a_point_changes_its_values_and_no_other_character() -> None:
 # --- the front ---------------------------------------------------------------------------------------------------------
 
 
-def point(trial: int, size: int, micros: float, quality: float, **values: Any) -> Point:
-    return Point(trial, size, micros, quality, values)
+def point(trial: int, size: int, latency_us: float, quality: float, **values: Any) -> Point:
+    return Point(trial, size, latency_us, quality, values)
 
 
 TABLE = [
@@ -128,8 +128,8 @@ TABLE = [
     point(5, 400, 40, 0.995, bits=18),  # best
     point(6, 300, 20, 0.990, bits=13),  # the same figures as 0: the first stands for both
 ]
-EXACT = Alike(bytes=1e-9, micros=1e-9, pr_auc=1e-9)
-ROUGH = Alike(bytes=0.05, micros=0.1, pr_auc=0.002)
+EXACT = Alike(bytes=1e-9, latency_us=1e-9, pr_auc=1e-9)
+ROUGH = Alike(bytes=0.05, latency_us=0.1, pr_auc=0.002)
 
 
 def test_the_front_is_what_no_other_beats() -> None:
@@ -236,7 +236,7 @@ def test_a_search_begins_where_params_yaml_is_is_tracked_and_goes_on_where_it_wa
     valid = made_prepared(["ham", "spam"], 280).query("split == 'valid'")
     assert now.bytes == folder_bytes(student)
     assert now.pr_auc == ranking(Student(student).logits(list(valid.text)), valid.label_id.to_numpy())["pr_auc"]
-    assert now.micros_per_message > 0
+    assert now.latency_us > 0
     assert len(first.study.trials[0].user_attrs[memory.CURVE]) == SMALL[EPOCHS]
 
     second = searching(root)
@@ -301,7 +301,7 @@ def test_a_trial_that_breaks_its_gate_is_infeasible_and_a_small_space_comes_to_a
 
 
 def test_what_leads_nowhere_is_stopped_early(tmp_path: Path) -> None:
-    loose = {f"distill.parity.{name}": 1 for name in ("mean", "flips", "threshold_flips", "worst_slice")}
+    loose = {f"distill.parity.{name}": 1 for name in ("mean", "disagreement_rate", "threshold_disagreement", "worst_slice")}
     search = searching(make_project(tmp_path / "one"), loose, space=RATES, warmup={"trials": 1, "epochs": 2})
     search.study.enqueue_trial({RATE: "0.05"})
     search.study.enqueue_trial({RATE: "1e-06"})

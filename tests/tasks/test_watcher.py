@@ -196,8 +196,8 @@ def test_a_dense_window_is_tested_on_a_sample_and_counted_in_full(paths: Paths) 
 
 
 def test_a_drift_of_dense_traffic_is_seen(paths: Paths) -> None:
-    chance, per = np.random.default_rng(5), DENSE * COUNT
-    parts = [world(4 * per, chance), world(4 * per, chance, spam=0.7, moved=0.5)]
+    rng, per = np.random.default_rng(5), DENSE * COUNT
+    parts = [world(4 * per, rng), world(4 * per, rng, spam=0.7, moved=0.5)]
     sent = [record for number, part in enumerate(parts) for record in answers(part, start=number * 4 * per)]
     sent = [record | {"time": at(place * LEAST / per)} for place, record in enumerate(sent)]
     write(paths.journal, sent)
@@ -245,7 +245,9 @@ def test_what_is_not_drawn_is_counted_and_not_kept_whole() -> None:
 
 def test_a_sample_is_in_step_with_nothing_and_of_a_small_window_it_is_all() -> None:
     """Eight clients in turn: each has an eighth of the sample, as a binomial count has it."""
-    records = [{"kind": "answer", "n": n, "time": at(n), "client": n % 8, "micros": 1, "truncated": False} for n in range(8000)]
+    records = [
+        {"kind": "answer", "n": n, "time": at(n), "client": n % 8, "latency_us": 1, "truncated": False} for n in range(8000)
+    ]
     _, sample = draw((("a", record) for record in records), 800)
     shares = Counter(record["client"] for record in sample)
     assert min(shares.values()) > 60

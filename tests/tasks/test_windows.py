@@ -1,4 +1,4 @@
-"""tasks/monitor/windows.py: where windows end, and that every record is in exactly one."""
+"""tasks/monitor/traffic_windows.py: where windows end, and that every record is in exactly one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from service.segments import Segment, encode
 from tasks.monitor.records import Reader, unread
-from tasks.monitor.windows import Plan, Windows, plan
+from tasks.monitor.traffic_windows import Plan, TrafficWindows, plan
 
-RULES = Windows(count=4, least_seconds=0, seconds=60, minimum=2)
+RULES = TrafficWindows(count=4, least_seconds=0, seconds=60, minimum=2)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = BEGIN + timedelta(days=1)
 
@@ -115,7 +115,7 @@ def test_where_later_records_are_not_given_time_closes_nothing() -> None:
 
 def test_least_seconds_are_no_more_than_seconds() -> None:
     with pytest.raises(ValidationError, match="least_seconds = 61 is more than seconds = 60"):
-        Windows(count=4, least_seconds=61, seconds=60, minimum=2)
+        TrafficWindows(count=4, least_seconds=61, seconds=60, minimum=2)
 
 
 def test_feedback_goes_with_the_first_window_that_closes_after_it() -> None:

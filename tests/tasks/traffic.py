@@ -30,17 +30,17 @@ def settings() -> tuple[Monitor, Decide]:
     return read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params)
 
 
-def world(count: int, chance: np.random.Generator, *, spam: float = 0.4, moved: float = 0.0) -> dict[str, np.ndarray[Any, Any]]:
+def world(count: int, rng: np.random.Generator, *, spam: float = 0.4, moved: float = 0.0) -> dict[str, np.ndarray[Any, Any]]:
     """Arrays as of ``reference.npz``: sure scores, descriptors that hang on the label; ``moved`` adds to all descriptors."""
-    labels = (chance.random(count) < spam).astype(np.int64)
-    score = np.where(labels == 1, chance.beta(12, 1, count), chance.beta(1, 12, count))
-    descriptors = np.exp(chance.normal(labels[:, None] + moved, 1, (count, len(NAMES))))
+    labels = (rng.random(count) < spam).astype(np.int64)
+    score = np.where(labels == 1, rng.beta(12, 1, count), rng.beta(1, 12, count))
+    descriptors = np.exp(rng.normal(labels[:, None] + moved, 1, (count, len(NAMES))))
     return {
         "names": np.array(NAMES),
         "descriptors": descriptors,
         "probabilities": np.column_stack([1 - score, score]),
         "label_ids": labels,
-        "features": chance.normal(labels[:, None], 1, (count, 4)).astype(np.float32),
+        "features": rng.normal(labels[:, None], 1, (count, 4)).astype(np.float32),
     }
 
 
@@ -69,7 +69,7 @@ def answers(arrays: dict[str, np.ndarray[Any, Any]], *, start: int = 0, release:
             {
                 "kind": "answer", "n": n, "id": f"{n}", "time": at(n), "release": release,
                 "label": LABELS[int(score >= THRESHOLD)], "score": score, "probabilities": [1 - score, score],
-                "micros": 200.0, "route": "/classify", "client": f"client {n % 7}", "hash": f"{n:032x}",
+                "latency_us": 200.0, "route": "/classify", "client": f"client {n % 7}", "hash": f"{n:032x}",
                 "descriptors": dict(zip(NAMES, descriptors, strict=True)),
                 "features": arrays["features"][row].tolist(), "truncated": False,
             }

@@ -19,7 +19,7 @@ class Bound(Settings):
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckResult:
     """One expectation after it ran. ``value`` is None where there was nothing to measure, which fails."""
 
     name: str

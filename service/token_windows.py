@@ -17,7 +17,7 @@ CHARACTERS_PER_TOKEN = 8
 
 
 @dataclass(frozen=True)
-class Windows:
+class TokenWindows:
     """How a long text is read: as up to ``count`` windows of ``tokens`` each, whose logits are averaged.
 
     Attention costs the square of a window's length, so four short ones are cheaper than one long one.
@@ -27,7 +27,7 @@ class Windows:
     count: int
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], shape: Windows) -> list[list[list[int]]]:
+def tokenize(tokenizer: Any, texts: Sequence[str], shape: TokenWindows) -> list[list[list[int]]]:
     """The windows of each text, one at least: token ids with special tokens, at most ``shape.tokens`` each."""
     rust = tokenizer.backend_tokenizer if hasattr(tokenizer, "backend_tokenizer") else tokenizer
     rust.no_padding()

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from tasks.compress.lesson import Lesson, Voices, distillation_loss
-from tasks.compress.pupil import Pupil
+from tasks.compress.distillation import DistillData, DistillLoss, distillation_loss
+from tasks.compress.student import Student
 from tasks.metrics import mean_one, ranking
 from tasks.model.batches import schedule
 from tasks.model.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ Watch = Callable[[int, float], None]
 WARMUP = 0.1
 
 
-class Descent(Settings):
+class Sgd(Settings):
     """Adam, its learning rate rising over the first tenth of all steps and falling from there, as the teacher's does.
 
     Of a hashed table only the rows that a batch looks up take a step, and weights do not decay (lazy Adam, torch's
@@ -42,9 +42,9 @@ class Descent(Settings):
     weight_decay: float
 
 
-def valid_pr_auc(pupil: Pupil, valid: Lesson) -> float:
+def valid_pr_auc(student: Student, valid: DistillData) -> float:
     """PR-AUC of what the pupil says of valid now."""
-    return ranking(pupil.outputs(valid.texts), valid.labels, weights=valid.weights)["pr_auc"]
+    return ranking(student.outputs(valid.texts), valid.labels, weights=valid.weights)["pr_auc"]
 
 
 def hashed_tables(network: torch.nn.Module) -> list[torch.nn.Embedding]:
@@ -53,10 +53,10 @@ def hashed_tables(network: torch.nn.Module) -> list[torch.nn.Embedding]:
     return [table] if isinstance(table, torch.nn.Embedding) else []
 
 
-class Course:
+class TrainState:
     """Where a training stands: network, optimizer, learning rate, chance and history, which are kept and taken up together."""
 
-    def __init__(self, network: torch.nn.Module, settings: Descent, steps: int) -> None:
+    def __init__(self, network: torch.nn.Module, settings: Sgd, steps: int) -> None:
         """``steps`` batches an epoch."""
         rate, decay = settings.learning_rate, settings.weight_decay
         self.network = network
@@ -73,11 +73,11 @@ class Course:
             network=self.network.state_dict(),
             optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
             cycle=self.cycles[0].last_epoch,
-            chance=torch.get_rng_state(),
+            rng=torch.get_rng_state(),
             history=self.history,
         )
 
-    def take_up(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint) -> None:
         """Go on where a killed run was, if one was."""
         if not (state := checkpoint.load()):
             return
@@ -86,7 +86,7 @@ class Course:
             optimizer.load_state_dict(kept)
         for cycle in self.cycles:
             cycle.last_epoch = state["cycle"]
-        torch.set_rng_state(state["chance"])
+        torch.set_rng_state(state["rng"])
         self.history = state["history"]
         print(f"goes on after epoch {len(self.history)}")
 
@@ -100,45 +100,45 @@ class Course:
 
 
 def loss_of(
-    pupil: Pupil, train: Lesson, weights: npt.NDArray[Any], voices: Voices, rows: npt.NDArray[np.int64]
+    student: Student, train: DistillData, weights: npt.NDArray[Any], distill_loss: DistillLoss, rows: npt.NDArray[np.int64]
 ) -> torch.Tensor:
     """The loss of these ``rows`` of train, what each counts by ``weights[n]``."""
-    asked = pupil.ask([train.texts[row] for row in rows])
+    asked = student.ask([train.texts[row] for row in rows])
     teacher, labels, counts = (torch.from_numpy(part[rows]) for part in (train.teacher, train.labels, weights))
-    return distillation_loss(asked, teacher, labels, counts, voices)
+    return distillation_loss(asked, teacher, labels, counts, distill_loss)
 
 
-def descend(
-    pupil: Pupil,
-    train: Lesson,
-    valid: Lesson,
-    settings: Descent,
-    voices: Voices,
+def train_sgd(
+    student: Student,
+    train: DistillData,
+    valid: DistillData,
+    settings: Sgd,
+    distill_loss: DistillLoss,
     seed: int,
     checkpoint: Checkpoint | None = None,
     watch: Watch | None = None,
 ) -> History:
     """Train the pupil's network in place over all epochs; its history."""
     weights = mean_one(train.weights)
-    for table in hashed_tables(pupil.network):
+    for table in hashed_tables(student.network):
         table.sparse = True  # of gradients
     steps = math.ceil(len(train.texts) / settings.batch_size)
-    course = Course(pupil.network, settings, steps)
+    course = TrainState(student.network, settings, steps)
     if checkpoint:
-        course.take_up(checkpoint)
+        course.resume(checkpoint)
 
     done = len(course.history)
     for epoch in tqdm(
         range(done + 1, settings.epochs + 1), desc="student", unit=" epochs", initial=done, total=settings.epochs
     ):
-        pupil.network.train()
+        student.network.train()
         order = np.random.default_rng([seed, epoch]).permutation(len(train.texts))
-        losses = [course.step(loss_of(pupil, train, weights, voices, rows)) for rows in np.array_split(order, steps)]
-        pr_auc = valid_pr_auc(pupil, valid)
+        losses = [course.step(loss_of(student, train, weights, distill_loss, rows)) for rows in np.array_split(order, steps)]
+        pr_auc = valid_pr_auc(student, valid)
         course.history.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "valid_pr_auc": pr_auc})
         if checkpoint:
             course.keep(checkpoint)
         if watch:
             watch(epoch, pr_auc)
-    pupil.network.eval()
+    student.network.eval()
     return course.history

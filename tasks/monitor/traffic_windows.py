@@ -20,7 +20,7 @@ from tasks.monitor.records import Ranges, Record
 from tasks.stage import Settings
 
 
-class Windows(Settings):
+class TrafficWindows(Settings):
     count: int = Field(ge=1)
     """Answers that make a window, and that are measured of one which holds more."""
     least_seconds: float = Field(ge=0)
@@ -31,7 +31,7 @@ class Windows(Settings):
     """Requests below which time alone closes no window: it would only measure noise."""
 
     @model_validator(mode="after")
-    def _least_is_less(self) -> Windows:
+    def _least_is_less(self) -> TrafficWindows:
         if self.least_seconds > self.seconds:
             raise ValueError(f"least_seconds = {self.least_seconds:g} is more than seconds = {self.seconds:g}")
         return self
@@ -106,7 +106,7 @@ def plan(
     journal: Mapping[str, list[Record]],
     feedback: Mapping[str, list[Record]],
     cursors: Mapping[str, int],
-    settings: Windows,
+    settings: TrafficWindows,
     now: datetime | None,
 ) -> Iterator[Plan]:
     """The windows that close by ``now``, oldest first. ``cursors``: segment -> first number not yet in a window.
@@ -128,7 +128,7 @@ def plan(
         yield Plan(filled.release, filled.answers, ranges, label_ranges, count, lost + labels_lost)
 
 
-def _fill(rest: Queues, settings: Windows, now: datetime | None) -> _Open | None:
+def _fill(rest: Queues, settings: TrafficWindows, now: datetime | None) -> _Open | None:
     """Take records in the order of time, of the release of the earliest answer, until the window closes.
 
     None where it does not close yet.
@@ -152,7 +152,7 @@ def _fill(rest: Queues, settings: Windows, now: datetime | None) -> _Open | None
     return window if blocked or (now is not None and _due(window, settings, now)) else None
 
 
-def _due(window: _Open, settings: Windows, now: datetime) -> bool:
+def _due(window: _Open, settings: TrafficWindows, now: datetime) -> bool:
     """Whether time closes a window that nothing else has closed."""
     full = window.answers >= settings.count
     if not full and window.answers + window.failed < settings.minimum:

@@ -19,7 +19,7 @@ GONE = 499
 """What is counted for a caller who left before the request was read; nobody gets it."""
 
 
-class Rim:
+class RequestMetrics:
     """Counts requests and their statuses. An exception becomes a 500 and a log line that quotes no value."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -53,7 +53,7 @@ class Rim:
                 scope["app"].state.worker.meters.request(scope["path"], status or 500, time.perf_counter() - begun)
 
 
-class Front:
+class RoutePrecedence:
     """Leads every request past BentoML's router to ours: its errors are no sentences, and its redirects repeat the path."""
 
     def __init__(self, app: ASGIApp, ours: ASGIApp) -> None:

@@ -22,7 +22,7 @@ OWNER = "RESTILL_OWNER"
 
 
 @contextmanager
-def alone(paths: Paths, flow: str) -> Iterator[bool]:
+def run_lock(paths: Paths, flow: str) -> Iterator[bool]:
     """Whether no other run of ``flow`` is at work on this runtime state; the lock file holds the process id of the one."""
     paths.monitor.mkdir(parents=True, exist_ok=True)
     with (paths.monitor / f"{flow}.lock").open("a", encoding="utf-8") as lock:
@@ -53,7 +53,7 @@ def end_owned() -> int:
 def end_orphans(folder: Path) -> int:
     """End what still works in ``folder`` for a run that was killed, then take its locks away; how many there were.
 
-    To be called by the one who is ``alone``: what a flow started in its folder is then at work for nobody. It is known by
+    To be called by the one who is ``run_lock``: what a flow started in its folder is then at work for nobody. It is known by
     the variable that names its run, so whoever looks around there, with a shell of his own, is left alone.
     """
     place = folder.resolve()  # as the system tells where a process works

@@ -11,7 +11,7 @@ def reason_of(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else f"{type(error).__name__}: {error}"
 
 
-class Trouble:
+class EpisodeLog:
     """Trouble with one thing, from the first reason to the end. Use from any thread."""
 
     def __init__(self, log: logging.Logger, what: str) -> None:

@@ -23,7 +23,7 @@ UNLABELLED = -1
 """The label of a text that has none: its teacher's word is all that is learned from it."""
 
 
-class Voices(Settings):
+class DistillLoss(Settings):
     """Who is listened to, and how loud."""
 
     temperature: float = Field(gt=0)
@@ -33,7 +33,7 @@ class Voices(Settings):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillData:
     """Texts of one split as the student sees them, with what is to be said of them and what each counts."""
 
     texts: Sequence[Any]
@@ -44,20 +44,20 @@ class Lesson:
     weights: npt.NDArray[np.float64]
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor, voices: Voices) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor, distill_loss: DistillLoss) -> Tensor:
     """Sum of both losses by their shares, for logits ``[n, labels]`` and what each message counts, ``[n]``.
 
     The square keeps gradients alike at any temperature.
     """
     hard = nn.functional.cross_entropy(student, labels, reduction="none", ignore_index=UNLABELLED)
     divergences = nn.functional.kl_div(
-        log_softmax(student / voices.temperature, dim=1),
-        log_softmax(teacher / voices.temperature, dim=1),
+        log_softmax(student / distill_loss.temperature, dim=1),
+        log_softmax(teacher / distill_loss.temperature, dim=1),
         reduction="none",
         log_target=True,
     )
-    share = voices.teacher_share
-    each = (1 - share) * hard + share * voices.temperature**2 * divergences.sum(dim=1)
+    share = distill_loss.teacher_share
+    each = (1 - share) * hard + share * distill_loss.temperature**2 * divergences.sum(dim=1)
     return (each * weights).mean()
 
 

@@ -1,7 +1,7 @@
 """A program of ``supervisord.conf``: first end what a dead one of its name has left behind, then become its command.
 
-    python -m flows.program mlflow ui ...      what the supervisor starts
-    python -m flows.program                    after it stopped: end whatever is left of any program
+    python -m flows.process_group mlflow ui ...      what the supervisor starts
+    python -m flows.process_group                    after it stopped: end whatever is left of any program
 
 A server's parent process that dies by kill -9 leaves its workers at work: they hold the port, and the next server cannot
 bind it. They are known by the two variables that every process below the supervisor inherits.

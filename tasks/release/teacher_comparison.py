@@ -27,16 +27,16 @@ def fastest_teacher(variants: Mapping[str, Any], teacher: str, margin: float) ->
         losses = [below(variants[name], reference, split) for split in reference["metrics"]]
         return name == teacher or (name.startswith(teacher) and all(loss <= margin for loss in losses if loss is not None))
 
-    return min(filter(is_teacher, variants), key=lambda name: float(variants[name]["micros_per_message"]))
+    return min(filter(is_teacher, variants), key=lambda name: float(variants[name]["latency_us"]))
 
 
 def compare_with_teacher(variants: Mapping[str, Any], teacher: str, fastest: str) -> dict[str, Any]:
     """Each variant: times smaller than the teacher, times faster than its ``fastest`` form, share of PR-AUC and F1 kept."""
-    reference, pace = variants[teacher], variants[fastest]["micros_per_message"]
+    reference, pace = variants[teacher], variants[fastest]["latency_us"]
     return {
         name: {
             "times_smaller": round(reference["bytes"] / entry["bytes"], 2),
-            "times_faster": round(pace / entry["micros_per_message"], 2),
+            "times_faster": round(pace / entry["latency_us"], 2),
             "kept": {
                 split: {metric: share(mine[metric], reference["metrics"][split][metric]) for metric in ("pr_auc", "f1")}
                 for split, mine in entry["metrics"].items()
