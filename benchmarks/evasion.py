@@ -30,7 +30,7 @@ WORDS = 20
 def score(release: Release, raws: Sequence[bytes]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The probability of the second label of each message, as the service would answer."""
     texts = [release.normalise(mail_text(parse_mail(raw), release.limits["characters"])) for raw in raws]
-    _, probabilities, _ = release.judge(texts)
+    _, probabilities, _ = release.predict(texts)
     return np.asarray(probabilities[:, 1], dtype=np.float64)
 
 

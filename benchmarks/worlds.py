@@ -53,7 +53,7 @@ def join(first: Pool, second: Pool) -> Pool:
 def score(release: Release, raw: list[str]) -> Sample:
     """What the journal would hold of these raw texts."""
     texts = [release.normalise(text) for text in raw]
-    answers, probabilities, features = release.judge(texts)
+    answers, probabilities, features = release.predict(texts)
     rows = [describe(text, release.student.tokenizer.unknown_share(seen)) for text, seen in zip(raw, texts, strict=True)]
     return Sample(
         np.array([[row[name] for name in NAMES] for row in rows]),

@@ -1,11 +1,11 @@
-"""Who may ask: API keys, of which only hashes are stored.
+"""API keys and access control. Only hashes of the keys are stored.
 
     python -m service.access add NAME --scope classify --scope feedback     prints a new key, once
     python -m service.access list
     python -m service.access remove NAME
 
-Several keys are valid at once, so a key is changed by adding the new one before the old one is removed; the service
-sees a change of the file with the next request. Where no key can be checked, nobody is let in.
+Several keys are valid at once: to rotate a key, add the new one before removing the old one. The service applies a change
+of the file with the next request. If the keys cannot be checked, all requests are refused.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ log = logging.getLogger("restill.access")
 SCOPES = ("classify", "feedback")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_NOT_LOCAL = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via", "origin")
-"""Headers of a request that only looks local: a proxy passed it on, or a page in somebody's browser sent it."""
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via", "origin")
+"""Headers of a request that only appears local: a proxy forwarded it, or a web page in a browser sent it."""
 
 
 class KeysError(Exception):
-    """A key file that cannot be believed; the message names the file and what is wrong."""
+    """An invalid key file; the message names the file and the error."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Key:
     name: str
     scopes: tuple[str, ...]
     hash: str
-    """SHA-256 of the key, in hexadecimal. A key has 256 random bits, so it needs no slow hash."""
+    """SHA-256 of the key in hexadecimal. A key has 256 random bits, so a slow hash is not needed."""
 
 
 def hash_key(key: str) -> str:
@@ -56,7 +56,7 @@ def hash_key(key: str) -> str:
 
 
 def read_keys(path: Path) -> list[Key]:
-    """The keys of a file; none where there is no file. Raises KeysError where it is not what ``add`` writes."""
+    """The keys in a file; empty if there is no file. Raises KeysError if its format is not that of ``add``."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -71,82 +71,81 @@ def read_keys(path: Path) -> list[Key]:
 def _parse_key(entry: object, place: str) -> Key:
     if not isinstance(entry, dict) or entry.keys() != {"name", "scopes", "hash"}:
         raise KeysError(f"{place}: expected an object with name, scopes and hash")
-    name, scopes, hashed = entry["name"], entry["scopes"], entry["hash"]
+    name, scopes, key_hash = entry["name"], entry["scopes"], entry["hash"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise KeysError(f"{place}: a name has 1 to 40 letters, digits, dots, lines or underscores")
-    if not isinstance(hashed, str) or not _HASH.fullmatch(hashed):
+    if not isinstance(key_hash, str) or not _HASH.fullmatch(key_hash):
         raise KeysError(f"{place}: the hash is no SHA-256 in hexadecimal")
     if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):
         raise KeysError(f"{place}: scopes are {' and '.join(SCOPES)}, at least one")
-    return Key(name, tuple(scopes), hashed)
+    return Key(name, tuple(scopes), key_hash)
 
 
-def match(keys: list[Key], given: str) -> Key | None:
-    """The key that ``given`` is. Every key is compared, each in constant time: how long it takes says nothing."""
-    hashed, found = hash_key(given), None
-    for key in keys:
-        if hmac.compare_digest(key.hash, hashed):
-            found = key
-    return found
+def match(keys: list[Key], key: str) -> Key | None:
+    """The stored key that ``key`` matches. All keys are compared, each in constant time, so timing reveals nothing."""
+    key_hash, matched = hash_key(key), None
+    for stored in keys:
+        if hmac.compare_digest(stored.hash, key_hash):
+            matched = stored
+    return matched
 
 
 class Access:
-    """Decides on each request by the key file as it is now. In ``dev`` mode, as long as there is no key, local callers
-    are let in without one."""
+    """Authenticates each request by the current key file. In ``dev`` mode, while there is no key, local clients need none."""
 
     def __init__(self, path: Path, dev: bool, salt: bytes) -> None:
         self._path, self._dev, self._salt = path, dev, salt
-        self._seen: tuple[int, int, int] | None = None
+        self._file_version: tuple[int, int, int] | None = None
         self._keys: list[Key] = []
-        self._trouble = EpisodeLog(log, "the API keys cannot be read, and nobody is let in")
+        self._episode = EpisodeLog(log, "the API keys cannot be read, and nobody is let in")
 
     def admit(self, headers: Mapping[str, str], client: str | None, scope: str) -> str:
-        """The name of the caller. Raises Refused: 401 without a valid key, 403 without the scope, 503 without readable keys."""
-        keys = self._current()
-        given = _given_key(headers)
-        if given is None:
-            if self._dev and not keys and _is_local(headers, client):  # whoever has made a key wants it asked for
+        """The name of the client. Raises Refused: 401 without a valid key, 403 without the scope, 503 without readable keys."""
+        keys = self._current_keys()
+        sent_key = _sent_key(headers)
+        if sent_key is None:
+            if self._dev and not keys and _is_local(headers, client):  # once there is a key, it is required
                 return "dev-" + hmac.digest(self._salt, str(client).encode(), "sha256").hex()[:8]
-            raise Refused(401, _closed_sentence(keys))
-        key = match(keys, given)
+            raise Refused(401, _missing_key_sentence(keys))
+        key = match(keys, sent_key)
         if key is None:
-            raise Refused(401, "This API key is not known." if keys else _closed_sentence(keys))
+            raise Refused(401, "This API key is not known." if keys else _missing_key_sentence(keys))
         if scope not in key.scopes:
             raise Refused(403, f"This API key lacks the scope {scope}.")
         return key.name
 
-    def _current(self) -> list[Key]:
+    def _current_keys(self) -> list[Key]:
         try:
-            self._look()
+            self._reload()
         except (OSError, KeysError) as error:
-            self._trouble.tell(reason_of(error) if isinstance(error, OSError) else str(error))
+            self._episode.report(reason_of(error) if isinstance(error, OSError) else str(error))
             raise Refused(503, "The API keys cannot be read; nobody is let in until they can.") from error
-        self._trouble.over()
+        self._episode.resolve()
         return self._keys
 
-    def _look(self) -> None:
-        """Read the file where it is another one than before. Raises OSError or KeysError."""
+    def _reload(self) -> None:
+        """Read the file if it has changed. Raises OSError or KeysError."""
         try:
             status = self._path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            self._seen, self._keys = None, []
+            self._file_version, self._keys = None, []
             return
-        seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if seen != self._seen:
-            self._seen = None
+        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if version != self._file_version:
+            self._file_version = None
             self._keys = read_keys(self._path)
-            self._seen = seen
+            self._file_version = version
 
 
-def _closed_sentence(keys: list[Key]) -> str:
+def _missing_key_sentence(keys: list[Key]) -> str:
     if keys:
         return "An API key is needed: send it as `Authorization: Bearer KEY`."
     command = "python -m service.access add NAME --scope classify"
     return f"No API key is set, so nobody is let in: run `{command}` where the service runs."
 
 
-def _given_key(headers: Mapping[str, str]) -> str | None:
-    """The key that a request carries; None where it carries none. Another way to authorize is a wrong key, not none."""
+def _sent_key(headers: Mapping[str, str]) -> str | None:
+    """The key in the request headers, or None. Another authorization scheme counts as a wrong key, not as none."""
     authorization = headers.get("authorization")
     if authorization is not None:
         scheme, _, key = authorization.partition(" ")
@@ -159,15 +158,15 @@ def _is_local(headers: Mapping[str, str], client: str | None) -> bool:
         loopback = client is not None and ipaddress.ip_address(client).is_loopback
     except ValueError:
         return False
-    return loopback and not any(name in headers for name in _NOT_LOCAL)
+    return loopback and not any(name in headers for name in _PROXY_HEADERS)
 
 
 # --- the command ------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[list[Key]]:
-    """The keys, to be changed in place; written whole or not at all, one change at a time."""
+def _edit_keys(path: Path) -> Iterator[list[Key]]:
+    """Lock the key file and yield its keys, to be changed in place; the file is then replaced atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -182,10 +181,10 @@ def _changing(path: Path) -> Iterator[list[Key]]:
 
 
 def add(path: Path, name: str, scopes: list[str]) -> str:
-    """A new key, which stands nowhere but in the returned value. Raises KeysError where the name is taken or no name."""
+    """Add a key and return it; only its hash is stored. Raises KeysError if the name is taken or invalid."""
     key = f"restill_{secrets.token_urlsafe(32)}"
     entry = _parse_key({"name": name, "scopes": scopes, "hash": hash_key(key)}, name)
-    with _changing(path) as keys:
+    with _edit_keys(path) as keys:
         if any(other.name == name for other in keys):
             raise KeysError(f"{name}: there is a key of this name; remove it first, or choose another name")
         keys.append(entry)
@@ -193,29 +192,29 @@ def add(path: Path, name: str, scopes: list[str]) -> str:
 
 
 def remove(path: Path, name: str) -> None:
-    """Raises KeysError where no key has this name."""
-    with _changing(path) as keys:
-        kept = [key for key in keys if key.name != name]
-        if len(kept) == len(keys):
+    """Remove a key. Raises KeysError if no key has this name."""
+    with _edit_keys(path) as keys:
+        remaining = [key for key in keys if key.name != name]
+        if len(remaining) == len(keys):
             raise KeysError(f"{name}: there is no such key; there are {', '.join(key.name for key in keys) or 'none'}")
-        keys[:] = kept
+        keys[:] = remaining
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m service.access", description="API keys of the service.")
     commands = parser.add_subparsers(dest="command", required=True)
-    adding = commands.add_parser("add", help="make a key and print it, once")
-    adding.add_argument("name")
-    adding.add_argument("--scope", action="append", required=True, choices=SCOPES)
+    add_command = commands.add_parser("add", help="make a key and print it, once")
+    add_command.add_argument("name")
+    add_command.add_argument("--scope", action="append", required=True, choices=SCOPES)
     commands.add_parser("list", help="names and scopes")
     commands.add_parser("remove", help="a key that is removed is refused at once").add_argument("name")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         path = read_config(os.environ).keys
-        if given.command == "add":
-            print(add(path, given.name, given.scope))
-        elif given.command == "remove":
-            remove(path, given.name)
+        if options.command == "add":
+            print(add(path, options.name, options.scope))
+        elif options.command == "remove":
+            remove(path, options.name)
         else:
             for key in read_keys(path):
                 print(key.name, *key.scopes)

@@ -1,8 +1,8 @@
-"""The Bento: one release behind HTTP.
+"""The Bento: serves one release over HTTP.
 
-BentoML owns the processes. The routes are a Starlette application that every request goes to, so that every refusal is
-a 4xx with a sentence and no text of a request can reach a log. BentoML's own access log and metrics are off: both
-repeat a request's path, which is a caller's text as well.
+BentoML manages the processes. All requests go to a Starlette application, so that every refusal is a 4xx with a sentence and
+no text of a request can reach a log. BentoML's own access log and metrics are off: both repeat a request's path, which is
+client input as well.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from service.requests import JSON, MAIL, ManyTexts, OneText, Verdict, check_text
 from service.worker import Worker
 
 FEEDBACK_THREADS = 4
-"""Feedback waits for the disk in threads of its own: a disk that hangs must not take those that answers need."""
-UNANSWERED = {
+"""Feedback waits for the disk in separate threads: a hanging disk must not use up the threads for classification."""
+ROUTING_ERRORS = {
     404: "There is no such route; GET / names those that there are.",
     405: "This route does not take this method; the header Allow names what it takes.",
 }
 
-logging.getLogger("restill").setLevel(logging.INFO)  # BentoML's own level would hide which release took over
+logging.getLogger("restill").setLevel(logging.INFO)  # BentoML's level would hide release changes
 
 try:
     CONFIG = read_config(os.environ)
@@ -53,23 +53,23 @@ except ConfigError as error:
 install(CONFIG.head_seconds, CONFIG.body_seconds)
 
 
-def judge(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[ScoredText]:
-    """What is found about each text. Raises Refused for a text that is blank, too long, or has nothing to read in it."""
+def score_texts(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[ScoredText]:
+    """Classify texts. Raises Refused for a text that is blank, too long, or unreadable."""
     for text, place in zip(texts, places, strict=True):
         check_text(text, release.limits["characters"], place)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     normalised = [release.normalise(text) for text in texts]
     for text, place in zip(normalised, places, strict=True):
         if not text:
             raise Empty(f"{place} holds no readable text.")
-    answers, probabilities, features = release.judge(normalised)
-    latency_us = (time.perf_counter() - begun) * 1e6 / len(texts)
+    answers, probabilities, features = release.predict(normalised)
+    latency_us = (time.perf_counter() - start) * 1e6 / len(texts)
     rows = zip(texts, normalised, answers, probabilities, features, strict=True)
     return [observe(release, *row, latency_us, salt) for row in rows]
 
 
-def admitted(request: Request, scope: str) -> tuple[Worker, Release, str]:
-    """The worker, the release that this request stays with, and the caller. Raises Refused."""
+def authorize(request: Request, scope: str) -> tuple[Worker, Release, str]:
+    """The worker, the release for this request, and the client. Raises Refused."""
     worker: Worker = request.app.state.worker
     client = worker.access.admit(request.headers, request.client.host if request.client else None, scope)
     release = worker.serving.current
@@ -79,49 +79,49 @@ def admitted(request: Request, scope: str) -> tuple[Worker, Release, str]:
 
 
 async def classify(request: Request) -> Response:
-    """POST {"text": ...}: the label, its score, the release that says so, and the id to give feedback on."""
-    worker, release, client = admitted(request, "classify")
+    """POST {"text": ...}: the label, the score, the release, and the id for feedback."""
+    worker, release, client = authorize(request, "classify")
     body = parse(OneText, await read_body(request, release.limits["body_bytes"], JSON, CONFIG.body_seconds))
-    return JSONResponse(worker.publish(judge(release, [body.text], ["text"], worker.salt), "/classify", client)[0])
+    return JSONResponse(worker.publish(score_texts(release, [body.text], ["text"], worker.salt), "/classify", client)[0])
 
 
 async def classify_batch(request: Request) -> Response:
-    """POST {"texts": [...]}: the same for each text, in order; one bad text refuses the whole batch by its number."""
-    worker, release, client = admitted(request, "classify")
+    """POST {"texts": [...]}: the same for each text, in order; an invalid text refuses the whole batch, with its index."""
+    worker, release, client = authorize(request, "classify")
     body = parse(ManyTexts, await read_body(request, release.limits["body_bytes"], JSON, CONFIG.body_seconds))
     if not body.texts:
         raise Empty(f"texts holds 0 texts; 1 to {release.limits['batch']} are allowed.")
     if len(body.texts) > release.limits["batch"]:
         raise Refused(422, f"texts holds {len(body.texts)} texts; 1 to {release.limits['batch']} are allowed.")
     places = [f"texts.{number}" for number in range(len(body.texts))]
-    # A large batch takes as long as hundreds of single requests, which must not wait for it.
-    judged = await run_in_threadpool(judge, release, body.texts, places, worker.salt)
-    return JSONResponse(worker.publish(judged, "/classify_batch", client))
+    # A large batch takes as long as hundreds of single requests, and must not block them.
+    scored_texts = await run_in_threadpool(score_texts, release, body.texts, places, worker.salt)
+    return JSONResponse(worker.publish(scored_texts, "/classify_batch", client))
 
 
 async def classify_mail(request: Request) -> Response:
     """POST a raw message (message/rfc822): the same for its subject and text."""
-    worker, release, client = admitted(request, "classify")
+    worker, release, client = authorize(request, "classify")
     raw = await read_body(request, release.limits["body_bytes"], MAIL, CONFIG.body_seconds)
     if not raw.strip():
         raise Empty("The message is empty.")
     mail = await run_in_threadpool(parse_mail, raw)
-    judged = judge(release, [mail_text(mail, release.limits["characters"])], ["The message"], worker.salt)
-    return JSONResponse(worker.publish(judged, "/classify_mail", client)[0])
+    scored_texts = score_texts(release, [mail_text(mail, release.limits["characters"])], ["The message"], worker.salt)
+    return JSONResponse(worker.publish(scored_texts, "/classify_mail", client)[0])
 
 
 async def feedback(request: Request) -> Response:
     """POST {"id", "label", "text" or "raw"}: a reviewer's label for an answer. 202 where it contradicts an earlier one."""
-    worker, release, client = admitted(request, "feedback")
-    # Base64 makes four bytes of three.
+    worker, release, client = authorize(request, "feedback")
+    # Base64 encodes three bytes as four.
     verdict = parse(Verdict, await read_body(request, 2 * release.limits["body_bytes"], JSON, CONFIG.body_seconds))
     limiter: CapacityLimiter = request.app.state.feedback_threads
-    outcome, said = await to_thread.run_sync(worker.review, verdict, release, client, limiter=limiter)
-    return JSONResponse(said, status_code=202 if outcome == "contradicts" else 200)
+    outcome, response = await to_thread.run_sync(worker.review, verdict, release, client, limiter=limiter)
+    return JSONResponse(response, status_code=202 if outcome == "contradicts" else 200)
 
 
 async def model(request: Request) -> Response:
-    """GET: the model card of the release in service, and what was refused in its place."""
+    """GET: the model card of the release in service, and the refused release, if any."""
     worker: Worker = request.app.state.worker
     release = worker.serving.current
     if release is None:
@@ -130,38 +130,38 @@ async def model(request: Request) -> Response:
 
 
 async def index(request: Request) -> Response:
-    """GET: what there is. BentoML's own page would have the caller's browser load scripts from elsewhere."""
+    """GET: the routes. BentoML's own page would make the browser load scripts from other hosts."""
     return JSONResponse({"service": "restill", "routes": [route.path for route in request.app.routes]})
 
 
 async def alive(request: Request) -> Response:
-    """GET: this process answers."""
+    """GET: liveness of this process."""
     return JSONResponse({"alive": True})
 
 
 async def ready(request: Request) -> Response:
-    """GET: whether, and with what, it can serve, which BentoML's own answer does not know."""
+    """GET: readiness and the release in service, which BentoML's own route does not know."""
     state = request.app.state.worker.serving.state()
-    serves = state["release"] is not None
-    return JSONResponse({"ready": serves, **state}, status_code=200 if serves else 503)
+    is_ready = state["release"] is not None
+    return JSONResponse({"ready": is_ready, **state}, status_code=200 if is_ready else 503)
 
 
 async def schema(request: Request) -> Response:
-    """GET: what BentoML's client asks for."""
+    """GET: the schema for BentoML's client."""
     return JSONResponse(cast(Any, Restill).schema())
 
 
 async def openapi(request: Request) -> Response:
-    """GET: BentoML's own description of the service."""
+    """GET: BentoML's OpenAPI description of the service."""
     return JSONResponse(cast(Any, Restill).openapi_spec.asdict())
 
 
 async def metrics(request: Request) -> Response:
-    """GET: the counts of all workers."""
+    """GET: the metrics of all workers."""
     return Response(await run_in_threadpool(exposition), media_type="text/plain; version=0.0.4")
 
 
-async def refuse(request: Request, error: Exception) -> Response:
+async def refusal_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     if isinstance(error, Empty):
         request.app.state.worker.meters.empty()
@@ -169,25 +169,25 @@ async def refuse(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": error.sentence}, status_code=error.status, headers=headers)
 
 
-async def unanswered(request: Request, error: Exception) -> Response:
-    """What Starlette refuses before any route is asked. Its path and method are a caller's text, and not repeated."""
+async def routing_error_response(request: Request, error: Exception) -> Response:
+    """Errors of Starlette's router. The path and the method are client input, and not repeated."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         methods = {*(error.headers or {})["Allow"].split(", "), "OPTIONS"}
         headers = {"Allow": ", ".join(sorted(methods))}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
-        return JSONResponse({"error": UNANSWERED[405]}, status_code=405, headers=headers)
-    sentence = UNANSWERED.get(error.status_code, f"{error.detail}.")
+        return JSONResponse({"error": ROUTING_ERRORS[405]}, status_code=405, headers=headers)
+    sentence = ROUTING_ERRORS.get(error.status_code, f"{error.detail}.")
     return JSONResponse({"error": sentence}, status_code=error.status_code, headers=error.headers)
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """One worker, from its first request to its last. A fixed release that is not whole stops the start."""
+    """Run one worker. An invalid fixed release stops the start."""
     worker = await run_in_threadpool(Worker, read_config(os.environ), Meters())
     app.state.worker = worker
-    app.state.feedback_threads = CapacityLimiter(FEEDBACK_THREADS)  # belongs to the event loop that runs here
+    app.state.feedback_threads = CapacityLimiter(FEEDBACK_THREADS)  # bound to the running event loop
     try:
         yield
     finally:
@@ -210,10 +210,10 @@ http = Starlette(
         Route("/docs.json", openapi, methods=["GET"]),
     ],
     middleware=[Middleware(RequestMetrics)],
-    exception_handlers={Refused: refuse, HTTPException: unanswered},
+    exception_handlers={Refused: refusal_response, HTTPException: routing_error_response},
     lifespan=lifespan,
 )
-http.router.redirect_slashes = False  # the address of a redirect would be the caller's text
+http.router.redirect_slashes = False  # a redirect would repeat the client's path
 
 SETTINGS: dict[str, Any] = {
     "workers": CONFIG.workers,
@@ -228,20 +228,20 @@ SETTINGS: dict[str, Any] = {
 @bentoml.service(name="restill", **SETTINGS)
 @bentoml.asgi_app(http, path="/")
 class Restill:
-    """The service; ``lifespan`` above brings a worker to life."""
+    """The service; ``lifespan`` above starts a worker."""
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
-    def settle() -> None:
-        """Runs once, before the workers, which would look for ``var`` in the Bento's folder instead of the user's."""
+    def prepare() -> None:
+        """Runs once before the workers, which would resolve ``var`` in the Bento's folder instead of the user's."""
         os.environ.update(full_paths(os.environ) | make_folder())
         check_served_port()
-        fixed = read_config(os.environ).release
+        release_folder = read_config(os.environ).release
         try:
-            if fixed is not None:
-                Release(fixed)
-        except (ReleaseError, OSError) as error:  # here, since workers that cannot start are started again and again
+            if release_folder is not None:
+                Release(release_folder)
+        except (ReleaseError, OSError) as error:  # checked here, since failing workers are restarted for ever
             sys.exit(f"restill: RESTILL_RELEASE: {error}")
 
 
-cast(Any, Restill).add_asgi_middleware(RoutePrecedence, ours=http)
+cast(Any, Restill).add_asgi_middleware(RoutePrecedence, http_app=http)

@@ -1,7 +1,7 @@
-"""Letters of other scripts that look like Latin ones, read as the Latin letters that a reader takes them for.
+"""Replaces letters of other scripts that look like Latin ones (homoglyphs) by the Latin letters.
 
-The table is of Unicode's confusables.txt (UTS 39, 4), the letters of Latin, Greek, Cyrillic, Armenian and Cherokee whose
-prototype is one ASCII letter; behind it stand small letters that only differ in size from the capital they are taken for.
+The table is from Unicode's confusables.txt (UTS 39, 4): the letters of Latin, Greek, Cyrillic, Armenian and Cherokee whose
+prototype is one ASCII letter. Its last line adds small letters that differ only in size from a confusable capital.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ _PAIRS = """
 քf ցg հh ոn ռn օo Օo գq զq Տs սu Սu աw
 кk тt мm вb нh ьb κk τt εe ηn
 """.split()
-_LATIN = {pair[0]: pair[1] for pair in _PAIRS}
-_TABLE = str.maketrans({letter: latin.upper() if letter.isupper() else latin for letter, latin in _LATIN.items()})
-_LOOKALIKE = re.compile(f"[{''.join(_LATIN)}]")
+_LATIN_OF = {pair[0]: pair[1] for pair in _PAIRS}
+_TABLE = str.maketrans({letter: latin.upper() if letter.isupper() else latin for letter, latin in _LATIN_OF.items()})
+_LOOKALIKE = re.compile(f"[{''.join(_LATIN_OF)}]")
 _WORD = re.compile(r"[^\W\d_]+")
 _ASCII_LETTER = re.compile("[A-Za-z]")
-_TELLING = re.compile(f"(?![{''.join(_LATIN)}])[\u0370-\u052f\u0531-\u0587\u13a0-\u13ff]")
-"""A Greek, Cyrillic, Armenian or Cherokee letter that nobody takes for a Latin one."""
+_OTHER_SCRIPT_LETTER = re.compile(f"(?![{''.join(_LATIN_OF)}])[\u0370-\u052f\u0531-\u0587\u13a0-\u13ff]")
+"""A Greek, Cyrillic, Armenian or Cherokee letter that does not look like a Latin one."""
 
 
 def latin_lookalikes(text: str) -> str:
-    """``text`` with words that mix scripts, or only look Latin in a text of no such script, in Latin letters."""
+    """Replace lookalikes in words that mix scripts and, if the text has no other such letters, in words of lookalikes only."""
     if text.isascii() or not _LOOKALIKE.search(text):
         return text
-    scripts = bool(_TELLING.search(text))
+    has_other_script = bool(_OTHER_SCRIPT_LETTER.search(text))
 
-    def read(word: re.Match[str]) -> str:
+    def replace(word: re.Match[str]) -> str:
         letters = word[0]
-        if letters.isascii() or not _LOOKALIKE.search(letters) or _TELLING.search(letters):
+        if letters.isascii() or not _LOOKALIKE.search(letters) or _OTHER_SCRIPT_LETTER.search(letters):
             return letters
-        mixed = _ASCII_LETTER.search(letters) or (all(letter in _LATIN for letter in letters) and not scripts)
-        return letters.translate(_TABLE) if mixed else letters
+        is_lookalike = _ASCII_LETTER.search(letters) or (
+            all(letter in _LATIN_OF for letter in letters) and not has_other_script
+        )
+        return letters.translate(_TABLE) if is_lookalike else letters
 
-    return _WORD.sub(read, text)
+    return _WORD.sub(replace, text)

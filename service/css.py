@@ -1,6 +1,6 @@
-"""What CSS and the attributes of HTML hide: by the declarations of an element and of those around it, without a layout.
+"""Detects text hidden by CSS or HTML attributes, from the declarations of an element and its ancestors, without layout.
 
-Colours and sizes are read as CSS Color 4 and CSS Values 4 say; what a colour hides is a text in the colour of its ground.
+Colours and sizes follow CSS Color 4 and CSS Values 4; a colour hides text if it is that of the background.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import tinycss2
 from tinycss2.color4 import parse_color
 
 SHEET_CHARACTERS = 20_000
-"""How much of each style sheet is looked at."""
+"""Characters of each style sheet that are parsed."""
 
-_STYLES = re.compile(r"style\s*=\s*(?:\"[^\"]*\"?|'[^']*'?|[^\s>]+)|style(?:\s[^<>]*)?>.*?</style")
-_MAY_HIDE = re.compile(
+_STYLE_CODE = re.compile(r"style\s*=\s*(?:\"[^\"]*\"?|'[^']*'?|[^\s>]+)|style(?:\s[^<>]*)?>.*?</style")
+_HIDING_DECLARATION = re.compile(
     r"(?:display|visibility|opacity|mso-hide|text-indent|position|clip|clip-path|transform)\s*:|transparent|rgba|hsla|\\"
     r"|font(?:-size)?\s*:[^;\"'<>]{0,80}?(?<![\w.#])(?:[01](?:\.\d+)?|\.\d+)(?!\d)|(?:height|width)\s*:\s*(?:[01](?:\.\d+)?|\.\d+)(?![\d.%])"
 )
-_HIDDEN = re.compile(r"<[^<>]*\shidden(?![\w\"'-])|<dialog")
+_HIDDEN_ELEMENT = re.compile(r"<[^<>]*\shidden(?![\w\"'-])|<dialog")
 _VALUE = r"\s*[\"']?\s*([#\w]+(?:\([^()<>]{0,60}\))?)"
-_COLOUR, _GROUND, _TEXT = (re.compile(name + _VALUE) for name in (r"color\s*[=:]", r"background\s*:", r"text\s*="))
-TELLING = "[style],[hidden],[color],[bgcolor],[background],body[text],dialog"
-"""The elements that ``styled`` has anything to say of, but for those of a style sheet."""
+_COLOUR, _BACKGROUND, _TEXT = (re.compile(name + _VALUE) for name in (r"color\s*[=:]", r"background\s*:", r"text\s*="))
+STYLED_ELEMENTS = "[style],[hidden],[color],[bgcolor],[background],body[text],dialog"
+"""Selects the elements whose style may differ from their parent's, apart from those in a style sheet."""
 _PROPERTIES = {
     "color", "background", "background-color", "background-image", "font", "font-size", "visibility", "opacity", "display",
     "float", "position", "left", "top", "right", "bottom", "overflow", "height", "max-height", "width", "max-width",
     "text-indent", "clip", "clip-path", "transform", "mso-hide",
 }  # fmt: skip
-"""What ``styled`` and line breaks hang on."""
+"""The properties that affect ``apply_style`` and line breaks."""
 _LENGTH = re.compile(r"\s*(-?\d*\.?\d+)\s*([a-z%]*)", re.I)
-_SAME_COLOUR = 0.08
-"""Largest difference of a channel, of 1, at which nobody reads a text on its ground."""
+_COLOUR_TOLERANCE = 0.08
+"""Largest difference per channel (0 to 1) at which text on its background is unreadable."""
 
 Colour = tuple[float, float, float]
 WHITE: Colour = (1.0, 1.0, 1.0)
@@ -42,45 +42,49 @@ BLACK: Colour = (0.0, 0.0, 0.0)
 
 
 class Style(NamedTuple):
-    """What an element hands down to the text in it. ``ground`` is None over a picture."""
+    """The style that text inherits from its element. ``background`` is None over an image."""
 
     colour: Colour = BLACK
-    ground: Colour | None = WHITE
+    background: Colour | None = WHITE
     hidden: bool = False
     invisible: bool = False
 
     @property
     def is_shown(self) -> bool:
-        return not (self.hidden or self.invisible or (self.ground is not None and _alike(self.colour, self.ground)))
+        return not (
+            self.hidden or self.invisible or (self.background is not None and _is_similar(self.colour, self.background))
+        )
 
 
 def may_hide(lower: str) -> bool:
-    """Whether a declaration, an attribute or a colour may take something out of sight."""
-    if "style" in lower and _MAY_HIDE.search(";".join(_STYLES.findall(lower))):
+    """Whether a declaration, an attribute or a colour may hide text; a fast check before parsing."""
+    if "style" in lower and _HIDING_DECLARATION.search(";".join(_STYLE_CODE.findall(lower))):
         return True
-    if ("hidden" in lower or "<dialog" in lower) and _HIDDEN.search(lower):
+    if ("hidden" in lower or "<dialog" in lower) and _HIDDEN_ELEMENT.search(lower):
         return True
-    return any(word in lower for word in ("color", "background", "text")) and _colours_meet(lower)
+    return any(word in lower for word in ("color", "background", "text")) and _has_text_in_background_colour(lower)
 
 
-def _colours_meet(lower: str) -> bool:
-    """Whether a colour of text is one of the grounds, wherever either stands."""
-    fore, grounds = {"black"}, {"white"}
+def _has_text_in_background_colour(lower: str) -> bool:
+    """Whether any text colour equals any background colour, wherever they occur."""
+    foregrounds, backgrounds = {"black"}, {"white"}
     for match in _COLOUR.finditer(lower):
-        (grounds if lower.endswith(("bg", "background-"), 0, match.start()) else fore).add(match[1])
-    grounds.update(_GROUND.findall(lower) if "background" in lower else ())
-    fore.update(_TEXT.findall(lower) if "text" in lower else ())
-    shown = [colour for value in grounds if (colour := _parse_colour(value))]
-    return any(_alike(one, other) for value in fore if (one := _parse_colour(value)) for other in shown)
+        (backgrounds if lower.endswith(("bg", "background-"), 0, match.start()) else foregrounds).add(match[1])
+    backgrounds.update(_BACKGROUND.findall(lower) if "background" in lower else ())
+    foregrounds.update(_TEXT.findall(lower) if "text" in lower else ())
+    background_colours = [colour for value in backgrounds if (colour := _parse_colour(value))]
+    return any(
+        _is_similar(one, other) for value in foregrounds if (one := _parse_colour(value)) for other in background_colours
+    )
 
 
-@lru_cache(maxsize=64)  # the mails of one sender have one sheet
+@lru_cache(maxsize=64)  # mails of one sender share a style sheet
 def rules_of(sheet: str) -> tuple[tuple[str, dict[str, str]], ...]:
-    """(selector, declarations) of each rule of a style sheet that holds for a screen of any size, in order.
+    """(selector, declarations) of each rule of a style sheet that applies to screens of any size, in order.
 
-    Of a long sheet ``SHEET_CHARACTERS`` are read, and rules that neither hide nor move anything are left out.
+    Parses the first ``SHEET_CHARACTERS``, and omits rules that neither hide nor move anything.
     """
-    return tuple((selector, found) for selector, found in _rules(sheet[:SHEET_CHARACTERS]) if found)
+    return tuple((selector, declarations) for selector, declarations in _rules(sheet[:SHEET_CHARACTERS]) if declarations)
 
 
 def _rules(css: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -88,84 +92,92 @@ def _rules(css: str) -> Iterator[tuple[str, dict[str, str]]]:
         if rule.type == "qualified-rule":
             yield str(tinycss2.serialize(rule.prelude)).strip(), _declarations(tinycss2.serialize(rule.content))
         elif rule.type == "at-rule" and rule.lower_at_keyword == "media" and _serialize(rule.prelude) in ("", "all", "screen"):
-            yield from _rules(tinycss2.serialize(rule.content or []))  # what hangs on the width of a window is left alone
+            yield from _rules(tinycss2.serialize(rule.content or []))  # rules that depend on the viewport are ignored
 
 
-def declared_by(attributes: Mapping[str, str | None], rules: Mapping[str, str] | None) -> dict[str, str]:
-    """The declarations of an element by property: those of the style sheets, then its own."""
+def declarations_of(attributes: Mapping[str, str | None], rules: Mapping[str, str] | None) -> dict[str, str]:
+    """The declarations of an element by property: its own override those of the style sheets."""
     own = _declarations(attributes.get("style") or "") if "style" in attributes else {}
     return {**rules, **own} if rules else own
 
 
 @lru_cache(maxsize=4096)
 def _declarations(css: str) -> dict[str, str]:
-    """The declarations of a block that matter, by property, as CSS reads them: without comments, escapes and case."""
-    found: dict[str, str] = {}
+    """The relevant declarations of a block by property, in lower case, without comments and escapes."""
+    declarations: dict[str, str] = {}
     for item in tinycss2.parse_blocks_contents(css, skip_comments=True, skip_whitespace=True):
         if item.type == "declaration" and item.lower_name in _PROPERTIES:
-            found[item.lower_name] = _serialize(item.value)
-    return found
+            declarations[item.lower_name] = _serialize(item.value)
+    return declarations
 
 
 def _serialize(tokens: list[Any]) -> str:
     return str(tinycss2.serialize([token for token in tokens if token.type != "comment"])).strip().lower()
 
 
-def styled(style: Style, tag: str, attributes: dict[str, str | None], declared: dict[str, str]) -> Style:
-    """The style of the element below a parent of ``style``."""
-    colour = declared.get("color") or attributes.get("color" if tag != "body" else "text")
-    ground = declared.get("background-color") or declared.get("background") or attributes.get("bgcolor")
-    picture = attributes.get("background") or "url(" in (declared.get("background", "") + declared.get("background-image", ""))
+def apply_style(style: Style, tag: str, attributes: dict[str, str | None], declarations: dict[str, str]) -> Style:
+    """The style of an element whose parent has ``style``."""
+    colour = declarations.get("color") or attributes.get("color" if tag != "body" else "text")
+    background = declarations.get("background-color") or declarations.get("background") or attributes.get("bgcolor")
+    image = attributes.get("background") or "url(" in (
+        declarations.get("background", "") + declarations.get("background-image", "")
+    )
     changes: dict[str, Any] = {}
-    if colour and _is_clear(colour):
+    if colour and _is_transparent(colour):
         changes["invisible"] = True
     elif colour and (parsed := _parse_colour(colour)):
         changes |= {"colour": parsed, "invisible": False}
-    if picture:
-        changes["ground"] = None
-    elif ground and not _is_clear(ground) and (parsed := _parse_colour(ground.split(" ")[0] if "(" not in ground else ground)):
-        changes["ground"] = parsed
-    if visibility := declared.get("visibility"):
+    if image:
+        changes["background"] = None
+    elif (
+        background
+        and not _is_transparent(background)
+        and (parsed := _parse_colour(background.split(" ")[0] if "(" not in background else background))
+    ):
+        changes["background"] = parsed
+    if visibility := declarations.get("visibility"):
         changes["invisible"] = visibility in ("hidden", "collapse")
-    if _size(declared.get("font-size") or _font_size(declared.get("font", ""))) is not None:
-        changes["invisible"] = _is_tiny(declared.get("font-size") or _font_size(declared["font"]))
-    if style.hidden or "hidden" in attributes or (tag == "dialog" and "open" not in attributes) or _hides(declared):
+    if _size(declarations.get("font-size") or _font_size(declarations.get("font", ""))) is not None:
+        changes["invisible"] = _is_tiny(declarations.get("font-size") or _font_size(declarations["font"]))
+    if style.hidden or "hidden" in attributes or (tag == "dialog" and "open" not in attributes) or _hides(declarations):
         changes["hidden"] = True
     return style._replace(**changes) if changes else style
 
 
-def _hides(declared: dict[str, str]) -> bool:
-    """Whether the declarations take the element and all in it out of sight."""
-    if not declared:
+def _hides(declarations: dict[str, str]) -> bool:
+    """Whether the declarations hide the element and its descendants."""
+    if not declarations:
         return False
-    opacity = _size(declared.get("opacity"))
-    sides = [_size(declared.get(name)) for name in ("height", "max-height", "width", "max-width")]
-    flat = [size is not None and size <= 1 for size in sides]
-    clipped = declared.get("overflow", "visible").startswith(("hidden", "clip")) or (any(flat[:2]) and any(flat[2:]))
-    away = declared.get("position") in ("absolute", "fixed") and any(
-        (_size(declared.get(side)) or 0) <= -500 for side in ("left", "top", "right", "bottom")
+    opacity = _size(declarations.get("opacity"))
+    sides = [_size(declarations.get(name)) for name in ("height", "max-height", "width", "max-width")]
+    is_flat = [size is not None and size <= 1 for size in sides]
+    is_clipped = declarations.get("overflow", "visible").startswith(("hidden", "clip")) or (
+        any(is_flat[:2]) and any(is_flat[2:])
+    )
+    is_off_screen = declarations.get("position") in ("absolute", "fixed") and any(
+        (_size(declarations.get(side)) or 0) <= -500 for side in ("left", "top", "right", "bottom")
     )
     return (
-        declared.get("display") == "none"
-        or "all" in declared.get("mso-hide", "")
+        declarations.get("display") == "none"
+        or "all" in declarations.get("mso-hide", "")
         or (opacity is not None and opacity <= 0.05)
-        or (any(flat) and clipped)
-        or away
-        or (_size(declared.get("text-indent")) or 0) <= -100
-        or bool(re.match(r"rect\(\s*(?:0|1px)", declared.get("clip", "")))
-        or bool(re.match(r"inset\(\s*(?:50|100)%|circle\(\s*0", declared.get("clip-path", "")))
-        or bool(re.search(r"scale[xy]?\(\s*0?\.?0*[\s,)]", declared.get("transform", "")))
+        or (any(is_flat) and is_clipped)
+        or is_off_screen
+        or (_size(declarations.get("text-indent")) or 0) <= -100
+        or bool(re.match(r"rect\(\s*(?:0|1px)", declarations.get("clip", "")))
+        or bool(re.match(r"inset\(\s*(?:50|100)%|circle\(\s*0", declarations.get("clip-path", "")))
+        or bool(re.search(r"scale[xy]?\(\s*0?\.?0*[\s,)]", declarations.get("transform", "")))
     )
 
 
 def _font_size(font: str) -> str | None:
-    """The size in the shorthand ``font``: its first length."""
-    found = re.search(r"(?<![\w#.])\d*\.?\d+(?:px|pt|em|rem|%)?(?=[\s/]|$)", font)
-    return found[0] if found else None
+    """The size in the ``font`` shorthand: its first length."""
+    match = re.search(r"(?<![\w#.])\d*\.?\d+(?:px|pt|em|rem|%)?(?=[\s/]|$)", font)
+    return match[0] if match else None
 
 
 def _size(value: str | None) -> float | None:
-    """A CSS length in pixels, roughly; of a bare number or a percentage the number (100 % is 16)."""
+    """A CSS length in approximate pixels; a bare number is taken as pixels, and 100 % as 16."""
     match = _LENGTH.match(value or "")
     if match is None:
         return None
@@ -199,12 +211,12 @@ def _parse_colour(value: str) -> Colour | None:
 
 
 @lru_cache(maxsize=4096)
-def _is_clear(value: str) -> bool:
-    """Whether the colour lets the ground through."""
+def _is_transparent(value: str) -> bool:
+    """Whether the colour is (almost) fully transparent."""
     parsed = parse_color(value)
     return value.strip() == "transparent" or (parsed is not None and not isinstance(parsed, str) and parsed.alpha < 0.1)
 
 
 @lru_cache(maxsize=4096)
-def _alike(one: Colour, other: Colour) -> bool:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= _SAME_COLOUR
+def _is_similar(one: Colour, other: Colour) -> bool:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= _COLOUR_TOLERANCE

@@ -1,4 +1,4 @@
-"""From logits to an answer: the same two functions serve, evaluate and choose the threshold."""
+"""From logits to a label: serving, evaluation and the choice of the threshold share these functions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     exponentials = np.exp(scaled)
-    shares: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
+    probabilities: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def decide(probabilities: Floats, positive: int | None, threshold: float) -> npt.NDArray[np.int64]:
-    """The label answered: the positive one from ``threshold`` on; without a positive label the likeliest."""
+    """The predicted label: the positive one from ``threshold`` on; without a positive label the most probable."""
     if positive is None:
-        likeliest: npt.NDArray[np.int64] = probabilities.argmax(axis=1)
-        return likeliest
+        most_probable: npt.NDArray[np.int64] = probabilities.argmax(axis=1)
+        return most_probable
     return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)

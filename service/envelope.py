@@ -1,8 +1,8 @@
-"""The line that an mbox puts before each message: ``From SENDER WEEKDAY MONTH DAY TIME [ZONE] YEAR``.
+"""The mbox envelope line before each message: ``From SENDER WEEKDAY MONTH DAY TIME [ZONE] YEAR``.
 
-No standard says more than that (RFC 4155, appendix A, allows no zone; programs write several). What is read here is what
-mutt and Dovecot read: asctime, with a zone's name or offset before or after the year; the order of RFC 5322; a UUCP
-``remote from HOST`` at the end. The clock and the zone of this machine play no part.
+No standard specifies more (RFC 4155, appendix A, allows no zone; programs write several). The formats supported are those of
+mutt and Dovecot: asctime, with a zone's name or offset before or after the year; the order of RFC 5322; a UUCP
+``remote from HOST`` at the end. The local clock and time zone have no influence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 LINE_BYTES = 1000
-"""A longer line is no envelope: RFC 5322 ends a line at 998."""
+"""A longer line is not an envelope: RFC 5322 limits lines to 998."""
 
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
@@ -35,47 +35,47 @@ _HOURS = {
     "EET": 2, "EEST": 3, "EET DST": 3, "MSK": 3, "MSD": 4,
     "SGT": 8, "HKT": 8, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13,
 }  # fmt: skip
-"""Hours east of UTC. A name that two places use otherwise (IST) or that is not here counts as UTC."""
+"""Hours east of UTC. An ambiguous (IST) or unlisted name counts as UTC."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """One envelope line: who sent the message (may be empty, may hold blanks) and when it was delivered, in UTC."""
+    """One envelope line: the sender (may be empty or contain blanks) and the delivery time in UTC."""
 
     sender: str
     time: datetime
 
     @property
     def plain(self) -> bool:
-        """Whether the sender is one word, as programs write it; words with blanks between may also begin a sentence."""
+        """Whether the sender is one word, as programs write it; several words may also be the beginning of a sentence."""
         return bool(_ONE_WORD.match(self.sender))
 
 
-@lru_cache(maxsize=16)  # a message's own is asked for twice: whether it is one, and when it says
+@lru_cache(maxsize=16)  # a message's own line is parsed twice: to recognise it, and for its time
 def read_envelope(line: bytes | str) -> Envelope | None:
-    """The envelope that ``line`` (its end of line may stay) is, or None where it is an ordinary line."""
+    """Parse ``line``, with or without its line end; None if it is not an envelope line."""
     text = line.decode("latin-1") if isinstance(line, bytes) else line
     if not text.startswith("From ") or len(text) > LINE_BYTES:
         return None
     text = " ".join(text.split())
     for form in _FORMS:
-        found = form.match(text)
-        if found:
-            time = _time(found.groupdict())
-            return Envelope(found["sender"] or "", time) if time else None
+        match = form.match(text)
+        if match:
+            time = _utc_time(match.groupdict())
+            return Envelope(match["sender"] or "", time) if time else None
     return None
 
 
 def envelope_time(line: bytes | str) -> datetime | None:
-    """When the message was delivered, in UTC; None where the line is no envelope, or names a day that there is not.
+    """The delivery time in UTC; None if the line is not an envelope or its date does not exist.
 
-    A time without a zone is UTC, and so is one whose zone is not known.
+    A time without a zone, or with an unknown one, is taken as UTC.
     """
     envelope = read_envelope(line)
     return envelope.time if envelope else None
 
 
-def _time(parts: dict[str, str | None]) -> datetime | None:
+def _utc_time(parts: dict[str, str | None]) -> datetime | None:
     month = _MONTHS[str(parts["month"]).lower()]
     year, day, hour, minute, second = (int(parts[name] or 0) for name in ("year", "day", "hour", "minute", "second"))
     try:
@@ -86,12 +86,12 @@ def _time(parts: dict[str, str | None]) -> datetime | None:
 
 
 def _offset(zone: str) -> timedelta:
-    """East of UTC. Raises ValueError where an offset is longer than a day."""
+    """Offset east of UTC. Raises ValueError for an offset of a day or more."""
     name = " ".join(zone.upper().split())
-    digits = re.fullmatch(r"(?:GMT|UTC)?([+-])(\d{1,2}):?(\d\d)?", name)
-    if not digits:
+    match = re.fullmatch(r"(?:GMT|UTC)?([+-])(\d{1,2}):?(\d\d)?", name)
+    if not match:
         return timedelta(hours=_HOURS.get(name, 0))
-    size = timedelta(hours=int(digits[2]), minutes=int(digits[3] or 0))
-    if size >= timedelta(days=1):
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+    if offset >= timedelta(days=1):
         raise ValueError(f"offset of a day or more: {zone}")
-    return -size if digits[1] == "-" else size
+    return -offset if match[1] == "-" else offset

@@ -1,4 +1,4 @@
-"""What stands in the way of an answer is told in the log: once an episode, and not with every request that meets it."""
+"""Logs a lasting problem once per episode, not once per affected request."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import threading
 
 
 def reason_of(error: OSError) -> str:
-    """The path and what the system says of it."""
+    """The path and the system's message."""
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else f"{type(error).__name__}: {error}"
 
 
 class EpisodeLog:
-    """Trouble with one thing, from the first reason to the end. Use from any thread."""
+    """Logs when one kind of problem begins, changes its reason, and ends. Thread-safe."""
 
-    def __init__(self, log: logging.Logger, what: str) -> None:
-        """``what`` is what cannot be done, as the log says it."""
-        self._log, self._what = log, what
+    def __init__(self, log: logging.Logger, problem: str) -> None:
+        """``problem``: the log message."""
+        self._log, self._problem = log, problem
         self._lock = threading.Lock()
         self._reason: str | None = None
 
-    def tell(self, reason: str) -> None:
-        """One line, unless this very reason was the last one told."""
+    def report(self, reason: str) -> None:
+        """Log the reason, unless it was the last one logged."""
         with self._lock:
-            known, self._reason = self._reason, reason
-        if reason != known:
-            self._log.error("%s: %s", self._what, reason)
+            previous, self._reason = self._reason, reason
+        if reason != previous:
+            self._log.error("%s: %s", self._problem, reason)
 
-    def over(self) -> None:
-        """It works. One line where it did not before."""
+    def resolve(self) -> None:
+        """Log the end of the episode, if there was one."""
         if self._reason is None:
             return
         with self._lock:
-            known, self._reason = self._reason, None
-        if known is not None:
-            self._log.warning("%s: this is over", self._what)
+            previous, self._reason = self._reason, None
+        if previous is not None:
+            self._log.warning("%s: this is over", self._problem)

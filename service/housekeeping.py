@@ -1,6 +1,6 @@
-"""Housekeeping of a journal's folder: what dead writers left is closed, what is old is removed.
+"""Housekeeping of a journal's folder: closes segments of dead writers, removes old ones.
 
-Each worker does it. One file that cannot be looked after, of another user perhaps, does not keep the others from it.
+Each worker does this. A file that fails, because it belongs to another user for example, does not stop the others.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from service.segments import CLOSED, NEW, OPEN, decode, segments, stem_of
 log = logging.getLogger("restill.journal")
 
 
-def keep_house(folder: Path, keep_days: float | None) -> None:
-    """Close and remove what is due; None keeps for ever. What is done, and what cannot be, is told in the log."""
+def run_housekeeping(folder: Path, keep_days: float | None) -> None:
+    """Recover and prune ``folder``; ``keep_days`` None keeps segments for ever. Logs what was done and what failed."""
     try:
         for stem in recover(folder):
             log.info("journal %s: closed %s, which its writer had left", folder.name, stem)
@@ -31,63 +31,63 @@ def keep_house(folder: Path, keep_days: float | None) -> None:
 
 
 def recover(folder: Path) -> list[str]:
-    """Close what dead writers left, each cut behind its last whole record. Returns the names of the segments."""
+    """Close the segments of dead writers, truncated after the last complete record. Returns the segments' names."""
     recovered = []
     for path in [*folder.glob(f".*{NEW}"), *segments(folder)]:
         try:
             if path.suffix == NEW:
                 _remove_if_old(path)
-            elif path.suffix == OPEN and _close_if_dead(path):
+            elif path.suffix == OPEN and _close_if_abandoned(path):
                 recovered.append(stem_of(path))
-        except FileNotFoundError:  # its writer, or another worker that recovers, was faster
+        except FileNotFoundError:  # its writer or another worker was faster
             continue
-        except OSError as error:  # the others are looked after all the same
+        except OSError as error:  # continue with the others
             log.warning("%s cannot be looked after: %s", path, error.strerror)
     return recovered
 
 
-def _remove_if_old(born: Path) -> None:
-    if time.time() - born.stat().st_mtime > 60:  # its writer died before it got a name; there is nothing in it
-        born.unlink()
+def _remove_if_old(path: Path) -> None:
+    if time.time() - path.stat().st_mtime > 60:  # its writer died before renaming it; it is empty
+        path.unlink()
 
 
-def _close_if_dead(path: Path) -> bool:
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def _close_if_abandoned(path: Path) -> bool:
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(path.stat(), os.fstat(file)):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(path.stat(), os.fstat(handle)):
             return False
         data = path.read_bytes()
-        whole = _whole_length(data)
-        if whole < len(data):
-            os.ftruncate(file, whole)
-            os.fsync(file)
+        length = _whole_length(data)
+        if length < len(data):
+            os.ftruncate(handle, length)
+            os.fsync(handle)
         path.rename(path.with_suffix(CLOSED))
-    except BlockingIOError:  # its writer lives
+    except BlockingIOError:  # its writer is alive
         return False
     finally:
-        os.close(file)
+        os.close(handle)
     return True
 
 
 def _whole_length(data: bytes) -> int:
-    """Where the last whole record ends. Broken lines before it stay: they are skipped, and what follows is kept."""
+    """End of the last complete record. Broken lines before it stay: readers skip them."""
     end = data.rfind(b"\n") + 1
     while end > 0:
-        begin = data.rfind(b"\n", 0, end - 1) + 1
-        if decode(data[begin : end - 1]) is not None:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        if decode(data[start : end - 1]) is not None:
             return end
-        end = begin
+        end = start
     return 0
 
 
 def prune(folder: Path, keep_days: float) -> int:
-    """Remove closed segments whose last record is older than ``keep_days``. Returns how many."""
-    limit = time.time() - keep_days * 86_400
+    """Remove closed segments last written more than ``keep_days`` ago. Returns their number."""
+    cutoff = time.time() - keep_days * 86_400
     removed = 0
     for path in segments(folder):
         try:
-            if path.suffix == CLOSED and path.stat().st_mtime < limit:
+            if path.suffix == CLOSED and path.stat().st_mtime < cutoff:
                 path.unlink()
                 removed += 1
         except FileNotFoundError:  # another worker was faster

@@ -1,7 +1,7 @@
-"""What a browser shows of HTML: the text, without what is hidden, and with line breaks where a reader sees them.
+"""Extracts the visible text of HTML: without hidden text, and with line breaks where a browser shows them.
 
-The parser (lexbor) follows the WHATWG HTML Standard. Where a style sheet, a colour or an attribute may hide text, the style
-of each element is computed (``service.css``).
+The parser (lexbor) follows the WHATWG HTML Standard. If a style sheet, a colour or an attribute may hide text, the style of
+each element is computed (``service.css``).
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ import re
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from service.css import TELLING, Style, declared_by, may_hide, rules_of, styled
+from service.css import STYLED_ELEMENTS, Style, apply_style, declarations_of, may_hide, rules_of
 
-TAGS, DEPTH = 30_000, 300
-"""How many tags of a text, and how many within each other, are looked at: the parser takes the square of a tree's depth."""
-MANY_TAGS = 2000
-"""So many are harmless whatever they are, and not looked at beforehand."""
+MAX_TAGS, DEPTH = 30_000, 300
+"""Most tags, and deepest nesting, of a text that is parsed: the parser is quadratic in the depth of the tree."""
+UNCHECKED_TAGS = 2000
+"""With at most this many tags, nesting is harmless and not checked."""
 TAG_CHARACTERS = 2000
-"""A longer tag loses its attributes: the parser takes the square of their number."""
-MARKUP, FIRST_LOOK = 8, 4000
-"""Characters of markup that are looked at first for each character of text that is asked for, and at least."""
+"""Longer tags lose their attributes: the parser is quadratic in their number."""
+MARKUP_PER_CHARACTER, MIN_MARKUP = 8, 4000
+"""Characters of markup that are parsed first: per character of text requested, and at least."""
 
 _NAMES = (
     r"!doctype|a|b(?:ig|lockquote|ody|r|utton)?|center|d(?:el|iv|[dlt])|em|fo(?:nt|rm)|h(?:ead|tml|r|[1-6])|i(?:frame|mg|ns|nput)?|li"
     r"|m(?:ark|arquee|eta)|no(?:br|script)|ol|p(?:re)?|s(?:cript|mall|pan|trike|trong|tyle|u[bp])?|t(?:able|body|emplate|itle|[dhrt])|ul?|wbr"
 )
 LOOKS_LIKE_HTML = re.compile(rf"</?(?:{_NAMES})(?=[\s/>])[^<>]*>", re.I | re.A)
-"""A tag that mail uses; ``<address>`` and ``<time>`` stand in plain text as well."""
-_UNSEEN = re.compile(r"<(?:(script)\b|!--)", re.I)
+"""A tag that mail uses; ``<address>`` and ``<time>`` also occur in plain text."""
+_SCRIPT_OR_COMMENT = re.compile(r"<(?:(script)\b|!--)", re.I)
 _ENDS = {"script": re.compile(r"</script[^<>]*>", re.I), None: re.compile("-->")}
 _LONG_TAG = re.compile(rf"<(/?[a-z][\w:-]*)[^<>]{{{TAG_CHARACTERS},}}>", re.I)
 
 _ANY_TAG = re.compile(
     r"<(/?)(?!(?:p|li|td|th|tr|tbody|dt|dd|option|br|hr|img|input|meta|link|wbr|area|base|col)[\s/>])[a-z]", re.I | re.A
 )
-"""A tag that a closing one ends: the others end by themselves, or hold nothing."""
+"""A tag that requires an end tag: others are closed implicitly or are void."""
 
 _NOT_SHOWN = (
     "script",
@@ -59,155 +59,155 @@ _CELL = re.compile(r"<(?=/?t[dh][\s/>])", re.I | re.A)
 
 
 def visible_text(html: str, characters: int | None = None) -> str:
-    """The text that a browser shows of ``html``, its blocks and rows on lines of their own.
+    """The text that a browser shows of ``html``, with blocks and rows on separate lines.
 
-    ``characters``: so many of the text, blanks not counted, are enough. They mostly stand at the beginning of a long page, and
-    then the rest is not parsed, unless a style sheet in it may say something of the beginning.
+    ``characters``: how many of the text, without whitespace, are needed. The beginning of a long page is usually enough; then
+    the rest is not parsed, unless it has a style sheet, which may affect the beginning.
     """
     if characters is not None:
-        begin = max(characters * MARKUP, FIRST_LOOK)
-        if len(html) > begin and "<style" not in html[begin:].lower():
-            text = _visible(_bounded(html[: html.rfind("<", 0, begin)]))
+        prefix_length = max(characters * MARKUP_PER_CHARACTER, MIN_MARKUP)
+        if len(html) > prefix_length and "<style" not in html[prefix_length:].lower():
+            text = _page_text(_bounded(html[: html.rfind("<", 0, prefix_length)]))
             if len("".join(text.split())) >= characters:
                 return text
-    return _visible(_bounded(html))
+    return _page_text(_bounded(html))
 
 
-def _visible(html: str) -> str:
-    tree, lower = _parsed(html), html.lower()
+def _page_text(html: str) -> str:
+    tree, lower = _parse(html), html.lower()
     if tree.root is None:
         return ""
     if may_hide(lower):
-        return "".join([text for text, shown in _texts(tree, lower) if shown])
-    _strip_unseen(tree, lower)
+        return "".join([text for text, shown in _text_pieces(tree, lower) if shown])
+    _strip_not_shown(tree, lower)
     return tree.root.text(separator="")
 
 
-def _strip_unseen(tree: LexborHTMLParser, lower: str) -> None:
-    """Take out the elements that no browser shows; each that is looked for costs a walk through the tree."""
-    if there := [tag for tag in _NOT_SHOWN if f"<{tag}" in lower]:
-        tree.strip_tags(there)
+def _strip_not_shown(tree: LexborHTMLParser, lower: str) -> None:
+    """Remove the elements that browsers do not show; searching for each costs a walk through the tree."""
+    if tags := [tag for tag in _NOT_SHOWN if f"<{tag}" in lower]:
+        tree.strip_tags(tags)
 
 
 def hidden_share(html: str) -> float:
-    """The share of the letters of ``html`` (blanks do not count) that are hidden, 0 to 1."""
+    """The share of the text characters of ``html`` (without whitespace) that are hidden, 0 to 1."""
     html = _bounded(html)
     lower = html.lower()
     if not may_hide(lower):
         return 0.0
-    letters = [0, 0]
-    for text, shown in _texts(_parsed(html), lower):
-        letters[shown] += len("".join(text.split()))
-    return letters[0] / max(1, sum(letters))
+    counts = [0, 0]
+    for text, shown in _text_pieces(_parse(html), lower):
+        counts[shown] += len("".join(text.split()))
+    return counts[0] / max(1, sum(counts))
 
 
-def _parsed(html: str) -> LexborHTMLParser:
-    """The tree, with a line feed at the edges of blocks and a blank at those of cells: white space harms nowhere else."""
+def _parse(html: str) -> LexborHTMLParser:
+    """Parse, with line feeds added around blocks and spaces around cells; extra whitespace is harmless elsewhere."""
     return LexborHTMLParser(_CELL.sub(" <", _BREAK.sub("\n<", html)))
 
 
-def _texts(tree: LexborHTMLParser, lower: str) -> list[tuple[str, bool]]:
-    """(text, whether it is shown) of each piece of text, in order."""
+def _text_pieces(tree: LexborHTMLParser, lower: str) -> list[tuple[str, bool]]:
+    """(text, whether it is shown) of each text node, in order."""
     sheets = _sheet_styles(tree) if "<style" in lower else {}
-    _strip_unseen(tree, lower)
-    joined = _move_breaks(tree, sheets) if "style" in lower else set()
-    styled_nodes = {node.mem_id for node in tree.css(TELLING)} | sheets.keys()
+    _strip_not_shown(tree, lower)
+    unbroken = _move_breaks(tree, sheets) if "style" in lower else set()
+    styled_nodes = {node.mem_id for node in tree.css(STYLED_ELEMENTS)} | sheets.keys()
     styles: dict[int, Style] = {}
     shown: dict[int, bool] = {}
-    texts = []
+    pieces = []
     for node in tree.root.traverse(include_text=True) if tree.root is not None else ():
         if not node.is_text_node:
             continue
         text = node.text_content or ""
-        if joined and node.mem_id in joined:
+        if unbroken and node.mem_id in unbroken:
             text = text[:-1]
         if text.isspace():
-            texts.append((text, True))
+            pieces.append((text, True))
             continue
         parent = node.parent
         key = parent.mem_id if parent is not None else 0
         if key not in shown:
             shown[key] = parent is None or _style_of(parent, styles, styled_nodes, sheets).is_shown
-        texts.append((text, shown[key]))
-    return texts
+        pieces.append((text, shown[key]))
+    return pieces
 
 
 def _move_breaks(tree: LexborHTMLParser, sheets: dict[int, dict[str, str]]) -> set[int]:
-    """Break lines where ``display`` says so. The pieces of text (``mem_id``) whose last character is no break after all."""
-    joined: set[int] = set()
+    """Move line breaks according to ``display``. Returns the text nodes (``mem_id``) whose last character is to be removed."""
+    unbroken: set[int] = set()
     for node in (
         tree.css("*") if any("display" in rules or "float" in rules for rules in sheets.values()) else tree.css("[style]")
     ):
-        declared = declared_by(node.attributes, sheets.get(node.mem_id))
-        display = declared.get("display", "")
-        if display.startswith(("inline", "contents")) or declared.get("float", "none") != "none":
+        declarations = declarations_of(node.attributes, sheets.get(node.mem_id))
+        display = declarations.get("display", "")
+        if display.startswith(("inline", "contents")) or declarations.get("float", "none") != "none":
             if _BLOCK.fullmatch(node.tag or ""):
-                joined.update(text.mem_id for text in (node.prev, node.last_child) if text is not None and text.is_text_node)
+                unbroken.update(text.mem_id for text in (node.prev, node.last_child) if text is not None and text.is_text_node)
         elif display.startswith(("block", "flex", "grid", "list", "table", "flow")):
             node.insert_before("\n")
             node.insert_after("\n")
-    return joined
+    return unbroken
 
 
 def _style_of(
     element: LexborNode, styles: dict[int, Style], styled_nodes: set[int], sheets: dict[int, dict[str, str]]
 ) -> Style:
-    """The style of the element, from its own attributes, the style sheets, and the elements around it.
+    """The style of the element, from its attributes, the style sheets, and its ancestors.
 
-    ``styled_nodes``: the elements (``mem_id``) that have anything to say; ``styles``: what is known already.
+    ``styled_nodes``: the elements (``mem_id``) that may change the style; ``styles``: a cache.
     """
     path: list[LexborNode] = []
-    here: LexborNode | None = element
-    while here is not None and (style := styles.get(here.mem_id)) is None:
-        path.append(here)
-        here = here.parent
-    style = styles[here.mem_id] if here is not None else Style()
+    ancestor: LexborNode | None = element
+    while ancestor is not None and (style := styles.get(ancestor.mem_id)) is None:
+        path.append(ancestor)
+        ancestor = ancestor.parent
+    style = styles[ancestor.mem_id] if ancestor is not None else Style()
     for node in reversed(path):
         key = node.mem_id
         if key in styled_nodes:
             attributes = node.attributes
-            style = styled(style, node.tag or "", attributes, declared_by(attributes, sheets.get(key)))
+            style = apply_style(style, node.tag or "", attributes, declarations_of(attributes, sheets.get(key)))
         styles[key] = style
     return style
 
 
 def _bounded(html: str) -> str:
-    """Cut where there are more tags, or more of them within each other, than may be; what nobody sees is not counted."""
-    many = html.count("<") > MANY_TAGS
-    if many:
-        html = _without_unseen(html)
+    """Cut at the limits of tags and nesting, which do not count scripts and comments."""
+    has_many_tags = html.count("<") > UNCHECKED_TAGS
+    if has_many_tags:
+        html = _without_scripts_and_comments(html)
     if len(html) > TAG_CHARACTERS and max(map(len, html.split("<"))) > TAG_CHARACTERS:
         html = _LONG_TAG.sub(r"<\1>", html)
-    if not many:
+    if not has_many_tags:
         return html
     depth = 0
     for number, tag in enumerate(_ANY_TAG.finditer(html)):
         depth += -1 if tag[1] else 1
-        if depth > DEPTH or number > TAGS:
+        if depth > DEPTH or number > MAX_TAGS:
             return html[: tag.start()]
         depth = max(depth, 0)
     return html
 
 
-def _without_unseen(html: str) -> str:
-    """Without scripts and comments, in one pass; one that does not end goes to the end."""
-    kept, here = [], 0
-    while begin := _UNSEEN.search(html, here):
-        kept.append(html[here : begin.start()])
-        end = _ENDS[begin[1].lower() if begin[1] else None].search(html, begin.end())
+def _without_scripts_and_comments(html: str) -> str:
+    """Remove scripts and comments in one pass; an unterminated one extends to the end."""
+    pieces, position = [], 0
+    while match := _SCRIPT_OR_COMMENT.search(html, position):
+        pieces.append(html[position : match.start()])
+        end = _ENDS[match[1].lower() if match[1] else None].search(html, match.end())
         if end is None:
-            return "".join(kept)
-        here = end.end()
-    return "".join([*kept, html[here:]])
+            return "".join(pieces)
+        position = end.end()
+    return "".join([*pieces, html[position:]])
 
 
 def _sheet_styles(tree: LexborHTMLParser) -> dict[int, dict[str, str]]:
-    """What the style sheets in ``tree`` declare, by the element's ``mem_id``; the later rule wins, whatever its specificity."""
+    """Declarations of the style sheets by the element's ``mem_id``; the later rule wins, regardless of specificity."""
     styles: dict[int, dict[str, str]] = {}
     for sheet in tree.css("style"):
-        for selector, declared in rules_of(sheet.text(deep=True)):
+        for selector, declarations in rules_of(sheet.text(deep=True)):
             for node in _select(tree, selector):
-                styles.setdefault(node.mem_id, {}).update(declared)
+                styles.setdefault(node.mem_id, {}).update(declarations)
     return styles
 
 
@@ -216,5 +216,5 @@ def _select(tree: LexborHTMLParser, selector: str) -> list[LexborNode]:
         return tree.css(selector)
     except (
         Exception
-    ):  # selectolax raises its own error for what it cannot parse, as :hover or a broken selector: it selects nothing
+    ):  # selectolax raises its own error for unsupported selectors, as :hover, and broken ones: they select nothing
         return []

@@ -1,8 +1,8 @@
-"""What the service counts: for Prometheus since its start, for the journal's status records since the last one.
+"""Metrics of the service: for Prometheus since its start, for the journal's status records since the last one.
 
-prometheus_client adds up the workers through files in ``PROMETHEUS_MULTIPROC_DIR``. BentoML sets it for them, to a
-folder on the disk, which we replace by one in memory. A label is a route, a status, a release or a label of the model:
-never anything that a caller sent.
+prometheus_client sums over the workers through files in ``PROMETHEUS_MULTIPROC_DIR``. BentoML sets it to a folder on disk;
+we replace that by one in memory. A label value is a route, a status, a release or a label of the model, and never anything
+that a client sent.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from prometheus_client import multiprocess
 
 log = logging.getLogger("restill.meters")
 
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-FOLDER = "RESTILL_METERS"
-"""Tells the workers which folder the server made for them. Nobody else sets it."""
-MEMORY = Path("/dev/shm")  # noqa: S108  (``make_folder`` makes a folder of its own in it)
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+METERS_FOLDER = "RESTILL_METERS"
+"""Passes the folder that the server made to the workers. Internal: users do not set it."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (``make_folder`` makes a private folder in it)
 
-# BentoML does not let its folder be chosen, so a worker turns to ours before the first count below opens its file. Not where
-# it is gone (systemd may remove what a user has there who logs out): a worker that starts later must start all the same.
-if MULTIPROCESS in os.environ and Path(os.environ.get(FOLDER, "/nowhere")).is_dir():
-    os.environ[MULTIPROCESS] = os.environ[FOLDER]
+# BentoML's folder is not configurable, so a worker switches to ours before the first metric below opens its file. Not if
+# ours is gone (systemd may remove a user's files there at logout): a worker that starts later must still start.
+if MULTIPROC_DIR in os.environ and Path(os.environ.get(METERS_FOLDER, "/nowhere")).is_dir():
+    os.environ[MULTIPROC_DIR] = os.environ[METERS_FOLDER]
 
 REQUESTS = prometheus.Counter("restill_requests", "Requests, by route and status.", ["route", "status"])
 SECONDS = prometheus.Histogram(
@@ -49,7 +49,7 @@ REFUSING = prometheus.Gauge("restill_refusing", "Workers that refuse the release
 
 
 class Meters:
-    """One worker's counts. Use from any thread."""
+    """The counters of one worker. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class Meters:
         LOST.inc(records)
 
     def status(self, release: str) -> dict[str, Any]:
-        """The status record of what was counted since the last one."""
+        """The status record: counts since the previous one."""
         with self._lock:
             now = time.monotonic()
             record = {
@@ -99,7 +99,7 @@ class Meters:
 
 
 def rss_bytes() -> int:
-    """Memory that this process holds now; where the system does not say, the most it ever held."""
+    """Resident memory of this process; the peak where the system does not report the current value."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -107,22 +107,22 @@ def rss_bytes() -> int:
 
 
 def make_folder() -> dict[str, str]:
-    """A folder in memory for the workers' counts, gone when this process ends; nothing where there is no such place.
+    """Make a folder in memory for the workers' metrics, removed at exit. Empty if the system has no such place.
 
-    Their files are mapped: where a full disk cannot hold a page, the system kills the worker that writes it (SIGBUS).
+    The files are memory-mapped: if a full disk cannot hold a page, the system kills the worker that writes it (SIGBUS).
     """
     try:
-        folder = tempfile.mkdtemp(prefix="restill-", dir=MEMORY)
+        folder = tempfile.mkdtemp(prefix="restill-", dir=SHARED_MEMORY)
     except OSError as error:
-        log.warning("the counts lie on the disk, and a full one can kill workers: %s: %s", MEMORY, error.strerror)
+        log.warning("the counts lie on the disk, and a full one can kill workers: %s: %s", SHARED_MEMORY, error.strerror)
         return {}
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return {FOLDER: folder}
+    return {METERS_FOLDER: folder}
 
 
-def forget_the_dead() -> None:
-    """A worker that was killed still stands in the gauges of the living: take it out."""
-    folder = os.environ.get(MULTIPROCESS)
+def remove_dead_workers() -> None:
+    """Remove killed workers from the gauges that sum over live workers."""
+    folder = os.environ.get(MULTIPROC_DIR)
     if folder is None:
         return
     for path in Path(folder).glob("gauge_live*_*.db"):
@@ -132,8 +132,8 @@ def forget_the_dead() -> None:
 
 
 def exposition() -> bytes:
-    """All counts of all workers, in Prometheus' text format."""
-    if MULTIPROCESS not in os.environ:
+    """The metrics of all workers in Prometheus' text format."""
+    if MULTIPROC_DIR not in os.environ:
         return prometheus.generate_latest()
     registry = prometheus.CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

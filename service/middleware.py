@@ -1,4 +1,4 @@
-"""The rim of the HTTP application: what is counted of every request, and what is said when we are wrong ourselves."""
+"""Middleware of the HTTP application: request metrics, the response to unexpected exceptions, and route precedence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("restill.http")
 
-ROUTES = ("/classify", "/classify_batch", "/classify_mail", "/feedback")
+COUNTED_ROUTES = ("/classify", "/classify_batch", "/classify_mail", "/feedback")
 """The routes that are counted."""
 
-GONE = 499
-"""What is counted for a caller who left before the request was read; nobody gets it."""
+CLIENT_CLOSED_REQUEST = 499
+"""Status in the metrics for a client that disconnected before the request was read."""
 
 
 class RequestMetrics:
@@ -29,35 +29,37 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
+        start, status = time.perf_counter(), 0
 
-        async def noting(message: Message) -> None:
+        async def send_and_record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
-        counted = scope["path"] in ROUTES
+        is_counted = scope["path"] in COUNTED_ROUTES
         try:
-            await self._app(scope, receive, noting)
-        except ClientDisconnect:  # BentoML would wait for an answer as long as it waits for any
-            await Response(status_code=GONE)(scope, receive, noting)
-        except Exception as error:  # its message may quote the text that it choked on
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            route = scope["path"] if counted else "another route"
-            log.error("%s: %s in %s, line %s", route, type(error).__name__, place.name, place.lineno)
+            await self._app(scope, receive, send_and_record_status)
+        except ClientDisconnect:  # without a response, BentoML would wait until its timeout
+            await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send_and_record_status)
+        except Exception as error:  # its message may quote the text that caused it
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            route = scope["path"] if is_counted else "another route"
+            log.error("%s: %s in %s, line %s", route, type(error).__name__, frame.name, frame.lineno)
             if status == 0:
-                await JSONResponse({"error": "The service made a mistake."}, status_code=500)(scope, receive, noting)
+                await JSONResponse({"error": "The service made a mistake."}, status_code=500)(
+                    scope, receive, send_and_record_status
+                )
         finally:
-            if counted:
-                scope["app"].state.worker.meters.request(scope["path"], status or 500, time.perf_counter() - begun)
+            if is_counted:
+                scope["app"].state.worker.meters.request(scope["path"], status or 500, time.perf_counter() - start)
 
 
 class RoutePrecedence:
-    """Leads every request past BentoML's router to ours: its errors are no sentences, and its redirects repeat the path."""
+    """Bypasses BentoML's router, whose errors are not JSON sentences and whose redirects repeat the path."""
 
-    def __init__(self, app: ASGIApp, ours: ASGIApp) -> None:
-        self._app, self._ours = app, ours
+    def __init__(self, app: ASGIApp, http_app: ASGIApp) -> None:
+        self._app, self._http_app = app, http_app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._ours if scope["type"] == "http" else self._app)(scope, receive, send)
+        await (self._http_app if scope["type"] == "http" else self._app)(scope, receive, send)

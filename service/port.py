@@ -1,6 +1,6 @@
-"""Whether a port can be listened on, before a server is started that would say so in a page of traceback.
+"""Checks that a port is free before the server starts, whose own error would be a long traceback.
 
-python -m service.port PORT=3000 [NAME=NUMBER ...]     one line and exit code 1 where one cannot
+python -m service.port PORT=3000 [NAME=NUMBER ...]     prints one line and exits with 1 if a port is not free
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ LOOPBACK = "127.0.0.1"
 
 
 class PortError(ValueError):
-    """A port that nobody can listen on; the message names it, what is wrong and what to do."""
+    """A port that cannot be used; the message names it, the cause and a remedy."""
 
 
 def check_port(name: str, value: str, host: str = LOOPBACK) -> None:
-    """Raises PortError where ``value``, of the variable or option ``name``, is no port or is taken on ``host``."""
-    given = value.strip()
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:10]) <= 65_535):
+    """Raises PortError if ``value``, of the variable or option ``name``, is not a port or is in use on ``host``."""
+    digits = value.strip()
+    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:10]) <= 65_535):
         raise PortError(f"{name} = {value!r}: expected a whole number from 1 to 65535")
-    port = int(given)
+    port = int(digits)
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     except ValueError:
         raise PortError(f"--host = {host!r}: expected an IP address, as in --host=127.0.0.1") from None
-    with socket.socket(family) as opened:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: what is closing does not count
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: closing connections do not count
         try:
-            opened.bind((host, port))
-            opened.listen()
+            listener.bind((host, port))
+            listener.listen()
         except OSError as error:
             raise PortError(
                 f"{name} = {port}: cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): "
@@ -43,9 +43,9 @@ def check_port(name: str, value: str, host: str = LOOPBACK) -> None:
 
 
 def check_served_port() -> None:
-    """End the process with one line where the port that `bentoml serve` was called with cannot be listened on."""
+    """Exit with a one-line error if the port that was passed to `bentoml serve` is not free."""
     context = click.get_current_context(silent=True)
-    if context is None or context.info_name != "serve":  # started by a program, which has its own way to say it
+    if context is None or context.info_name != "serve":  # started by another program, which reports errors itself
         return
     port = context.params.get("port") or BentoMLContainer.http.port.get()
     host = context.params.get("host") or BentoMLContainer.http.host.get()

@@ -1,4 +1,4 @@
-"""What of an answer is written down: its figures, the caller, and a salted hash that only the text itself can match."""
+"""The journal record of an answer: its scores, the client, and a salted hash of the text instead of the text."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ SALT_BYTES = 32
 
 
 def now() -> str:
-    """The time, ISO 8601, UTC, in microseconds."""
+    """The current time in UTC, ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def read_salt(path: Path) -> bytes:
-    """The salt of all hashes, made by whoever asks first. Where it cannot be kept, one that lasts as long as the process."""
+    """Read the salt of all hashes, creating it if needed. If it cannot be stored, a salt for this process only."""
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            with os.fdopen(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(SALT_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                os.link(own, path)  # of several workers one wins, and all read the same
+                os.link(temporary, path)  # one of several workers succeeds, and all read its salt
             except FileExistsError:
                 log.debug("another worker made the salt")
             finally:
-                own.unlink()
+                temporary.unlink()
         salt = path.read_bytes()
         if len(salt) == SALT_BYTES:
             return salt
@@ -55,32 +55,32 @@ def read_salt(path: Path) -> bytes:
 
 
 def hash_text(salt: bytes, text: str) -> str:
-    """32 hexadecimal digits of HMAC-SHA-256: equal texts can be told, and nothing else without the salt."""
+    """32 hexadecimal digits of HMAC-SHA-256: equal texts have equal hashes; without the salt a hash reveals nothing else."""
     return hmac.digest(salt, text.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]
 
 
 def mail_text(mail: Mail, characters: int) -> str:
-    """The raw text of a parsed message, as ``/classify_mail`` judges it and feedback on it must match it."""
+    """The raw text of a parsed message as ``/classify_mail`` classifies it, and as feedback must match it."""
     return document(mail.subject, mail.text)[:characters]
 
 
 @dataclass(frozen=True)
 class ScoredText:
-    """One text and all that was found about it."""
+    """One classified text with its scores and descriptors."""
 
     answer: Answer
     probabilities: list[float]
     features: list[float]
     descriptors: dict[str, float]
     latency_us: float
-    """From the raw text to its score; of a batch, its share."""
+    """From raw text to score; in a batch, the mean per text."""
     truncated: bool
     characters: int
-    """What a mail is cut to before it is judged. The next release may have another limit, and feedback must match this one."""
+    """The length to which mails are cut before classification. A later release may differ; feedback must use this one."""
     hash: str
 
     def record(self, route: str, client: str) -> dict[str, Any]:
-        """The answer record. It gets ``n`` and ``id`` from the journal."""
+        """The answer record. The journal adds ``n`` and ``id``."""
         return {
             "kind": "answer",
             "time": now(),
@@ -109,15 +109,15 @@ def observe(
     latency_us: float,
     salt: bytes,
 ) -> ScoredText:
-    """All that is said of one answered text; ``probabilities[labels]`` and ``features[dimensions]`` are its own."""
-    share = release.student.tokenizer.unknown_share(normalised)
+    """Collect the results of one text; ``probabilities[labels]`` and ``features[dimensions]`` belong to it."""
+    unknown_share = release.student.tokenizer.unknown_share(normalised)
     return ScoredText(
         answer,
         probabilities.round(7).tolist(),
         features.astype(np.float64).round(6).tolist(),
-        {name: round(value, 6) for name, value in describe(text, share).items()},
+        {name: round(value, 6) for name, value in describe(text, unknown_share).items()},
         latency_us,
-        release.is_cut(normalised),
+        release.is_truncated(normalised),
         release.limits["characters"],
         hash_text(salt, text),
     )

@@ -1,4 +1,4 @@
-"""A request that is the client's to mend."""
+"""Exceptions for refused requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class Refused(Exception):
-    """HTTP status (4xx, or 503 where it is ours to wait for), a sentence, and the headers that say more."""
+    """A refused request: HTTP status (4xx, or 503 for a problem of the service), error message and response headers."""
 
     def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
@@ -16,7 +16,7 @@ class Refused(Exception):
 
 
 class Empty(Refused):
-    """A request without a text to judge; counted apart, since a flood of them tells of a broken client."""
+    """A request without readable text; counted separately, since many of them indicate a broken client."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(422, sentence)

@@ -1,7 +1,7 @@
-"""A release: an immutable folder that holds all an answer needs, and the proof that it is whole.
+"""A release: an immutable folder with everything needed to classify, and its verification.
 
-``manifest.json`` lists the SHA-256 of every other file, and the release's id is the hash of that list. A release
-is served only after every file matched and the probe texts got, on this very host, the scores they were packed with.
+``manifest.json`` lists the SHA-256 of every other file, and the release's id is the hash of that list. A release is served
+only after every file matches and the probe texts get, on this host, the scores that are packed with them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ MANIFEST = "manifest.json"
 
 
 class ReleaseError(Exception):
-    """A release that must not be served; the message says which file or figure is wrong."""
+    """A release that must not be served; the message names the wrong file or value."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one text."""
+    """The classification of one text."""
 
     label: str
     score: float
-    """Calibrated probability: of the positive label where the release names one, else of ``label``."""
+    """Calibrated probability: of the positive label if the release has one, else of ``label``."""
     release: str
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below ``folder`` but the manifest, by relative name."""
+    """SHA-256 of every file below ``folder`` except the manifest, by relative path."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -48,29 +48,29 @@ def hash_files(folder: Path) -> dict[str, str]:
 
 
 def release_id(files: dict[str, str]) -> str:
-    """Twelve hexadecimal digits that stand for these files and no others."""
+    """The id of a release with these files: twelve hexadecimal digits of the hash of the list."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def verify(folder: Path) -> str:
-    """The id of the release in ``folder``. Raises ReleaseError where a file is missing, foreign or changed."""
+    """The id of the release in ``folder``. Raises ReleaseError if a file is missing, not listed or changed."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        wanted, identity = manifest["files"], manifest["id"]
+        expected, manifest_id = manifest["files"], manifest["id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{folder / MANIFEST}: cannot be read: {error}") from error
-    found = hash_files(folder)
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            state = "is missing" if name not in found else "is not listed" if name not in wanted else "was changed"
+    actual = hash_files(folder)
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            state = "is missing" if name not in actual else "is not listed" if name not in expected else "was changed"
             raise ReleaseError(f"{folder}: {name} {state} (SHA-256 of the manifest)")
-    if release_id(wanted) != identity:
-        raise ReleaseError(f"{folder}: the id {identity} does not belong to these files")
-    return str(identity)
+    if release_id(expected) != manifest_id:
+        raise ReleaseError(f"{folder}: the id {manifest_id} does not belong to these files")
+    return str(manifest_id)
 
 
 class Release:
-    """A verified, warm release. Raises ReleaseError where it is not whole or answers otherwise than it did."""
+    """A verified, loaded release. Raises ReleaseError if a file is wrong or a probe's score differs."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.id = verify(folder)
@@ -81,7 +81,7 @@ class Release:
         self._positive = self.labels.index(settings["positive"]) if settings["positive"] is not None else None
         self._threshold = float(settings["threshold"])
         self.temperature = float(settings["temperature"])
-        # What a recalibration adds to the log-probability of each label, for another mix of labels.
+        # Recalibration adds this to each label's log-probability, to correct for label shift.
         self.shift = np.array(settings.get("shift", [0.0] * len(self.labels)), dtype=np.float64)
         self._normaliser = Normaliser.from_settings(settings["normaliser"])
         self.student = load_student(folder / "model", threads)
@@ -89,7 +89,7 @@ class Release:
         self._check_probes(self._probes)
 
     def normalise(self, text: str) -> str:
-        """The text that the model sees of a raw text; empty where there is nothing to read."""
+        """The model's input for a raw text; empty if nothing in it is readable."""
         return self._normaliser(text)
 
     def probabilities(self, normalised: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -97,49 +97,49 @@ class Release:
         return softmax(self.scaled(self.student.logits(normalised)))
 
     def scaled(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Log-probabilities ``float64[n, labels]``, each row but for a constant, of the model's logits."""
+        """Log-probabilities ``float64[n, labels]`` of the model's logits, each row up to an additive constant."""
         return logits.astype(np.float64) / self.temperature + self.shift
 
     def answer(self, texts: Sequence[str]) -> list[Answer]:
-        """One answer a raw text, in the order given."""
+        """One answer per raw text, in order."""
         return self.answer_normalised([self._normaliser(text) for text in texts])
 
     def answer_normalised(self, texts: Sequence[str]) -> list[Answer]:
-        """One answer a normalised text, in the order given."""
-        return self.judge(texts)[0] if texts else []
+        """One answer per normalised text, in order."""
+        return self.predict(texts)[0] if texts else []
 
-    def judge(self, texts: Sequence[str]) -> tuple[list[Answer], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-        """Answers to at least one normalised text, with all that led to them.
+    def predict(self, texts: Sequence[str]) -> tuple[list[Answer], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Classify at least one normalised text.
 
         Returns the answers, the calibrated probabilities ``float64[texts, labels]`` and the student's pooled features
-        ``float32[texts, dimensions]`` (no dimension where the model does not tell them).
+        ``float32[texts, dimensions]`` (0 dimensions if the model does not output them).
         """
         logits, features = self.student.outputs(texts)
         probabilities = softmax(self.scaled(logits))
-        answered = decide(probabilities, self._positive, self._threshold)
-        scored = answered if self._positive is None else np.full(len(texts), self._positive)
-        scores = probabilities[np.arange(len(texts)), scored]
-        answers = [Answer(self.labels[label], float(score), self.id) for label, score in zip(answered, scores, strict=True)]
+        predicted = decide(probabilities, self._positive, self._threshold)
+        score_columns = predicted if self._positive is None else np.full(len(texts), self._positive)
+        scores = probabilities[np.arange(len(texts)), score_columns]
+        answers = [Answer(self.labels[label], float(score), self.id) for label, score in zip(predicted, scores, strict=True)]
         return answers, probabilities, features
 
-    def is_cut(self, normalised: str) -> bool:
-        """Whether a normalised text is as long as any may be: what came after is not read."""
+    def is_truncated(self, normalised: str) -> bool:
+        """Whether a normalised text has the maximum length, so that the rest was cut off."""
         return len(normalised) >= self._normaliser.characters
 
     def warm_up(self) -> None:
-        """Answer short and long texts, so that no request pays for what is done only once."""
+        """Classify short and long texts, so that no request pays for one-time initialisation."""
         words = " ".join(probe["text"] for probe in self._probes["probes"]).split(" ")
         for count in (1, 100, len(words)):
             self.answer([" ".join(words[:count])])
 
     def _check_probes(self, probes: dict[str, Any]) -> None:
-        """int8 arithmetic differs between processors: a host that scores otherwise must not answer."""
-        found = self.probabilities([self._normaliser(probe["text"]) for probe in probes["probes"]])
+        """int8 arithmetic differs between processors: a host with other scores must not serve the release."""
+        actual = self.probabilities([self._normaliser(probe["text"]) for probe in probes["probes"]])
         expected = np.array([probe["probabilities"] for probe in probes["probes"]])
-        worst = float(np.abs(found - expected).max())
-        if not worst <= probes["tolerance"]:
+        difference = float(np.abs(actual - expected).max())
+        if not difference <= probes["tolerance"]:
             raise ReleaseError(
-                f"release {self.id}: a probe's score differs by {worst:.4f} on this host; {probes['tolerance']} is allowed"
+                f"release {self.id}: a probe's score differs by {difference:.4f} on this host; {probes['tolerance']} is allowed"
             )
 
 

@@ -1,4 +1,4 @@
-"""What a request may look like, and the sentence that says so when it does not. A text never stands in an error."""
+"""Reading and validation of request bodies. An error message never quotes a text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from service.refused import Empty, Refused
 
 JSON = ("application/json",)
 MAIL = ("message/rfc822", "message/global")
-"""A message (RFC 5322), and one whose headers are UTF-8 (RFC 6532). Its parts name their own charsets."""
-DIGITS = 18
-"""Of a Content-Length that is read as a number at all."""
+"""A message (RFC 5322), and one with headers in UTF-8 (RFC 6532). Its parts declare their own charsets."""
+LENGTH_DIGITS = 18
+"""Most digits of a Content-Length that is parsed as a number."""
 UTF8 = ("utf-8", "utf8", "us-ascii")
 
 
@@ -24,7 +24,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     expected: ClassVar[str]
-    """What the object must hold, as an error says it."""
+    """The expected fields, for error messages."""
 
 
 class OneText(Body):
@@ -38,7 +38,7 @@ class ManyTexts(Body):
 
 
 class Verdict(Body):
-    """A reviewer's label for an answer, with the message that was answered: its text, or the mail in base64."""
+    """A reviewer's label for an answer, with the classified message: its text, or the mail in base64."""
 
     expected = '"id", "label" and either "text" or "raw"'
     id: str
@@ -51,24 +51,24 @@ B = TypeVar("B", bound=Body)
 
 
 async def read_body(request: Request, limit: int, media_types: tuple[str, ...], seconds: float) -> bytes:
-    """The body without its content codings, of at most ``limit`` bytes; a missing Content-Type is taken for the right one.
+    """The decoded body, of at most ``limit`` bytes; a missing Content-Type is accepted.
 
-    Raises Refused: 415 for another media type, charset or coding, 413 for more bytes, 408 where it takes longer than
-    ``seconds`` to come, 400 where it is coded otherwise than it says.
+    Raises Refused: 415 for an unsupported media type, charset or coding, 413 for more bytes, 408 if it takes longer than
+    ``seconds`` to arrive, 400 if it does not match its declared coding.
     """
     _check_media_type(request.headers.get("content-type", ""), media_types)
-    if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":  # others are not undone for us
+    if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":  # uvicorn decodes no others
         raise Refused(400, "The body has a Transfer-Encoding other than chunked; use Content-Encoding.")
-    applied = codings(request.headers.getlist("content-encoding"))
-    body = await _receive(request, encoded_limit(limit) if applied else limit, limit, seconds)
-    return decode(body, applied, limit)
+    content_codings = codings(request.headers.getlist("content-encoding"))
+    body = await _receive(request, encoded_limit(limit) if content_codings else limit, limit, seconds)
+    return decode(body, content_codings, limit)
 
 
-def _check_media_type(given: str, media_types: tuple[str, ...]) -> None:
-    named, *parameters = (part.strip().lower() for part in given.split(";"))
-    if named and named not in media_types:
+def _check_media_type(content_type: str, media_types: tuple[str, ...]) -> None:
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if media_type and media_type not in media_types:
         raise Refused(
-            415, f"Content-Type is {named[:80]!r}; send {' or '.join(media_types)}.", {"Accept": ", ".join(media_types)}
+            415, f"Content-Type is {media_type[:80]!r}; send {' or '.join(media_types)}.", {"Accept": ", ".join(media_types)}
         )
     charsets = [
         value.strip(" \"'") for name, _, value in (part.partition("=") for part in parameters) if name.strip() == "charset"
@@ -77,28 +77,28 @@ def _check_media_type(given: str, media_types: tuple[str, ...]) -> None:
         raise Refused(415, "The charset of the Content-Type is not utf-8; send JSON in UTF-8.", {"Accept": JSON[0]})
 
 
-async def _receive(request: Request, most: int, limit: int, seconds: float) -> bytes:
-    """The bytes of the body as they come, at most ``most``. What is too long by its own Content-Length is not waited for."""
-    large = Refused(413, f"The body is larger than {limit} bytes.")
+async def _receive(request: Request, max_bytes: int, limit: int, seconds: float) -> bytes:
+    """The body as sent, of at most ``max_bytes``. A larger Content-Length is refused before the body is read."""
+    too_large = Refused(413, f"The body is larger than {limit} bytes.")
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > DIGITS or int(length) > most):
-        raise large
+    if length.isdecimal() and (len(length) > LENGTH_DIGITS or int(length) > max_bytes):
+        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > most:
-                    raise large
+                if len(body) > max_bytes:
+                    raise too_large
     except TimeoutError:
         raise Refused(408, f"The body did not come within {seconds:g} seconds.", {"Connection": "close"}) from None
     return bytes(body)
 
 
 def parse(model: type[B], body: bytes) -> B:
-    """The JSON body as ``model``; a byte order mark before it is passed over (RFC 8259 8.1).
+    """Parse the JSON body as ``model``, ignoring a byte order mark (RFC 8259 8.1).
 
-    Raises Refused: 400 for what is not JSON in UTF-8 or names a field twice, 422 for wrong fields.
+    Raises Refused: 400 for a body that is not JSON in UTF-8 or has duplicate names, 422 for invalid fields.
     """
     encoding = json.detect_encoding(body)
     if not encoding.startswith("utf-8"):
@@ -107,41 +107,41 @@ def parse(model: type[B], body: bytes) -> B:
     try:
         parsed = model.model_validate_json(body)
     except ValidationError as error:
-        raise _refused(model, error, body) from None
+        raise _validation_refusal(model, error, body) from None
     _check_strictly(body)
     return parsed
 
 
-def _refused(model: type[Body], error: ValidationError, body: bytes) -> Refused:
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        return Refused(400, f"The body is not JSON in UTF-8: {first['msg']}.")
+def _validation_refusal(model: type[Body], error: ValidationError, body: bytes) -> Refused:
+    detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if detail["type"] == "json_invalid":
+        return Refused(400, f"The body is not JSON in UTF-8: {detail['msg']}.")
     _check_strictly(body)
-    # An unknown field's name may be somebody's text: only our own names are repeated.
-    known = first["loc"] and first["loc"][0] in model.model_fields
-    place = ".".join(map(str, first["loc"][:2])) if known else "the body"
-    return Refused(422, f"{place}: {first['msg']}; an object with {model.expected} is expected.")
+    # The name of an unknown field may be private text: only our own field names are repeated.
+    is_own_field = detail["loc"] and detail["loc"][0] in model.model_fields
+    location = ".".join(map(str, detail["loc"][:2])) if is_own_field else "the body"
+    return Refused(422, f"{location}: {detail['msg']}; an object with {model.expected} is expected.")
 
 
 def _check_strictly(body: bytes) -> None:
-    """Raises Refused (400) for a name that stands twice, where readers differ in what they take, and for NaN and Infinity.
+    """Raises Refused (400) for duplicate names, which parsers interpret differently, and for NaN and Infinity.
 
-    pydantic has read the body before, and refused what is nested too deep for this.
+    pydantic has parsed the body before this and refused excessive nesting.
     """
-    json.loads(body, object_pairs_hook=_each_once, parse_constant=_no_number, parse_int=str, parse_float=str)
+    json.loads(body, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant, parse_int=str, parse_float=str)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> None:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
     if len(dict(pairs)) < len(pairs):
         raise Refused(400, "The body names a field of an object twice.")
 
 
-def _no_number(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise Refused(400, "The body is not JSON: NaN and Infinity are no JSON numbers.")
 
 
 def check_text(text: str, limit: int, place: str) -> None:
-    """Raises Refused (422) for a text that is blank or longer than ``limit`` characters."""
+    """Raises Refused (422) if the text is blank or longer than ``limit`` characters."""
     if not text.strip():
         raise Empty(f"{place} is empty.")
     if len(text) > limit:

@@ -1,4 +1,4 @@
-"""ONNX Runtime as the service runs it."""
+"""ONNX Runtime sessions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 
 def session(model: Path, threads: int) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU that does not spin: idle threads must not slow their neighbours."""
+    """An ONNX Runtime session on the CPU without spinning: idle threads must not slow other processes."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

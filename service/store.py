@@ -1,10 +1,9 @@
-"""The release store, as the service reads it: immutable releases by id, and one pointer to the release that answers.
+"""Read access to the release store: immutable releases by id, and a pointer to the champion.
 
-    releases/ID/    a release each; its files are read-only
-    pointer.json    the champion, the one before it, and a token that grows by one with each change
+    releases/ID/    one release; its files are read-only
+    pointer.json    the champion, its predecessor, and a token that increases by one with each change
 
-The pointer is replaced in one step, so a reader sees the old one or the new one, whole. Only ``tasks.release.promote``
-writes here.
+The pointer is replaced atomically, so a reader sees either the old or the new one. Only ``tasks.release.promote`` writes here.
 """
 
 from __future__ import annotations
@@ -21,37 +20,37 @@ _IDENTITY = re.compile(r"[0-9a-f]{12}")
 
 
 class StoreError(Exception):
-    """A store that cannot be believed; the message names the file and what is wrong with it."""
+    """An invalid store; the message names the file and the error."""
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """Who answers."""
+    """The pointer to the champion."""
 
     token: int
-    """Grows by one with each change: of two changes that saw the same token only one can be made."""
+    """Increases by one with each change: of two changes based on the same token only one succeeds."""
     champion: str
     """The id of the release in service."""
     previous: str | None
-    """The id of the release before it: what a rollback goes back to."""
+    """The id of the previous champion, the target of a rollback."""
     entry: dict[str, Any]
-    """The history line of the change that made this pointer."""
+    """The history entry of the change that wrote this pointer."""
 
 
 def is_identity(text: object) -> bool:
-    """Whether this may be the id of a release: twelve hexadecimal digits, and so never a path."""
+    """Whether this has the format of a release id: twelve hexadecimal digits, so never a path."""
     return isinstance(text, str) and _IDENTITY.fullmatch(text) is not None
 
 
 def release_folder(store: Path, release: str) -> Path:
-    """Where the release ``release`` lies, or would lie. Raises StoreError where that is no id (it may be a path)."""
+    """The folder of ``release``, whether it exists or not. Raises StoreError if that is not an id (it may be a path)."""
     if not is_identity(release):
         raise StoreError(f"{release!r}: is no release id (twelve hexadecimal digits)")
     return store / RELEASES / release
 
 
 def read_pointer(store: Path) -> Pointer | None:
-    """The pointer of the store; None where nothing was promoted yet. Raises StoreError where it cannot be read."""
+    """The store's pointer; None before the first promotion. Raises StoreError if it cannot be read."""
     path = store / POINTER
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +62,7 @@ def read_pointer(store: Path) -> Pointer | None:
 
 
 def parse_pointer(stored: Any, path: Path) -> Pointer:
-    """A stored pointer, checked field by field. Raises StoreError where one is missing or of another kind."""
+    """Validate a stored pointer. Raises StoreError if a field is missing or invalid."""
     try:
         pointer = Pointer(stored["token"], stored["champion"], stored["previous"], stored["entry"])
     except (KeyError, TypeError) as error:

@@ -1,9 +1,8 @@
-"""Which release answers, and how another takes its place between two requests.
+"""The release in service, and hot swaps to another one between two requests.
 
-The store's pointer says who should answer. A thread looks at it, loads what it names, has it prove itself (manifest,
-probes) and warms it up, all beside the release in service; then one reference is changed. The release before stays
-in memory: going back to it takes no loading. What does not prove itself is refused with its reason, and the one in
-service goes on.
+The store's pointer names the champion. A thread polls it, loads that release, verifies it (manifest, probes) and warms it up
+while the current one serves; then one reference is changed. The previous release stays in memory, so a rollback needs no
+loading. A release that fails verification is refused with a reason, and the current one stays in service.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ RETRY_SECONDS = 30.0
 """How often a refused release is tried again while the pointer still names it."""
 
 Listener = Callable[[str, "Serving"], None]
-"""Told, after it happened, that a release was ``swapped`` in or ``refused``, or that a refusal is ``settled``."""
+"""Called after a release was ``swapped`` in or ``refused``, or after a refusal was ``settled``."""
 
 
 class Serving:
-    """The release in service. Handlers read ``current`` once a request and stay with what they got."""
+    """The release in service. Handlers read ``current`` once per request and keep using that release."""
 
     def __init__(self, store: Path, packed: Path, fixed: Path | None, listener: Listener | None = None) -> None:
         self.current: Release | None = None
@@ -43,7 +42,7 @@ class Serving:
         self._start(packed)
 
     def state(self) -> dict[str, Any]:
-        """What is served and what was refused, for whoever asks."""
+        """The served and the refused release, as JSON for the status routes."""
         current, previous = self.current, self._previous
         return {
             "release": current.id if current else None,
@@ -53,9 +52,9 @@ class Serving:
         }
 
     def watch(self, seconds: float) -> None:
-        """Look at the pointer every so often, in a thread, until ``stop``. A fixed release is never swapped."""
+        """Check the pointer every ``seconds`` in a thread, until ``stop``. A fixed release is never swapped."""
         if self._fixed is None:
-            self._thread = threading.Thread(target=self._watch, args=(seconds,), name="swap", daemon=True)
+            self._thread = threading.Thread(target=self._poll, args=(seconds,), name="swap", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -64,11 +63,11 @@ class Serving:
             self._thread.join(10)
 
     def check(self) -> None:
-        """Look at the pointer once, and swap if it names another release."""
+        """Check the pointer once, and swap if it names another release."""
         try:
             pointer = read_pointer(self._store)
         except StoreError as error:
-            self._refuse("pointer", self._plain(error), 0)
+            self._refuse("pointer", self._public_reason(error), 0)
             return
         if pointer is None:
             return
@@ -76,23 +75,23 @@ class Serving:
             self.token = pointer.token
             if self.refused is not None:
                 self.refused = None
-                self._tell("settled")
+                self._notify("settled")
             return
         if self._is_refused(pointer) and time.monotonic() < self._retry_at:
             return
-        self._follow(pointer)
+        self._swap_to(pointer)
 
     def _start(self, packed: Path) -> None:
-        """The first release: the fixed one, or else the champion, the one before it, the packed one."""
+        """Load the first release: the fixed one; otherwise the champion, its predecessor or the packed one."""
         if self._fixed is not None:
-            self._take(self._load(self._fixed))  # whoever names a folder wants that one or none
+            self._activate(self._load(self._fixed))  # a configured folder has no fallback
             return
         self.check()
         for folder in (*self._fallbacks(), packed):
             if self.current is not None:
                 return
             try:
-                self._take(self._load(folder), refused=self.refused)
+                self._activate(self._load(folder), refused=self.refused)
             except ReleaseError as error:
                 log.error("the release in %s cannot stand in: %s", folder, error)
         if self.current is None:
@@ -106,43 +105,43 @@ class Serving:
             log.error("the store's pointer cannot be read; the packed release stands in")
             return []
 
-    def _watch(self, seconds: float) -> None:
+    def _poll(self, seconds: float) -> None:
         while not self._stopping.wait(seconds):
             try:
                 self.check()
-            except Exception as error:  # whatever a strange release does, the thread that could replace it must live
+            except Exception as error:  # the thread must survive any error of a release, to be able to replace it
                 self._refuse("unknown", f"{type(error).__name__}: {error}", 0)
 
-    def _follow(self, pointer: Pointer) -> None:
+    def _swap_to(self, pointer: Pointer) -> None:
         try:
             if self._previous is not None and self._previous.id == pointer.champion:
-                release = self._previous  # proved when it was loaded; nothing on the disk can have changed it
+                release = self._previous  # verified when it was loaded; changes on the disk do not affect it
             else:
                 release = self._load(release_folder(self._store, pointer.champion))
                 if release.id != pointer.champion:
                     raise ReleaseError(f"the folder of {pointer.champion} holds the release {release.id}")
         except (ReleaseError, StoreError) as error:
-            self._refuse(pointer.champion, self._plain(error), pointer.token)
+            self._refuse(pointer.champion, self._public_reason(error), pointer.token)
             return
-        self._take(release, pointer.token)
+        self._activate(release, pointer.token)
 
     def _load(self, folder: Path) -> Release:
-        """Raises ReleaseError, whatever it is that does not load."""
+        """Load and warm up. Raises ReleaseError for any failure."""
         try:
             release = Release(folder)
             release.warm_up()
         except ReleaseError:
             raise
-        except Exception as error:  # a manifest proves that files are unchanged, not that they make sense
+        except Exception as error:  # a manifest proves that files are unchanged, not that they are valid
             raise ReleaseError(f"{folder}: does not load: {type(error).__name__}: {error}") from error
         return release
 
-    def _take(self, release: Release, token: int = 0, refused: dict[str, Any] | None = None) -> None:
-        before = self.current
+    def _activate(self, release: Release, token: int = 0, refused: dict[str, Any] | None = None) -> None:
+        previous = self.current
         self.current = release
-        self._previous, self.token, self.refused = before, token, refused
-        log.info("release %s answers%s", release.id, f" in place of {before.id}" if before else "")
-        self._tell("swapped")
+        self._previous, self.token, self.refused = previous, token, refused
+        log.info("release %s answers%s", release.id, f" in place of {previous.id}" if previous else "")
+        self._notify("swapped")
 
     def _refuse(self, release: str, reason: str, token: int) -> None:
         refused = {"release": release, "reason": reason, "token": token}
@@ -150,18 +149,18 @@ class Serving:
             current = self.current.id if self.current else "none"
             log.error("release %s is refused, %s goes on: %s", release, current, reason)
             self.refused = refused
-            self._tell("refused")
+            self._notify("refused")
         self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def _is_refused(self, pointer: Pointer) -> bool:
-        """Whether this very change of the pointer was refused before."""
-        known = self.refused
-        return known is not None and (known["release"], known["token"]) == (pointer.champion, pointer.token)
+        """Whether this change of the pointer was refused before."""
+        refused = self.refused
+        return refused is not None and (refused["release"], refused["token"]) == (pointer.champion, pointer.token)
 
-    def _plain(self, error: Exception) -> str:
-        """A reason that strangers may read: without this machine's folders."""
+    def _public_reason(self, error: Exception) -> str:
+        """The error without the paths of this machine, for public responses."""
         return str(error).replace(f"{self._store}/", "")
 
-    def _tell(self, what: str) -> None:
+    def _notify(self, event: str) -> None:
         if self._listener is not None:
-            self._listener(what, self)
+            self._listener(event, self)

@@ -1,9 +1,8 @@
-"""From what arrives to the text that a model sees.
+"""Text normalisation, from raw text to the model's input.
 
-Training, evaluation and the service all call these functions, so a model is never asked about a text that was
-cleaned in another way than the one it learned from.
+Training, evaluation and the service all call these functions, so there is no skew between training and serving.
 
-A ``Normaliser`` runs the named steps of ``STEPS`` in the order given; it knows nothing of mail (``service.mail`` does).
+A ``Normaliser`` runs the named steps of ``STEPS`` in the given order. Mail is parsed elsewhere (``service.mail``).
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from service.confusables import latin_lookalikes
 from service.html import LOOKS_LIKE_HTML, visible_text
 
 RAW_CHARACTERS_PER_KEPT = 8
-"""Characters looked at for each one kept: blanks may be most of a text, but cost must stay bounded."""
-FIRST_LOOK = 2
-"""Characters looked at for each one kept at first, which mostly is enough."""
+"""Characters read per character kept: most of a text may be whitespace, but the cost must be bounded."""
+FIRST_CHARACTERS_PER_KEPT = 2
+"""Characters read per character kept in the first attempt, which is usually enough."""
 
 PART = "\x1c"
-"""Stands between the parts of a message (ASCII: file separator), so that the markup of one cannot hide another."""
+"""Separates the parts of a message (ASCII file separator), so that the markup of one cannot hide another."""
 
 _LINE_BREAKS = re.compile("\r\n|[\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]")
 _INVISIBLE = re.compile(
@@ -32,7 +31,7 @@ _INVISIBLE = re.compile(
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
     "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Controls, and every code point that Unicode calls Default_Ignorable_Code_Point (DerivedCoreProperties.txt)."""
+"""Control characters, and code points with the property Default_Ignorable_Code_Point (DerivedCoreProperties.txt)."""
 _INVISIBLE_ASCII = bytes(code for code in range(128) if _INVISIBLE.match(chr(code)))
 _BREAKS_ASCII = bytes.maketrans(b"\r\v\f\x1c\x1d\x1e", b"\n" * 6)
 _HEADER = re.compile(
@@ -48,55 +47,55 @@ _LIST_HINTS = (
     "mailing list", "listinfo", "list maintainer:", "yahoo", "mailman", "sponsored by", "unsubscribe", "users' group:",
     "deathtospam",
 )  # fmt: skip
-"""Parts of all that ``_LIST_WORDS`` and ``_TRAILERS`` look for: most texts hold none, and need no further look."""
+"""Substrings of all ``_LIST_WORDS`` and ``_TRAILERS``: most texts contain none and need no further search."""
 _TRAILERS = (
     "to unsubscribe from this group", "to unsubscribe, e", "/listinfo/", "users' group:", "list maintainer:",
     "deathtospam", "your use of yahoo! groups",
 )  # fmt: skip
 ADDRESS_CHARACTERS = 71
-"""How far before its ``@`` an address may begin: 64 of the local part (RFC 5321), and ``mailto:``."""
+"""Most characters of an address before its ``@``: 64 of the local part (RFC 5321), and ``mailto:``."""
 _LOCAL = re.compile(r"(?:mailto:)?[\w.+%'-]{1,64}\Z")
 _DOMAIN = re.compile(r"@[\w-]{1,63}(?:\.[\w-]{1,63})*")
 
 
-def _unicode(text: str) -> str:
-    """NFKC (Unicode Annex 15), every kind of line break a line feed, and no control or other invisible characters."""
-    if text.isascii():  # most are, and bytes are faster to look through
+def _normalise_unicode(text: str) -> str:
+    """Apply NFKC (Unicode Annex 15), convert line breaks to line feeds, and remove control and other invisible characters."""
+    if text.isascii():  # most are, and bytes are faster to scan
         lines = text.replace("\r\n", "\n").encode("ascii")
         return lines.translate(_BREAKS_ASCII, _INVISIBLE_ASCII).decode("ascii")
     return _INVISIBLE.sub("", unicodedata.normalize("NFKC", _LINE_BREAKS.sub("\n", text)))
 
 
-def _html(text: str, characters: int | None = None) -> str:
-    """The visible text of HTML; text without tags is left as it is. Each part of a message is a page of its own.
+def _strip_html(text: str, characters: int | None = None) -> str:
+    """The visible text of HTML; text without tags is unchanged. Each part of a message is parsed separately.
 
-    ``characters``: so many of the text of each part are enough.
+    ``characters``: how many of each part's text are needed.
     """
     if "<" not in text:
         return text
-    parts = [_page(part, characters) if LOOKS_LIKE_HTML.search(part) else part for part in text.split(PART)]
+    parts = [_page_text(part, characters) if LOOKS_LIKE_HTML.search(part) else part for part in text.split(PART)]
     return PART.join(parts)
 
 
-def _page(html: str, characters: int | None) -> str:
-    """The visible text without the blank lines that markup leaves: a long page mostly consists of them."""
+def _page_text(html: str, characters: int | None) -> str:
+    """The visible text without the blank lines left by markup, which make up most of a long page."""
     return "\n".join([line for line in visible_text(html, characters).split("\n") if line and not line.isspace()])
 
 
-def _headers(text: str) -> str:
-    """Header lines in the body of bounces and forwards, which name filters, lists and dates."""
+def _remove_headers(text: str) -> str:
+    """Remove header lines in the body of bounces and forwards, which name filters, lists and dates."""
     return "\n".join(line for line in text.split("\n") if ":" not in line or not _HEADER.match(line))
 
 
-def _list_tags(text: str) -> str:
-    """``Re: [listname] topic`` becomes ``Re: topic``: a list's name gives its label away."""
+def _remove_list_tags(text: str) -> str:
+    """``Re: [listname] topic`` becomes ``Re: topic``: the name of a list leaks the label."""
     return _LIST_TAG.sub(r"\1\2", text)
 
 
-def _footers(text: str) -> str:
-    """A last block behind a ruled line that speaks of its mailing list, and lone lines that do."""
+def _remove_footers(text: str) -> str:
+    """Remove a last block after a ruled line that mentions a mailing list, and single lines that do."""
     lower = text.lower()
-    if len(lower) != len(text):  # a few letters change length when lowered, and offsets must agree
+    if len(lower) != len(text):  # a few letters change length when lowercased, and offsets must agree
         return text
     if not any(hint in lower for hint in _LIST_HINTS):
         return text
@@ -106,55 +105,55 @@ def _footers(text: str) -> str:
             if len(text) - rule.end() < 1200 and any(word in block for word in _LIST_WORDS):
                 text = text[: rule.start()]
         lower = lower[: len(text)]
-    if gone := {line for word in _TRAILERS for line in _lines_with(word, lower)}:
-        text = "\n".join(line for number, line in enumerate(text.split("\n")) if number not in gone)
+    if footer_lines := {line for word in _TRAILERS for line in _lines_with(word, lower)}:
+        text = "\n".join(line for number, line in enumerate(text.split("\n")) if number not in footer_lines)
     return text
 
 
 def _lines_with(word: str, text: str) -> Iterator[int]:
-    """The numbers of the lines of ``text`` that hold ``word``, from 0."""
-    here = text.find(word)
-    while here >= 0:
-        yield text.count("\n", 0, here)
-        here = text.find(word, here + 1)
+    """The numbers, from 0, of the lines of ``text`` that contain ``word``."""
+    position = text.find(word)
+    while position >= 0:
+        yield text.count("\n", 0, position)
+        position = text.find(word, position + 1)
 
 
-def _addresses(text: str) -> str:
-    """E-mail addresses, which name the corpus's own receivers, become one word."""
-    kept, here, at = [], 0, text.find("@")
+def _replace_addresses(text: str) -> str:
+    """Replace e-mail addresses, which name the recipients in the corpus, by one word."""
+    pieces, position, at = [], 0, text.find("@")
     while at >= 0:
-        local, domain = _LOCAL.search(text, max(here, at - ADDRESS_CHARACTERS), at), _DOMAIN.match(text, at)
+        local, domain = _LOCAL.search(text, max(position, at - ADDRESS_CHARACTERS), at), _DOMAIN.match(text, at)
         if local and domain:
-            kept += [text[here : local.start()], " emailaddress "]
-            here = domain.end()
-        at = text.find("@", max(here, at + 1))
-    return "".join([*kept, text[here:]]) if kept else text
+            pieces += [text[position : local.start()], " emailaddress "]
+            position = domain.end()
+        at = text.find("@", max(position, at + 1))
+    return "".join([*pieces, text[position:]]) if pieces else text
 
 
-def _whitespace(text: str) -> str:
-    """Runs of blanks become one, empty lines go."""
+def _collapse_whitespace(text: str) -> str:
+    """Collapse runs of whitespace and remove empty lines."""
     return "\n".join([" ".join(words) for line in text.split("\n") if (words := line.split())])
 
 
 STEPS: dict[str, Callable[[str], str]] = {
-    "html": _html,
-    "unicode": _unicode,
+    "html": _strip_html,
+    "unicode": _normalise_unicode,
     "confusables": latin_lookalikes,
-    "headers": _headers,
-    "list_tags": _list_tags,
-    "footers": _footers,
-    "addresses": _addresses,
-    "whitespace": _whitespace,
+    "headers": _remove_headers,
+    "list_tags": _remove_list_tags,
+    "footers": _remove_footers,
+    "addresses": _replace_addresses,
+    "whitespace": _collapse_whitespace,
 }
-"""Every normalisation step by its name in ``prepare.normalise``."""
+"""The normalisation steps by their names in ``prepare.normalise``."""
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Raw text in, the text a model sees out; the release carries these settings, so that all agree.
+    """Normalises a raw text to the model's input. The settings are part of the release, so that training and serving agree.
 
-    ``steps`` are names of ``STEPS``, run in order; every string of ``redact`` (any case) is taken out where it
-    stands; at most ``characters`` are kept. Raises ValueError for a step that is not there.
+    ``steps`` are names of ``STEPS``, applied in order. All occurrences of the strings of ``redact`` (any case) are removed. At
+    most ``characters`` are kept. Raises ValueError for an unknown step.
     """
 
     steps: tuple[str, ...]
@@ -163,7 +162,7 @@ class Normaliser:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Normaliser:
-        """As ``data/schema.json`` and a release's settings hold it."""
+        """From the format of ``data/schema.json`` and of a release's settings."""
         return cls(tuple(settings["steps"]), tuple(settings["redact"]), settings["characters"])
 
     def __post_init__(self) -> None:
@@ -172,34 +171,34 @@ class Normaliser:
                 raise ValueError(f"unknown normalisation step {step!r}; there are {', '.join(STEPS)}")
 
     @cached_property
-    def _redacted(self) -> re.Pattern[str]:
+    def _redact_pattern(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self.redact)), re.I)
 
     @cached_property
-    def _redacted_lower(self) -> tuple[str, ...]:
+    def _redact_lower(self) -> tuple[str, ...]:
         return tuple(word.lower() for word in self.redact)
 
     def __call__(self, text: str) -> str:
-        if "html" in self.steps:  # what is cut before the markup is gone may be all that is visible
-            text = _html(text, self.characters)
-        for share in (FIRST_LOOK, RAW_CHARACTERS_PER_KEPT):
-            cut = text[: self.characters * share]
-            kept = self._plain(cut)
-            if len(kept) >= self.characters or len(cut) == len(text):
+        if "html" in self.steps:  # before the cut: all visible text may come after it
+            text = _strip_html(text, self.characters)
+        for factor in (FIRST_CHARACTERS_PER_KEPT, RAW_CHARACTERS_PER_KEPT):
+            prefix = text[: self.characters * factor]
+            normalised = self._apply_steps(prefix)
+            if len(normalised) >= self.characters or len(prefix) == len(text):
                 break
-        return kept[: self.characters]
+        return normalised[: self.characters]
 
-    def _plain(self, text: str) -> str:
-        """All steps but that of the markup, and the words that are taken out."""
+    def _apply_steps(self, text: str) -> str:
+        """Apply all steps except ``html``, then redact."""
         for step in self.steps:
             text = STEPS[step](text) if step != "html" else text
         if self.redact:
             lower = text.lower()
-            if any(word in lower for word in self._redacted_lower):
-                text = self._redacted.sub("", text)
+            if any(word in lower for word in self._redact_lower):
+                text = self._redact_pattern.sub("", text)
         return text
 
 
 def document(subject: str | None, text: str | None) -> str:
-    """One raw text of a subject and a body; what is missing is empty."""
+    """Join a subject and a body to one raw text; either may be missing."""
     return PART.join(part for part in (subject, text) if part)

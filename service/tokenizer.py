@@ -1,11 +1,11 @@
-"""The student's tokenizer: words, pairs of neighbouring words, and runs of characters, each known by its hash.
+"""The student's tokenizer: feature hashing of words, word bigrams and character n-grams.
 
-A text is lowered and its blanks are folded. Its words (runs of letters, digits and underscores; every character beyond
-ASCII counts as a letter) and single symbols, the pairs of those that are neighbours, and the runs of ``char_ngrams``
-characters across words are its *features*. A feature's row is the top ``bits`` bits of its hash, so no vocabulary needs
-to be kept. The hashes are polynomials modulo 2**64 (Karp and Rabin 1987) and their mixture (Knuth, volume 3, 6.4): all
-of a text are made at once, by array arithmetic, without a loop over its words. Most students look at a text as the
-*set* of its rows; one that reads words in their order asks for that, and is given words alone.
+A text is lowercased and its whitespace collapsed. Its *features* are its words (runs of letters, digits and underscores;
+every non-ASCII character counts as a letter) and single symbols, the bigrams of those, and character n-grams of the lengths
+in ``char_ngrams``, across words. A feature's row is the top ``bits`` bits of its hash, so no vocabulary is stored. The hashes
+are polynomials modulo 2**64 (Karp and Rabin 1987), mixed by a multiplication (Knuth, volume 3, 6.4). All hashes of a text are
+computed at once, by array arithmetic, without a loop over its words. Most students read a text as the *set* of its rows; one
+that reads words in order sets ``words``, and gets words only.
 """
 
 from __future__ import annotations
@@ -32,32 +32,34 @@ _SYMBOL, _LETTER, _BLANK = 0, 1, 2
 _ASCII = np.array(
     [_BLANK if chr(code) == " " else _LETTER if re.match(r"\w", chr(code)) else _SYMBOL for code in range(128)], dtype=np.uint8
 )
-_BEYOND = np.uint32(127)
-_FOLDED = bytes(ord(" ") if chr(code).isspace() else ord(chr(code).lower()) for code in range(128)) + bytes(128)
+_LAST_ASCII = np.uint32(127)
+_FOLD_TABLE = bytes(ord(" ") if chr(code).isspace() else ord(chr(code).lower()) for code in range(128)) + bytes(128)
 
 
 def fold(text: str) -> str:
-    """The text as its features see it: lowered, blanks folded to one and standing at both ends."""
+    """The text as it is hashed: lowercased, runs of whitespace collapsed to one space, with a space at both ends."""
     return f" {' '.join(text.lower().split())} "
 
 
 def words_of(text: str) -> list[str]:
-    """The words and symbols of a text, lowered, in order."""
+    """The words and symbols of a text, lowercased, in order."""
     return _WORD.findall(fold(text))
 
 
 @lru_cache(maxsize=4)
-def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The base's powers from 0 up, and those of its inverse modulo 2**64."""
+def _base_powers(count: int) -> tuple[Hashes, Hashes]:
+    """(powers of the base, powers of its inverse) modulo 2**64, from exponent 0."""
     inverse = np.uint64(pow(_MIX, -1, 2**64))
     one = np.ones(1, dtype=np.uint64)
-    up, down = (np.concatenate([one, np.cumprod(np.full(count, base, dtype=np.uint64))]) for base in (_BASE, inverse))
-    return up, down
+    powers, inverse_powers = (
+        np.concatenate([one, np.cumprod(np.full(count, base, dtype=np.uint64))]) for base in (_BASE, inverse)
+    )
+    return powers, inverse_powers
 
 
 def _characters(text: str) -> Characters:
-    if text.isascii():  # most are, and a byte a character is faster to fold and to look through
-        folded = text.encode("ascii").translate(_FOLDED).strip()
+    if text.isascii():  # most are, and one byte per character is faster to fold and to scan
+        folded = text.encode("ascii").translate(_FOLD_TABLE).strip()
         if b"  " in folded:
             folded = b" ".join(folded.split())
         return np.frombuffer(b" %b " % folded, dtype=np.uint8)
@@ -67,49 +69,49 @@ def _characters(text: str) -> Characters:
 def _kinds(characters: Characters) -> npt.NDArray[np.uint8]:
     if characters.dtype == np.uint8:
         return _ASCII[characters]
-    kinds = _ASCII[np.minimum(characters, _BEYOND)]
-    kinds[characters > _BEYOND] = _LETTER
+    kinds = _ASCII[np.minimum(characters, _LAST_ASCII)]
+    kinds[characters > _LAST_ASCII] = _LETTER
     return kinds
 
 
-def _mixed(hashed: Hashes) -> Hashes:
-    """The low half knows nothing of a sum's high bits: it is told."""
-    mixed: Hashes = (hashed ^ (hashed >> _HALF)) * _BASE
+def _mix(hashes: Hashes) -> Hashes:
+    """Mix the high half into the low half, which the high bits of a sum do not reach."""
+    mixed: Hashes = (hashes ^ (hashes >> _HALF)) * _BASE
     return mixed
 
 
-class Folded:
-    """The folded characters of a text, with the sums that the hash of any run of them is made of."""
+class FoldedText:
+    """The folded characters of a text, with prefix sums from which any substring is hashed."""
 
     def __init__(self, text: str) -> None:
         self.characters = _characters(text)
-        up, self._down = _powers(1 << len(self.characters).bit_length())
-        self._sums = np.zeros(len(self.characters) + 1, dtype=np.uint64)
-        np.cumsum(self.characters * up[: len(self.characters)], out=self._sums[1:])
+        powers, self._inverse_powers = _base_powers(1 << len(self.characters).bit_length())
+        self._prefix_sums = np.zeros(len(self.characters) + 1, dtype=np.uint64)
+        np.cumsum(self.characters * powers[: len(self.characters)], out=self._prefix_sums[1:])
 
     def words(self) -> Hashes:
-        """A hash of each word and symbol, in their order."""
+        """The hashes of the words and symbols, in order."""
         kinds = _kinds(self.characters)
-        letter, symbol = kinds == _LETTER, kinds == _SYMBOL
-        # Both ends are blanks, so every run of letters has a neighbour on either side.
-        begins = np.flatnonzero((letter[1:] & ~letter[:-1]) | symbol[1:]) + 1
-        ends = np.flatnonzero((letter[:-1] & ~letter[1:]) | symbol[:-1]) + 1
-        return _mixed((self._sums[ends] - self._sums[begins]) * self._down[begins] + _BASE)
+        is_letter, is_symbol = kinds == _LETTER, kinds == _SYMBOL
+        # Both ends are spaces, so every run of letters has a boundary on either side.
+        starts = np.flatnonzero((is_letter[1:] & ~is_letter[:-1]) | is_symbol[1:]) + 1
+        ends = np.flatnonzero((is_letter[:-1] & ~is_letter[1:]) | is_symbol[:-1]) + 1
+        return _mix((self._prefix_sums[ends] - self._prefix_sums[starts]) * self._inverse_powers[starts] + _BASE)
 
     def char_ngrams(self, length: int) -> Hashes:
-        """A hash of each run of ``length`` characters, in order; runs of different lengths are different features."""
+        """The hashes of the n-grams of ``length`` characters, in order; n-grams of different lengths are different features."""
         count = max(0, len(self.characters) - length + 1)
-        sums = self._sums[length : length + count] - self._sums[:count]
-        return _mixed(sums * self._down[:count] + np.uint64(length))
+        sums = self._prefix_sums[length : length + count] - self._prefix_sums[:count]
+        return _mix(sums * self._inverse_powers[:count] + np.uint64(length))
 
 
 class Tokenizer:
-    """Text to row numbers, ``int64[n]``; row 0 is padding, the others are the features' by their hash.
+    """Text to row numbers, ``int64[n]``: row 0 is padding, the others belong to features, by hash.
 
-    The same arguments give the same rows on every machine and in every process. ``known`` says which words training
-    saw, one bit a word hash, so that the share of new ones can be told; it may be empty. ``salt``, an odd number below
-    2**64, draws which features share a row (multiply-shift, Dietzfelbinger et al. 1997). Rows are unique;
-    with ``words`` above 0 they are those of the first so many words and symbols, in their order, and of nothing else.
+    The same arguments give the same rows on every machine and in every process. ``known`` marks the words seen in training,
+    one bit per word hash, for ``unknown_share``; it may be empty. ``salt``, an odd number below 2**64, selects which features
+    collide (multiply-shift, Dietzfelbinger et al. 1997). Rows are unique; with ``words`` above 0 they are instead the rows of
+    the first ``words`` words and symbols, in order.
     """
 
     def __init__(
@@ -123,60 +125,61 @@ class Tokenizer:
             raise ValueError(f"{len(known)} known words: not a power of two")
         self.char_ngrams, self.bits, self.known, self.salt, self.words = tuple(char_ngrams), bits, known, salt, words
         self._salt = np.uint64(salt)
-        self._seen = threading.local()
+        self._scratch = threading.local()
         self._shift = np.uint64(64 - bits)
         self._known_shift = np.uint64(65 - len(known).bit_length())
 
     @property
     def rows(self) -> int:
-        """How many rows an embedding table for this tokenizer needs."""
+        """Number of rows of an embedding table for this tokenizer."""
         return 1 + (1 << self.bits)
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
         """The rows of one text; empty for a text without words."""
-        folded = Folded(text)
+        folded = FoldedText(text)
         words = folded.words()
         if not len(words):
             return np.zeros(0, dtype=np.int64)
         if self.words:
             return self._rows(words[: self.words])
-        bigrams = _mixed(words[:-1] * _BASE + words[1:])
-        hashed = np.concatenate([words, bigrams, *(folded.char_ngrams(length) for length in self.char_ngrams)])
-        return self._unique(self._rows(hashed))
+        bigrams = _mix(words[:-1] * _BASE + words[1:])
+        hashes = np.concatenate([words, bigrams, *(folded.char_ngrams(length) for length in self.char_ngrams)])
+        return self._unique(self._rows(hashes))
 
     def _unique(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Each row once, where it stands last: sorting, or a look at the whole table, would cost more than all else."""
-        if not hasattr(self._seen, "last"):
-            self._seen.last = np.zeros(self.rows, dtype=np.int32)  # what earlier texts left there is overwritten first
-        places = np.arange(len(rows), dtype=np.int32)
-        self._seen.last[rows] = places
-        once: npt.NDArray[np.int64] = rows[self._seen.last[rows] == places]
-        return once
+        """The unique rows, each at its last position. Sorting or scanning the whole table would dominate the cost."""
+        if not hasattr(self._scratch, "last"):
+            # Entries of earlier texts are overwritten before they are read.
+            self._scratch.last = np.zeros(self.rows, dtype=np.int32)
+        positions = np.arange(len(rows), dtype=np.int32)
+        self._scratch.last[rows] = positions
+        unique: npt.NDArray[np.int64] = rows[self._scratch.last[rows] == positions]
+        return unique
 
-    def _rows(self, hashed: Hashes) -> npt.NDArray[np.int64]:
-        return ((hashed * self._salt) >> self._shift).view(np.int64) + 1
+    def _rows(self, hashes: Hashes) -> npt.NDArray[np.int64]:
+        return ((hashes * self._salt) >> self._shift).view(np.int64) + 1
 
     def unknown_share(self, text: str) -> float:
-        """Share of a text's words that training did not see; 0 for a text without words."""
-        words = Folded(text).words()
+        """Share of a text's words that were not seen in training; 0 for a text without words."""
+        words = FoldedText(text).words()
         if not len(words) or not len(self.known):
             return 0.0
         return 1.0 - float(self.known[words >> self._known_shift].mean())
 
 
 def known_words(texts: Sequence[str], min_documents: int, bits: int) -> npt.NDArray[np.bool_]:
-    """Which of ``2**bits`` word hashes stand in ``min_documents`` of the texts."""
+    """Which of ``2**bits`` word hashes occur in at least ``min_documents`` of the texts."""
     shift = np.uint64(64 - bits)
-    documents: Counter[int] = Counter()
+    document_counts: Counter[int] = Counter()
     for text in texts:
-        documents.update(set((Folded(text).words() >> shift).tolist()))
+        document_counts.update(set((FoldedText(text).words() >> shift).tolist()))
     known = np.zeros(1 << bits, dtype=np.bool_)
-    known[[number for number, count in documents.items() if count >= min_documents]] = True
+    known[[word_hash for word_hash, count in document_counts.items() if count >= min_documents]] = True
     return known
 
 
 def pad(rows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Encoded texts as one array ``int64[texts, longest]``, filled with ``PADDING``; at least one column."""
+    """Encoded texts as one array ``int64[texts, longest]``, padded with ``PADDING``; at least one column."""
     if len(rows) == 1 and len(rows[0]):
         return rows[0][np.newaxis]
     longest = max([1, *(len(row) for row in rows)])

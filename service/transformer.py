@@ -1,4 +1,4 @@
-"""A transformer at work: with ONNX Runtime and its tokenizer in Rust, without torch."""
+"""Inference of a transformer student with ONNX Runtime and a Rust tokenizer, without torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from service.token_windows import TokenWindows, collate, flatten, merge, tokeniz
 from service.tokenizer import Tokenizer
 
 BATCH = 32
-"""Windows in one call of the model."""
+"""Windows per call of the model."""
 
 
 class WindowedStudent:
-    """A transformer as a folder holds it: ``model.onnx``, ``tokenizer.json``, ``variant.json``.
+    """A transformer loaded from a folder with ``model.onnx``, ``tokenizer.json`` and ``variant.json``.
 
-    ``tokenizer`` tells new words from known ones (``words.npz``, where the folder has it) and reads nothing else.
+    ``tokenizer`` only computes the share of unknown words (from ``words.npz``, if the folder has it).
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        from tokenizers import Tokenizer as Pieces  # a service without a transformer need not have it
+        from tokenizers import Tokenizer as SubwordTokenizer  # optional: only transformers need it
 
         settings = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
         known = np.zeros(0, dtype=np.bool_)
@@ -34,18 +34,18 @@ class WindowedStudent:
         self.tokenizer = Tokenizer([], 4, known)
         self.parameters = int(settings["parameters"])
         self._shape, self._padding = TokenWindows(**settings["windows"]), settings["padding"]
-        self._pieces = Pieces.from_file(str(folder / "tokenizer.json"))
+        self._subword_tokenizer = SubwordTokenizer.from_file(str(folder / "tokenizer.json"))
         self._session = session(folder / "model.onnx", threads)
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Logits ``float32[texts, labels]`` of normalised texts, in the order given. At least one text."""
-        flat = flatten(tokenize(self._pieces, texts, self._shape))
-        parts = []
-        for start in range(0, len(flat), BATCH):
-            ids, mask = collate([window for _, window in flat[start : start + BATCH]], self._padding)
-            parts.append(self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0])
-        return merge(flat, np.concatenate(parts), len(texts))
+        """Logits ``float32[texts, labels]`` of at least one normalised text, in order."""
+        windows = flatten(tokenize(self._subword_tokenizer, texts, self._shape))
+        batches = []
+        for start in range(0, len(windows), BATCH):
+            ids, mask = collate([window for _, window in windows[start : start + BATCH]], self._padding)
+            batches.append(self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0])
+        return merge(windows, np.concatenate(batches), len(texts))
 
     def outputs(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """(logits, features ``float32[texts, 0]``): a transformer tells no features that drift could be watched on."""
+        """(logits, features ``float32[texts, 0]``): a transformer outputs no features for drift monitoring."""
         return self.logits(texts), np.zeros((len(texts), 0), dtype=np.float32)

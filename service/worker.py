@@ -1,4 +1,4 @@
-"""One worker of the service: the release it serves, its journal, its feedback, its counts, from start to stop."""
+"""One worker process of the service: its release, journal, feedback and metrics, from start to stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.access import Access
 from service.config import Config
 from service.feedback import Feedback
 from service.journal import Journal, JournalLimits
-from service.meters import ANSWERS, FEEDBACK, REFUSED, REFUSING, SERVING, SWAPS, Meters, forget_the_dead
+from service.meters import ANSWERS, FEEDBACK, REFUSED, REFUSING, SERVING, SWAPS, Meters, remove_dead_workers
 from service.record import ScoredText, now, read_salt
 from service.refused import Refused
 from service.release import Release
@@ -22,54 +22,56 @@ from service.swap import Serving
 
 log = logging.getLogger("restill.worker")
 
-FOLLOW_SECONDS = 0.5
-"""How often a worker looks whether the server that started it is still there."""
+PARENT_CHECK_SECONDS = 0.5
+"""How often a worker checks that the server that started it is still running."""
 PACKED = Path(__file__).parents[1] / "release"
-"""The release that a Bento carries beside this package."""
+"""The release that a Bento includes next to this package."""
 
 
 class Worker:
-    """All of one process. Raises ReleaseError where a release is fixed by the configuration and is not whole."""
+    """The state of one process. Raises ReleaseError if the configured release is invalid."""
 
     def __init__(self, config: Config, meters: Meters) -> None:
-        forget_the_dead()
+        remove_dead_workers()
         self.meters = meters
-        self.serving = Serving(config.store, PACKED, config.release, self._tell)
+        self.serving = Serving(config.store, PACKED, config.release, self._count_swap)
         self.salt = read_salt(config.salt)
         self.access = Access(config.keys, config.dev, self.salt)
         limits = JournalLimits(config.flush_seconds, config.segment_records, config.keep_days)
         self.journal = Journal(config.journal, limits, meters.lost)
         self.feedback = Feedback(config.feedback, config.journal, self.salt, config.flush_seconds)
         self._stopping = threading.Event()
-        self._pulse = threading.Thread(target=self._beat, args=(config.status_seconds,), name="status", daemon=True)
-        self._pulse.start()
-        threading.Thread(target=self._follow, args=(os.getppid(),), name="follow", daemon=True).start()
+        self._status_thread = threading.Thread(
+            target=self._write_statuses, args=(config.status_seconds,), name="status", daemon=True
+        )
+        self._status_thread.start()
+        threading.Thread(target=self._exit_with_parent, args=(os.getppid(),), name="follow", daemon=True).start()
         self.serving.watch(config.poll_seconds)
 
-    def publish(self, judged: list[ScoredText], route: str, client: str) -> list[dict[str, Any]]:
-        """Journal each answer, and return what its caller is told: label, score, release, id."""
-        told = []
-        for entry in judged:
-            answer = entry.answer
+    def publish(self, scored_texts: list[ScoredText], route: str, client: str) -> list[dict[str, Any]]:
+        """Journal each answer. Returns the responses: label, score, release, id."""
+        responses = []
+        for scored in scored_texts:
+            answer = scored.answer
             ANSWERS.labels(answer.release, answer.label).inc()
-            identity = self.journal.append(entry.record(route, client))
-            told.append({"label": answer.label, "score": answer.score, "release": answer.release, "id": identity})
-        return told
+            answer_id = self.journal.append(scored.record(route, client))
+            responses.append({"label": answer.label, "score": answer.score, "release": answer.release, "id": answer_id})
+        return responses
 
     def review(self, verdict: Verdict, release: Release, reviewer: str) -> tuple[str, dict[str, Any]]:
-        """Feedback.give, counted. Blocks on the disk. Raises Refused."""
+        """``Feedback.give``, with metrics. Blocks on the disk. Raises Refused."""
         try:
-            outcome, said = self.feedback.give(verdict, release.labels, release.limits["characters"], reviewer)
+            outcome, response = self.feedback.give(verdict, release.labels, release.limits["characters"], reviewer)
         except Refused as refused:
             FEEDBACK.labels(f"refused_{refused.status}").inc()
             raise
         FEEDBACK.labels(outcome).inc()
-        return outcome, said
+        return outcome, response
 
     def close(self) -> None:
-        """A last status record, and everything on the disk."""
+        """Write a last status record, and flush everything to the disk."""
         self._stopping.set()
-        self._pulse.join(10)
+        self._status_thread.join(10)
         self.serving.stop()
         self._write_status()
         self.journal.close()
@@ -77,13 +79,13 @@ class Worker:
         if self.serving.current is not None:
             SERVING.labels(self.serving.current.id).set(0)
 
-    def _beat(self, seconds: float) -> None:
+    def _write_statuses(self, seconds: float) -> None:
         while not self._stopping.wait(seconds):
             self._write_status()
 
-    def _follow(self, parent: int) -> None:
-        """End with the process that started us: an orphan would hold the port, and no new server could take it."""
-        while not self._stopping.wait(FOLLOW_SECONDS):
+    def _exit_with_parent(self, parent: int) -> None:
+        """Exit with the parent process: an orphan would keep the port, and no new server could bind it."""
+        while not self._stopping.wait(PARENT_CHECK_SECONDS):
             if os.getppid() != parent:
                 log.warning("the server is gone, and this worker goes too")
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -93,9 +95,9 @@ class Worker:
         current = self.serving.current
         self.journal.append({**self.meters.status(current.id if current else ""), "time": now()})
 
-    def _tell(self, what: str, serving: Serving) -> None:
-        if what != "settled":
-            (SWAPS if what == "swapped" else REFUSED).inc()
+    def _count_swap(self, event: str, serving: Serving) -> None:
+        if event != "settled":
+            (SWAPS if event == "swapped" else REFUSED).inc()
         state = serving.state()
         if state["previous"]:
             SERVING.labels(state["previous"]).set(0)

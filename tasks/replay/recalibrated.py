@@ -80,7 +80,7 @@ class Recalibrated:
     def answer(self, number: int, identity: str, label: str, text: str, received: Any) -> str:
         """The label that is answered to message ``number`` of the stream, ``received`` then; what is due after it, is done."""
         normalised = self._release.normalise(text)
-        (answer,), probabilities, features = self._release.judge([normalised])
+        (answer,), probabilities, features = self._release.predict([normalised])
         judged = observe(self._release, text, normalised, answer, probabilities[0], features[0], 0.0, SALT)
         record = judged.record("/classify", "replay")
         answered = {name: record[name] for name in ("label", "score", "release", "time", "hash")}

@@ -224,7 +224,7 @@ def test_every_answered_text_leaves_one_record_and_a_refused_one_none(
         assert record["client"].startswith("dev-")
         assert len(record["hash"]) == 32
     assert [record["truncated"] for record in written] == [False, False, True, False]
-    assert len(written[0]["features"]) == len(Release(release).judge(["x"])[2][0])
+    assert len(written[0]["features"]) == len(Release(release).predict(["x"])[2][0])
 
 
 def test_a_status_record_says_what_was_refused_and_how_long_it_took(client: TestClient, config: Config) -> None:

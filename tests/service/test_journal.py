@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.housekeeping import keep_house, prune, recover
+from service.housekeeping import prune, recover, run_housekeeping
 from service.journal import Journal, JournalLimits, find, read, segments, stem_of
 from service.segments import Segment, encode
 
@@ -116,8 +116,8 @@ def test_a_segment_that_is_held_is_left_alone(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from service.journal import Journal, Limits
-journal = Journal(Path(sys.argv[1]), Limits(flush_seconds=0.002, segment_records=50))
+from service.journal import Journal, JournalLimits
+journal = Journal(Path(sys.argv[1]), JournalLimits(flush_seconds=0.002, segment_records=50))
 number = 0
 while True:
     journal.append({"kind": "answer", "number": number, "score": 0.5})
@@ -219,11 +219,11 @@ def test_a_record_that_is_no_json_is_lost_alone(tmp_path: Path) -> None:
 LIMITED = """
 import json, logging, resource, signal, sys, time
 from pathlib import Path
-from service.journal import Journal, Limits, read, segments
+from service.journal import Journal, JournalLimits, read, segments
 logging.basicConfig(level=logging.INFO)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write that would grow a file too far writes a part, then fails
 folder = Path(sys.argv[1])
-journal = Journal(folder, Limits(flush_seconds=0.002, retry_seconds=0.02))
+journal = Journal(folder, JournalLimits(flush_seconds=0.002, retry_seconds=0.02))
 journal.append({"kind": "answer", "number": 0})
 journal.flush()
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -310,7 +310,7 @@ def test_one_odd_file_does_not_keep_the_others_from_being_looked_after(
         path.write_bytes(encode(answer(0) | {"n": 0}))
     for path in (old, tmp_path / "20260101T000000000002Z-aaaa.log"):
         os.utime(path, (0, 0))
-    keep_house(tmp_path, 30)
+    run_housekeeping(tmp_path, 30)
     assert left.with_suffix(".log").exists()
     assert not old.exists()
     assert [record.levelname for record in caplog.records if "Is a directory" in record.getMessage()] == ["WARNING"] * 2
@@ -321,7 +321,7 @@ def test_one_odd_file_does_not_keep_the_others_from_being_looked_after(
     old.write_bytes(encode(answer(0) | {"n": 0}))
     os.utime(old, (0, 0))
     monkeypatch.setattr("service.housekeeping.recover", denied)
-    keep_house(tmp_path, 30)
+    run_housekeeping(tmp_path, 30)
     assert not old.exists()
     assert "Permission denied" in caplog.text
 

@@ -20,16 +20,16 @@ print(folder)
 """
 
 
-@pytest.mark.skipif(not meters.MEMORY.is_dir(), reason="there is no memory that can be written as files here")
+@pytest.mark.skipif(not meters.SHARED_MEMORY.is_dir(), reason="there is no memory that can be written as files here")
 def test_the_folder_of_the_counts_is_in_memory_and_goes_with_the_server() -> None:
     run = subprocess.run([sys.executable, "-c", MAKE], capture_output=True, text=True, check=True)
     folder = Path(run.stdout.strip())
-    assert folder.parent == meters.MEMORY
+    assert folder.parent == meters.SHARED_MEMORY
     assert not folder.exists()
 
 
 def test_where_there_is_no_such_place_it_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(meters, "MEMORY", Path("/nowhere"))
+    monkeypatch.setattr(meters, "SHARED_MEMORY", Path("/nowhere"))
     assert meters.make_folder() == {}
     assert "/nowhere: No such file or directory" in caplog.text
