@@ -47,9 +47,9 @@ class TimedTraining(Training):
 
     clock: Clock
 
-    def _look(self, batches: int, loss: float, tracker: Tracker | None) -> None:
+    def _evaluate(self, batches: int, loss: float, tracker: Tracker | None) -> None:
         with self.clock.look():
-            super()._look(batches, loss, tracker)
+            super()._evaluate(batches, loss, tracker)
         self.clock.note(batches, self.progress.history[-1]["valid_pr_auc"])
 
 

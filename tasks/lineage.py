@@ -1,4 +1,4 @@
-"""Where something came from: hashes of files, the git commit, the state of the DVC lock, package versions."""
+"""Provenance: hashes of files, the git commit, the hash of dvc.lock, package versions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PACKAGES = (
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
-"""What a hook of git sets: it would lead git to the repository of the hook, and not to that of the folder."""
+"""Variables that git sets for a hook: they would point git at the hook's repository, not at the folder's."""
 
 
 class NoCommit(Exception):
@@ -31,10 +31,10 @@ class NoCommit(Exception):
 
 
 def git_commit(root: Path) -> tuple[str | None, str | None]:
-    """(the commit checked out, None), with ``-dirty`` behind it where tracked files differ; (None, why there is none)."""
+    """(the commit checked out, with ``-dirty`` appended where tracked files differ, None); or (None, why there is none)."""
     try:
         commit = _git(root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
-        _git(root, "ls-files", "--error-unmatch", "dvc.yaml")  # a folder in somebody else's repository is in no commit of it
+        _git(root, "ls-files", "--error-unmatch", "dvc.yaml")  # a folder inside another repository is in none of its commits
     except NoCommit as reason:
         return None, str(reason)
     return commit, None
@@ -46,23 +46,23 @@ def commit_text(root: Path) -> str:
     return commit or f"none: {reason}"
 
 
-def _git(root: Path, *words: str) -> str:
+def _git(root: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY} | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            ["git", *words], cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+        process = subprocess.run(
+            ["git", *arguments], cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
         )
     except OSError as error:
         raise NoCommit(f"git cannot be run: {error.strerror}") from error
-    if done.returncode:
-        raise NoCommit((done.stderr.strip() or f"git ended with {done.returncode}").splitlines()[0])
-    return done.stdout.strip()
+    if process.returncode:
+        raise NoCommit((process.stderr.strip() or f"git ended with {process.returncode}").splitlines()[0])
+    return process.stdout.strip()
 
 
 def lock_hash(root: Path, before: str | None = None) -> str:
     """SHA-256 over the stages locked in ``dvc.lock``, without the stage ``before``; ``none`` where there is no lock.
 
-    The stage that asks leaves itself out: its own entry is written after it ran, so it would hash its past.
+    The calling stage leaves itself out: its entry is written after it ran, so it would hash its previous run.
     """
     path = root / "dvc.lock"
     if not path.exists():
@@ -73,11 +73,11 @@ def lock_hash(root: Path, before: str | None = None) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the installed packages whose behaviour ends up in a model."""
-    found = {}
+    """Versions of the installed packages whose behaviour affects a model."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

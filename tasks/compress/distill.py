@@ -1,8 +1,8 @@
-"""Stage distill: a small student learns what the teacher says.
+"""Stage distill: train a small student on the teacher's logits.
 
-The student reads a text by its own features, or is made of the teacher's own layers; ``distill.family`` says which. It
-learns from the train split, from texts before the cut that have no label, and from pieces of both, if asked for: of what
-has no label, the teacher alone is heard. ``auto`` tries families until one is near enough to the teacher.
+The student has features of its own, or is made of some of the teacher's layers; ``distill.family`` says which. It learns from
+the train split, from unlabelled texts received before the cut, and from crops of both, if configured: a text without a label
+has the teacher's loss only. ``auto`` tries families until one is close enough to the teacher.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.compress.families import Learning, families, forecast, learn, make_st
 from tasks.compress.parity import ParityLimits, ParityRows, ScoreLimits, compare, enforce, reported
 from tasks.compress.sgd import History, Watch
 from tasks.compress.student import Student
-from tasks.compress.texts import Crops, ask_teacher, crops
+from tasks.compress.texts import Crops, crops, teacher_predict
 from tasks.lineage import sha256
 from tasks.metrics import ranking
 from tasks.model.checkpoint import Checkpoint
@@ -37,26 +37,28 @@ Logits = npt.NDArray[np.float32]
 
 class Distill(Learning):
     known_bits: int = Field(ge=4, le=24)
-    """Width of the word hashes by which a word that training saw is told from a new one."""
+    """Width of the word hashes by which a word seen in training is told from a new one."""
     min_documents: int = Field(ge=1)
-    """Training texts that a word must stand in to be known."""
+    """Number of training texts a word must occur in to count as known."""
     crops: Crops
     opset: int
     """Version of the ONNX operator set."""
     export_parity: ScoreLimits
-    """The exported model against the network that was trained."""
+    """The exported model against the trained network."""
     parity: ParityLimits
-    """The student against the teacher; what is over is said, and the rule of choice decides."""
+    """The student against the teacher; what is over a bound is reported, and the rule of choice decides."""
 
 
 def distill_data(rows: pd.DataFrame, student: Student, paths: Paths) -> DistillData:
-    """What is to be learned from labelled messages that the teacher has seen."""
+    """Encoded texts, teacher logits, labels and weights of labelled messages that the teacher has scored."""
     logits = teacher_logits(paths, list(rows.id))
     return DistillData(student.encode(list(rows.text)), logits, rows.label_id.to_numpy(), rows.weight.to_numpy())
 
 
-def more(distill_data: DistillData, texts: Sequence[str], teacher: Logits, weight: float, student: Student) -> DistillData:
-    """The lesson, and texts without labels behind it, of which the teacher says ``teacher``; each counts ``weight``."""
+def with_unlabelled(
+    distill_data: DistillData, texts: Sequence[str], teacher: Logits, weight: float, student: Student
+) -> DistillData:
+    """``distill_data`` with unlabelled texts appended, their teacher logits ``teacher``, each of weight ``weight``."""
     return DistillData(
         [*distill_data.texts, *student.encode(texts)],
         np.concatenate([distill_data.teacher, teacher]),
@@ -66,19 +68,19 @@ def more(distill_data: DistillData, texts: Sequence[str], teacher: Logits, weigh
 
 
 def train_data(rows: pd.DataFrame, student: Student, settings: Distill, paths: Paths) -> DistillData:
-    """All that a student learns from: labelled messages, messages without a label, and pieces of both."""
+    """All that a student is trained on: labelled messages, unlabelled messages, and crops of both."""
     train, unlabelled = rows[rows.split == "train"], rows[rows.split == "unlabelled"]
-    found = distill_data(train, student, paths)
+    data = distill_data(train, student, paths)
     if len(unlabelled):
-        found = more(found, list(unlabelled.text), teacher_logits(paths, list(unlabelled.id)), 1.0, student)
+        data = with_unlabelled(data, list(unlabelled.text), teacher_logits(paths, list(unlabelled.id)), 1.0, student)
     pieces = crops([*train.text, *unlabelled.text], settings.crops, settings.seed)
     if pieces:
-        found = more(found, pieces, ask_teacher(paths.model("teacher"), pieces), settings.crops.weight, student)
-    return found
+        data = with_unlabelled(data, pieces, teacher_predict(paths.model("teacher"), pieces), settings.crops.weight, student)
+    return data
 
 
 def save_network(student: Student, settings: Distill, folder: Path) -> None:
-    """The network as it was trained, and how: from here a step that goes on training starts."""
+    """The trained weights and the settings of the run: a later step that goes on training starts from here."""
     folder.mkdir()
     torch.save(student.network.state_dict(), folder / "network.pt")
     write_json(folder / "settings.json", settings.model_dump(mode="json"))
@@ -86,7 +88,7 @@ def save_network(student: Student, settings: Distill, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Trained:
-    """A student that has learned, and by which settings."""
+    """A trained student, its settings and its training history."""
 
     settings: Distill
     student: Student
@@ -102,7 +104,7 @@ class Trained:
 
 
 class Trainer:
-    """Trains students of one family or another on the same texts."""
+    """Trains students of different families on the same texts."""
 
     def __init__(self, settings: Distill, paths: Paths) -> None:
         self.settings, self.paths = settings, paths
@@ -112,7 +114,7 @@ class Trainer:
         self.words = known_words(train_texts, settings.min_documents, settings.known_bits)
 
     def train(self, settings: Distill, watch: Watch | None) -> Trained:
-        """A student of ``settings.family``; where a killed run left one half-way, it goes on there."""
+        """A student of ``settings.family``; it resumes from the checkpoint of a killed run, if there is one."""
         torch.manual_seed(settings.seed)
         use_threads(settings)
         student = make_student(settings, self.labels, self.words, self.paths.model("teacher"))
@@ -125,48 +127,48 @@ class Trainer:
         return Trained(settings, student, history, held_out, labelled, len(train.labels))
 
     def best(self, watch: Watch | None) -> tuple[Trained, list[Trained]]:
-        """The first family near enough to the teacher, or the nearest of all where none is; and all that were trained."""
+        """The first family close enough to the teacher, or the closest one where none is; and all that were trained."""
         valid = self.valid
-        teacher = ranking(
+        teacher_pr_auc = ranking(
             teacher_logits(self.paths, list(valid.id)), valid.label_id.to_numpy(), weights=valid.weight.to_numpy()
         )["pr_auc"]
-        tried: list[Trained] = []
+        trained: list[Trained] = []
         for settings in families(self.settings, self.labels):
-            tried.append(self.train(Distill.model_validate(settings.model_dump()), watch))
-            loss = teacher - tried[-1].pr_auc
+            trained.append(self.train(Distill.model_validate(settings.model_dump()), watch))
+            loss = teacher_pr_auc - trained[-1].pr_auc
             if not loss > self.settings.auto.margin:
-                return tried[-1], tried
-            print(f"{settings.family}: PR-AUC on valid {tried[-1].pr_auc:.4f}, {loss:.4f} below the teacher's")
-        return max(tried, key=lambda one: one.pr_auc), tried
+                return trained[-1], trained
+            print(f"{settings.family}: PR-AUC on valid {trained[-1].pr_auc:.4f}, {loss:.4f} below the teacher's")
+        return max(trained, key=lambda candidate: candidate.pr_auc), trained
 
 
 def duration(seconds: float) -> str:
-    """A time as it is told: ``20 s``, ``3 min``."""
+    """A time for people: ``20 s``, ``3 min``."""
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
 def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None:
-    """Train the student on the teacher's logits, export it to ONNX, and check it against both of its parents."""
+    """Train the student on the teacher's logits, export it to ONNX, and check it against the network and the teacher."""
     torch.use_deterministic_algorithms(True)
     trainer = Trainer(settings, paths)
     valid = trainer.valid
-    asked = ParityRows.of(valid, read_json(paths.schema), settings.parity.slice_messages)
+    parity_rows = ParityRows.of(valid, read_json(paths.schema), settings.parity.slice_messages)
     with track("distill", settings, paths) as tracker:
         tracker.data(paths.prepared, trainer.rows[trainer.rows.split.isin(["train", "unlabelled"])], "distillation")
-        chosen, tried = trainer.best(watch)
+        chosen, candidates = trainer.best(watch)
         history, student = chosen.history, chosen.student
-        for seen in history:
-            tracker.metrics({name: seen[name] for name in ("train_loss", "valid_pr_auc")}, step=int(seen["epoch"]))
-        trained = student.outputs(chosen.held_out.texts)
+        for entry in history:
+            tracker.metrics({name: entry[name] for name in ("train_loss", "valid_pr_auc")}, step=int(entry["epoch"]))
+        network_logits = student.outputs(chosen.held_out.texts)
         with atomic_write(paths.model("student")) as temporary:
             temporary.mkdir()
             student.save(temporary, settings.opset)
-            exported = load_variant(temporary, 1).logits(list(valid.text))
-            parity = compare(chosen.held_out.teacher, exported, asked)
+            onnx_logits = load_variant(temporary, 1).logits(list(valid.text))
+            parity = compare(chosen.held_out.teacher, onnx_logits, parity_rows)
             figures: dict[str, Any] = {
                 "family": chosen.settings.family,
-                "tried": [{"family": one.settings.family, "valid_pr_auc": one.pr_auc} for one in tried],
-                "export": enforce(compare(trained, exported), settings.export_parity, "distill.export_parity"),
+                "tried": [{"family": candidate.settings.family, "valid_pr_auc": candidate.pr_auc} for candidate in candidates],
+                "export": enforce(compare(network_logits, onnx_logits), settings.export_parity, "distill.export_parity"),
                 "parity": parity.figures(),
                 "over": reported(parity, settings.parity, "distill.parity"),
                 "known_words": int(trainer.words.sum()),

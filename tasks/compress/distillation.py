@@ -1,7 +1,7 @@
-"""What a student learns from, and the loss that says how well it has.
+"""The data a student is trained on, and the distillation loss.
 
-The loss is that of Hinton, Vinyals and Dean (2015): cross-entropy with the label, and Kullback-Leibler divergence
-from the teacher's probabilities at a temperature, weighed by its square.
+The loss is that of Hinton, Vinyals and Dean (2015): cross-entropy with the label, plus the Kullback-Leibler divergence from
+the teacher's softened probabilities, multiplied by the square of the temperature.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from torch import Tensor, log_softmax, nn
 from tasks.stage import Paths, Settings, StageError
 
 TEACHER = "teacher"
-"""The folder below models/ whose logits of all messages ``data/logits.npz`` holds."""
+"""The folder below models/ whose logits of all messages are in ``data/logits.npz``."""
 UNLABELLED = -1
-"""The label of a text that has none: its teacher's word is all that is learned from it."""
+"""The label of a text that has none: only the teacher's term of the loss applies to it."""
 
 
 class DistillLoss(Settings):
-    """Who is listened to, and how loud."""
+    """Temperature and weights of the two terms of the loss."""
 
     temperature: float = Field(gt=0)
-    """What logits are divided by before the student's are compared with the teacher's."""
+    """Divides the logits of student and teacher before they are compared."""
     teacher_share: float = Field(ge=0, le=1)
-    """Weight of the teacher's voice in the loss, 0 to 1; the rest is the label's."""
+    """Weight of the teacher's term in the loss, 0 to 1; the rest is the label's."""
 
 
 @dataclass(frozen=True)
 class DistillData:
-    """Texts of one split as the student sees them, with what is to be said of them and what each counts."""
+    """Encoded texts of one split with teacher logits, labels and weights."""
 
     texts: Sequence[Any]
     teacher: npt.NDArray[np.float32]
-    """Logits ``[n, labels]``."""
+    """Logits ``float32[n, labels]``."""
     labels: npt.NDArray[np.int64]
-    """``UNLABELLED`` where there is none."""
+    """``UNLABELLED`` where a text has none."""
     weights: npt.NDArray[np.float64]
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor, distill_loss: DistillLoss) -> Tensor:
-    """Sum of both losses by their shares, for logits ``[n, labels]`` and what each message counts, ``[n]``.
+    """Weighted sum of both terms for logits ``[n, labels]``, averaged over messages with ``weights[n]``.
 
-    The square keeps gradients alike at any temperature.
+    The square of the temperature keeps gradients of the same size at any temperature.
     """
-    hard = nn.functional.cross_entropy(student, labels, reduction="none", ignore_index=UNLABELLED)
+    label_loss = nn.functional.cross_entropy(student, labels, reduction="none", ignore_index=UNLABELLED)
     divergences = nn.functional.kl_div(
         log_softmax(student / distill_loss.temperature, dim=1),
         log_softmax(teacher / distill_loss.temperature, dim=1),
@@ -57,16 +57,16 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights:
         log_target=True,
     )
     share = distill_loss.teacher_share
-    each = (1 - share) * hard + share * distill_loss.temperature**2 * divergences.sum(dim=1)
-    return (each * weights).mean()
+    losses = (1 - share) * label_loss + share * distill_loss.temperature**2 * divergences.sum(dim=1)
+    return (losses * weights).mean()
 
 
 def teacher_logits(paths: Paths, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-    """The teacher's logits of these messages, in this order. Raises StageError where one has none."""
+    """The teacher's logits of these messages, in this order. Raises StageError where a message has none."""
     with np.load(paths.logits) as stored:
-        row_of = {name: row for row, name in enumerate(stored["ids"])}
+        row_of = {message_id: row for row, message_id in enumerate(stored["ids"])}
         try:
-            logits: npt.NDArray[np.float32] = stored["logits"][[row_of[name] for name in ids]]
+            logits: npt.NDArray[np.float32] = stored["logits"][[row_of[message_id] for message_id in ids]]
         except KeyError as error:
             raise StageError(f"{paths.logits.name}: the teacher never saw message {error}; run train again") from error
     return logits

@@ -1,7 +1,7 @@
-"""Stage export: the teacher in ONNX, so that it can answer without torch, and its twin in int8.
+"""Stage export: the teacher in ONNX, so that it can be served without torch, and a copy of it in int8.
 
-The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The twin is no
-step of it but what the student is measured against: integer weights are the plain way to a smaller model.
+The first step of the compression path: nothing is lost yet, and parity with the torch teacher shows it. The int8 copy is not
+a step of that path but a baseline for the student: integer weights are the standard way to a smaller model.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tasks.tracking import track
 class Int8(Settings):
     operators: list[Operator]
     per_channel: bool
-    """A scale for each output of a layer, in place of one for all."""
+    """One scale per output channel of a layer, in place of one per tensor."""
     parity: ParityLimits
-    """The int8 teacher against what the teacher itself said. It is reported, and fails nothing: it may bear no int8."""
+    """The int8 teacher against the teacher's own logits. It is reported and stops nothing: a teacher may not survive int8."""
 
 
 class Export(Settings):
     opset: int
     """Version of the ONNX operator set."""
     parity_messages: int
-    """How many messages of valid torch and ONNX Runtime are both asked."""
+    """How many messages of valid are scored by both torch and ONNX Runtime."""
     parity: ScoreLimits
     int8: Int8
 
@@ -48,7 +48,7 @@ def export_teacher(teacher: Path, folder: Path, opset: int) -> None:
 
 
 def quantize_teacher(exported: Path, folder: Path, operators: Sequence[Operator], per_channel: bool) -> None:
-    """Write the quantized twin of the exported teacher into the empty ``folder``."""
+    """Write an int8 copy of the exported teacher into the empty ``folder``."""
     for name in ("tokenizer.json", "variant.json"):
         shutil.copyfile(exported / name, folder / name)
     write_int8(exported / "model.onnx", folder / "model.onnx", operators, per_channel)
@@ -63,10 +63,10 @@ def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
 
 
 def export(settings: Export, paths: Paths) -> None:
-    """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and say what that cost."""
+    """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and report what that cost."""
     rows = pd.read_parquet(paths.prepared, columns=["id", "split", "source", "text", "label_id", "weight"])
     valid = rows[rows.split == "valid"]
-    asked = ParityRows.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
+    parity_rows = ParityRows.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
     with track("export", settings, paths) as tracker:
         with atomic_write(paths.model("teacher-onnx")) as temporary:
             temporary.mkdir()
@@ -76,13 +76,13 @@ def export(settings: Export, paths: Paths) -> None:
         with atomic_write(paths.model("teacher-int8")) as temporary:
             temporary.mkdir()
             quantize_teacher(paths.model("teacher-onnx"), temporary, settings.int8.operators, settings.int8.per_channel)
-            twin = load_variant(temporary, torch.get_num_threads()).logits(list(valid.text))
-            measured = compare(teacher_logits(paths, list(valid.id)), twin, asked)
+            int8_logits = load_variant(temporary, torch.get_num_threads()).logits(list(valid.text))
+            int8_parity = compare(teacher_logits(paths, list(valid.id)), int8_logits, parity_rows)
         figures["bytes"] = folder_bytes(paths.model("teacher-onnx"))
-        over = broken(measured, settings.int8.parity, "export.int8.parity")
-        figures["int8"] = {"parity": measured.figures(), "over": over, "bytes": folder_bytes(paths.model("teacher-int8"))}
+        over = broken(int8_parity, settings.int8.parity, "export.int8.parity")
+        figures["int8"] = {"parity": int8_parity.figures(), "over": over, "bytes": folder_bytes(paths.model("teacher-int8"))}
         write_json(paths.report("export.json"), figures)
-        tracker.metrics({f"int8_{name}": value for name, value in measured.figures().items()})
+        tracker.metrics({f"int8_{name}": value for name, value in int8_parity.figures().items()})
         tracker.metrics(figures["parity"])
     print(f"largest difference {parity.largest:.2g}, {figures['bytes']:,} bytes; int8 {figures['int8']['bytes']:,} bytes")
     for line in over:

@@ -1,4 +1,4 @@
-"""The families of students: what ``distill.family`` may say, what each is made of, and how it learns."""
+"""The families of students: the settings of each, how its network is built, and how it is trained."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tasks.stage import Settings
 
 class Bag(Settings):
     bits: int | None = Field(ge=4, le=24)
-    """In place of ``distill.bits``, for its rows are wide; None: those."""
+    """In place of ``distill.bits``, since its rows are wide; None: use ``distill.bits``."""
     dimensions: int = Field(ge=1)
     hidden: int = Field(ge=0)
     """Width of the hidden layer; 0: none."""
     row_dropout: float = Field(ge=0, lt=1)
     embeddings: Literal["random", "teacher"]
-    """What the rows of words start as."""
+    """How the rows of words are initialised."""
     sgd: Sgd
 
 
@@ -41,9 +41,9 @@ class Cnn(Settings):
     """How many words and symbols of a text are read."""
     dimensions: int = Field(ge=1)
     kernel_sizes: list[int] = Field(min_length=1)
-    """Words that a filter looks at, for each kind of filter."""
+    """Widths of the filters, in words."""
     filters: int = Field(ge=1)
-    """Filters of each width."""
+    """Filters per width."""
     dropout: float = Field(ge=0, lt=1)
     embeddings: Literal["random", "teacher"]
     sgd: Sgd
@@ -51,38 +51,38 @@ class Cnn(Settings):
 
 class Transformer(Settings):
     layers: list[int] | None
-    """Numbers of the teacher's layers that stay, from 0; None: the first and the last."""
+    """Numbers of the teacher's layers to keep, from 0; None: the first and the last."""
     sgd: Sgd
 
 
 class Auto(Settings):
     linear_labels: int = Field(ge=1)
-    """With more labels the bag takes the place of the linear student, whose table is as wide as there are labels."""
+    """With more labels the bag is tried in place of the linear student, whose table has a column per label."""
     margin: float = Field(ge=0)
-    """A student that loses more PR-AUC on valid than this is followed by one of the next family."""
+    """Largest loss of PR-AUC on valid; beyond it the next family is tried."""
 
 
 class Learning(DistillLoss):
-    """What a student is, and how it learns: the block ``distill`` but for what it is judged by."""
+    """What a student is made of and how it is trained: the block ``distill`` without its parity bounds."""
 
     family: Literal["auto", "linear", "bag", "cnn", "transformer"]
-    """Which of the four blocks below is read; ``auto``: one after the other, as ``families`` orders them."""
+    """Which of the four blocks below is used; ``auto``: several in turn, in the order of ``families``."""
     auto: Auto
     linear: Linear
     bag: Bag
     cnn: Cnn
     transformer: Transformer
     bits: int = Field(ge=4, le=24)
-    """Width of a feature's hash: the table has two to this many rows, which words, pairs and runs of characters share."""
+    """Width of the feature hash: the table has 2**bits rows, shared by words, bigrams and character n-grams."""
     char_ngrams: list[int]
-    """linear, bag: lengths of the runs of characters that are features; words and pairs of neighbours always are."""
+    """linear, bag: lengths of the character n-grams used as features; words and bigrams always are."""
     threads: int = Field(ge=1)
     seed: int = Field(ge=0)
-    """Of all chance, and of the draw which features share a row."""
+    """Of all random numbers, and of the hash that decides which features share a row."""
 
 
 def families(settings: Learning, labels: int) -> list[Learning]:
-    """The settings of each student to try in turn: the smallest first. A table of rows by labels is not small for long."""
+    """The settings of each student to try in turn, smallest first. A table with a column per label grows with the labels."""
     if settings.family != "auto":
         return [settings]
     first = "linear" if labels <= settings.auto.linear_labels else "bag"
@@ -90,17 +90,17 @@ def families(settings: Learning, labels: int) -> list[Learning]:
 
 
 def use_threads(settings: Learning) -> None:
-    """Let torch have as many threads as the family gains from: a transformer all, the others what is asked for."""
+    """Set torch's threads: all cores for a transformer, ``settings.threads`` for the others, which gain from no more."""
     torch.set_num_threads(settings.threads if settings.family != "transformer" else os.cpu_count() or 1)
 
 
 def salt_of(seed: int) -> int:
-    """An odd number of 64 bits, for the tokenizer."""
+    """An odd 64-bit number for the tokenizer's hash."""
     return int(np.random.default_rng(seed).integers(2**63)) * 2 + 1
 
 
 def make_student(settings: Learning, labels: int, known: npt.NDArray[np.bool_], teacher: Path) -> Student:
-    """A student that has learned nothing yet; torch's chance must have been seeded. Raises StageError."""
+    """An untrained student; torch must have been seeded before. Raises StageError."""
     if settings.family == "transformer":
         return ThinStudent(teacher, settings.transformer.layers, known)
     words = settings.cnn.words if settings.family == "cnn" else 0
@@ -129,9 +129,10 @@ def learn(
     watch: Watch | None = None,
     epochs: int | None = None,
 ) -> History:
-    """The family's own way to learn, from where the pupil stands (the linear one anew); ``epochs`` in place of its own.
+    """Train the student as its family does, from its current weights (the linear one from zero).
 
-    ``watch`` is told of epochs of descent; the linear student is found before anybody could stop it.
+    ``epochs`` overrides the settings. ``watch`` is called after each epoch of gradient descent; it does not apply to the
+    linear student, which is solved too fast to be stopped.
     """
     if isinstance(student, Hashed) and settings.family == "linear":
         linear = settings.linear if epochs is None else settings.linear.model_copy(update={"max_iter": epochs})
@@ -143,9 +144,9 @@ def learn(
 
 
 def forecast(student: Student, train: DistillData, settings: Learning) -> float:
-    """Seconds that ``learn`` will take, by the time of a batch, or of one look at all texts where it is linear.
+    """Seconds that ``learn`` will take, from the time of one batch, or of one pass over all texts for the linear student.
 
-    Neither the network nor torch's chance are other for it.
+    The network and torch's random state are left unchanged.
     """
     if isinstance(student, Hashed) and settings.family == "linear":
         return settings.linear.max_iter * seconds_of_pass(student, train, settings)
@@ -153,11 +154,11 @@ def forecast(student: Student, train: DistillData, settings: Learning) -> float:
     rng = torch.get_rng_state()
     rows = np.linspace(0, len(train.texts) - 1, min(sgd.batch_size, len(train.texts))).astype(np.int64)
     student.network.train()
-    taken = []
+    seconds = []
     for _ in range(2):  # the first also warms up
-        begin = time.perf_counter()
+        start = time.perf_counter()
         loss_of(student, train, train.weights, settings, rows).backward()  # type: ignore[no-untyped-call]
-        taken.append(time.perf_counter() - begin)
+        seconds.append(time.perf_counter() - start)
     student.network.zero_grad()
     torch.set_rng_state(rng)
-    return taken[-1] * sgd.epochs * len(train.texts) / len(rows)
+    return seconds[-1] * sgd.epochs * len(train.texts) / len(rows)

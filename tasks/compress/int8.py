@@ -1,9 +1,9 @@
-"""An ONNX file with its weights as 8-bit integers: what teacher and student are quantized with.
+"""Quantization of an ONNX file to 8-bit integer weights, dynamic and static, for teacher and student.
 
-Weights of layers have 7 bits, -64 to 64, stored as int8. Where a processor has no dot product of bytes (VNNI), ONNX Runtime
-adds pairs of products of an unsigned and a signed byte in 16 bits, and cuts off what is more than 32767 (VPMADDUBSW):
-2 x 255 x 127 would be, 2 x 255 x 64 is not. So a file answers alike on every processor. Tables are looked up, not multiplied:
-they keep 8 bits.
+Weights of layers use 7 bits, -64 to 64, stored as int8. Where a processor has no dot product of bytes (VNNI), ONNX Runtime
+adds pairs of products of an unsigned and a signed byte in 16 bits, which saturates at 32767 (VPMADDUBSW): 2 x 255 x 127 would
+exceed it, 2 x 255 x 64 does not. So a file gives the same result on every processor. Embedding tables are looked up, not
+multiplied: they keep 8 bits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Operator = Literal["Gather", "Gemm", "MatMul", "Conv"]
 def _quiet() -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it warns of a pre-processing that our graphs do not need: the exporter folded them
+    root.setLevel(logging.ERROR)  # it suggests a pre-processing that our graphs do not need: the exporter has folded constants
     try:
         yield
     finally:
@@ -35,10 +35,10 @@ def _quiet() -> Iterator[None]:
 
 
 def write_int8(parent: Path, path: Path, operators: Sequence[str], per_channel: bool) -> None:
-    """Write the quantized twin of the ONNX file ``parent`` to ``path``.
+    """Write a dynamically quantized copy of the ONNX file ``parent`` to ``path``.
 
-    Dynamic quantization: weights are stored as int8 with one scale (or one an output, ``per_channel``), activations are
-    scaled while the model runs, so no messages are needed to calibrate it.
+    Weights are stored as int8 with one scale per tensor (or per output channel, ``per_channel``). Activations are scaled at
+    run time, so no calibration data is needed.
     """
     with _quiet():
         quantize_dynamic(
@@ -63,15 +63,15 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 def write_static_int8(
     parent: Path, path: Path, batches: Iterable[npt.NDArray[np.int64]], operators: Sequence[str], per_channel: bool
 ) -> None:
-    """Write the quantized twin of the ONNX file ``parent``, whose one input is ``rows int64[texts, length]``, to ``path``.
+    """Write a statically quantized copy of ``parent``, whose one input is ``rows int64[texts, length]``, to ``path``.
 
-    Static quantization: the ranges of activations are those that ``batches`` of that input show, at least one; so a text's
-    answer does not hang on the others in its batch, as it does where scales are found while the model runs.
+    The ranges of activations are measured on ``batches`` of that input, at least one. So a text's logits do not depend on the
+    others in its batch, as they do where scales are computed at run time.
     """
     graph = onnx.load(parent).graph
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    exact: dict[str, Any] = {
-        "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # no grid of 256 logits
+    options: dict[str, Any] = {
+        "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # logits stay float, not one of 256 levels
         "TensorQuantOverrides": {
             weights.name: [{"reduce_range": False}] for weights in graph.initializer if weights.name in looked_up
         },
@@ -87,5 +87,5 @@ def write_static_int8(
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            extra_options=exact,
+            extra_options=options,
         )

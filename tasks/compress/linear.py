@@ -1,8 +1,8 @@
-"""The linear student, found exactly: its loss is convex, so there is one best student, and no seed to be lucky with.
+"""The linear student, solved exactly: its loss is convex, so the optimum does not depend on a seed.
 
-A text is the set of its rows, each with the weight of one by the root of their number; a logit is the sum of its rows'
-values, and a bias. L-BFGS (Liu and Nocedal 1989) on all messages at once takes a second or two where stochastic descent
-takes ten and ends somewhere near.
+A text is the set of its rows, each of value one over the root of their number; a logit is the sum of its rows' coefficients
+and a bias. Full-batch L-BFGS (Liu and Nocedal 1989) takes a second or two, where stochastic gradient descent takes ten and
+stops near the optimum.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from tasks.stage import Settings
 Floats = npt.NDArray[np.float64]
 
 MEMORY = 10
-"""Earlier steps that L-BFGS keeps."""
+"""Number of past steps that L-BFGS stores."""
 
 
 def matrix(rows: Sequence[npt.NDArray[np.int64]], width: int) -> csr_matrix:
-    """Texts as ``float64[texts, width]``: at each of a text's rows one by the root of their number."""
-    counts = np.array([len(own) for own in rows])
+    """Texts as a sparse ``float64[texts, width]``: one over the root of their number at each of a text's rows."""
+    counts = np.array([len(text_rows) for text_rows in rows])
     values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts)
     starts = np.concatenate([[0], np.cumsum(counts)])
     return csr_matrix((values, np.concatenate([*rows, np.zeros(0, np.int64)]), starts), shape=(len(rows), width))
@@ -44,15 +44,17 @@ def matrix(rows: Sequence[npt.NDArray[np.int64]], width: int) -> csr_matrix:
 def loss_and_gradient(
     logits: Floats, labels: npt.NDArray[np.int64], teacher: Floats, weights: Floats, distill_loss: DistillLoss
 ) -> tuple[float, Floats]:
-    """``distillation_loss`` of logits ``[n, labels]`` in double precision, with its gradient by them."""
-    heat, share = distill_loss.temperature, distill_loss.teacher_share
-    spoken, softened, wanted = (log_softmax(z, axis=1) for z in (logits, logits / heat, teacher / heat))
-    told = np.eye(logits.shape[1])[labels] * (labels != UNLABELLED)[:, None]
-    hard = -(told * spoken).sum(axis=1)
-    soft = (np.exp(wanted) * (wanted - softened)).sum(axis=1)
-    loss = ((1 - share) * hard + share * heat**2 * soft) * weights
-    from_labels = np.exp(spoken) * told.sum(axis=1, keepdims=True) - told
-    gradient = (1 - share) * from_labels + share * heat * (np.exp(softened) - np.exp(wanted))
+    """``distillation_loss`` of logits ``[n, labels]`` in double precision, and its gradient with respect to them."""
+    temperature, share = distill_loss.temperature, distill_loss.teacher_share
+    log_probs, student_log_probs_t, teacher_log_probs_t = (
+        log_softmax(z, axis=1) for z in (logits, logits / temperature, teacher / temperature)
+    )
+    targets = np.eye(logits.shape[1])[labels] * (labels != UNLABELLED)[:, None]
+    label_loss = -(targets * log_probs).sum(axis=1)
+    teacher_loss = (np.exp(teacher_log_probs_t) * (teacher_log_probs_t - student_log_probs_t)).sum(axis=1)
+    loss = ((1 - share) * label_loss + share * temperature**2 * teacher_loss) * weights
+    label_gradient = np.exp(log_probs) * targets.sum(axis=1, keepdims=True) - targets
+    gradient = (1 - share) * label_gradient + share * temperature * (np.exp(student_log_probs_t) - np.exp(teacher_log_probs_t))
     return float(loss.mean()), gradient * weights[:, None] / len(logits)
 
 
@@ -64,63 +66,65 @@ def solve(
     max_iter: int,
     watch: Callable[[float, Floats, Floats], None],
 ) -> tuple[Floats, Floats]:
-    """The (values ``[width, labels]``, bias ``[labels]``) of least ``objective`` plus ``penalty`` / 2 by squared values.
+    """(coefficients ``[width, labels]``, bias ``[labels]``) that minimise ``objective`` + ``penalty`` / 2 * sum of squares.
 
-    ``objective`` gives the loss of all texts' logits and its gradient. At most ``max_iter`` steps of L-BFGS are taken from
-    zero, and ``watch`` is told of each: loss, values, bias.
+    ``objective`` gives the loss of all texts' logits and its gradient. L-BFGS takes at most ``max_iter`` steps from zero, and
+    calls ``watch`` after each with loss, coefficients and bias.
     """
     width = texts.shape[1]
-    turned = texts.T.tocsr()
+    transposed = texts.T.tocsr()
     latest = 0.0
 
     def unpack(point: Floats) -> tuple[Floats, Floats]:
         return point[labels:].reshape(width, labels), point[:labels]
 
-    def judged(point: Floats) -> tuple[float, Floats]:
+    def penalised(point: Floats) -> tuple[float, Floats]:
         nonlocal latest
-        values, bias = unpack(point)
-        loss, gradient = objective(texts @ values + bias)
+        coefficients, bias = unpack(point)
+        loss, gradient = objective(texts @ coefficients + bias)
         latest = loss
-        slopes = turned @ gradient + penalty * values
-        return loss + penalty / 2 * float((values**2).sum()), np.concatenate([gradient.sum(axis=0), slopes.ravel()])
+        coefficient_gradient = transposed @ gradient + penalty * coefficients
+        return loss + penalty / 2 * float((coefficients**2).sum()), np.concatenate(
+            [gradient.sum(axis=0), coefficient_gradient.ravel()]
+        )
 
-    with threadpool_limits(1):  # sums in another order would be another student
-        found = minimize(
-            judged,
+    with threadpool_limits(1):  # another order of summation would give another student
+        result = minimize(
+            penalised,
             np.zeros(labels * (width + 1)),
             jac=True,
             method="L-BFGS-B",
             callback=lambda point: watch(latest, *unpack(point)),
             options={"maxiter": max_iter, "maxcor": MEMORY},
         )
-    return unpack(found.x)
+    return unpack(result.x)
 
 
 class Linear(Settings):
     penalty: float = Field(ge=0)
-    """Weight of half the sum of squared values in the loss."""
+    """L2 regularisation: weight of half the sum of squared coefficients in the loss."""
     max_iter: int = Field(ge=1)
-    """Steps of L-BFGS at most; each sees all texts."""
+    """At most this many steps of L-BFGS; each is a pass over all texts."""
 
 
 def seconds_of_pass(student: Hashed, train: DistillData, distill_loss: DistillLoss) -> float:
-    """What a pass over all texts takes: the loss, its gradient, and as much again for L-BFGS."""
+    """Seconds per pass over all texts: the loss, its gradient, and the same again for L-BFGS."""
     texts = matrix(train.texts, student.tokenizer.rows)
     texts = texts[:, np.unique(texts.indices)]
     teacher, weights = train.teacher.astype(np.float64), train.weights.astype(np.float64)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     logits = texts @ np.zeros((texts.shape[1], teacher.shape[1]))
     _, gradient = loss_and_gradient(logits, train.labels, teacher, weights, distill_loss)
     texts.T.tocsr() @ gradient
-    return 2 * (time.perf_counter() - begin)
+    return 2 * (time.perf_counter() - start)
 
 
 def fit_linear(student: Hashed, train: DistillData, valid: DistillData, settings: Linear, distill_loss: DistillLoss) -> History:
-    """Put the best values into the pupil's network; its history, a pass an epoch.
+    """Solve for the coefficients and store them in the student's network; the history, one entry per pass.
 
-    They are sought from zero, wherever the network stands: the last steps towards the best are long, and what is left of
-    another beginning in rows that few texts hold is noise. Rows that no text holds are zero. The network must have a
-    dimension for each label and no hidden layer: it is read as if it were ``solve``'s table.
+    L-BFGS starts from zero, whatever the network holds: its last steps are long, and what another start leaves in rows of few
+    texts is noise. Rows that no text holds are zero. The network must have as many dimensions as labels and no hidden layer:
+    its embedding holds the coefficients of ``solve``.
     """
     width, weights = student.tokenizer.rows, mean_one(train.weights).astype(np.float64)
     texts, held_out = matrix(train.texts, width), matrix(valid.texts, width)
@@ -130,8 +134,8 @@ def fit_linear(student: Hashed, train: DistillData, valid: DistillData, settings
     history: History = []
     bar = tqdm(total=settings.max_iter, desc="student", unit=" passes", mininterval=1)
 
-    def seen(loss: float, values: Floats, bias: Floats) -> None:
-        score = ranking((held_out @ values + bias).astype(np.float32), valid.labels, weights=valid.weights)["pr_auc"]
+    def record(loss: float, coefficients: Floats, bias: Floats) -> None:
+        score = ranking((held_out @ coefficients + bias).astype(np.float32), valid.labels, weights=valid.weights)["pr_auc"]
         history.append({"epoch": len(history) + 1, "train_loss": loss, "valid_pr_auc": score})
         bar.update()
 
@@ -139,17 +143,17 @@ def fit_linear(student: Hashed, train: DistillData, valid: DistillData, settings
     assert isinstance(network, Network)
     assert network.hidden is None
     with bar:
-        values, bias = solve(
+        coefficients, bias = solve(
             texts,
             lambda logits: loss_and_gradient(logits, train.labels, teacher, weights, distill_loss),
             train.teacher.shape[1],
             settings.penalty,
             settings.max_iter,
-            seen,
+            record,
         )
     with torch.no_grad():
         network.embedding.weight.zero_()
-        network.embedding.weight[torch.from_numpy(used)] = torch.from_numpy(values).float()
+        network.embedding.weight[torch.from_numpy(used)] = torch.from_numpy(coefficients).float()
         network.head.weight.copy_(torch.eye(len(bias)))
         network.head.bias.copy_(torch.from_numpy(bias))
     return history

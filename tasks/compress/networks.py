@@ -1,4 +1,4 @@
-"""Students that read rows of a hashed table, as networks, and their way into ONNX."""
+"""Networks of the students that look up rows of a hashed embedding table, and their export to ONNX."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from tasks.stage import write_json
 
 
 class Network(nn.Module):
-    """A bag of rows: the sum of their vectors by the root of their number, and a hidden layer, if ``hidden`` is not 0.
+    """A bag of features: the sum of their embeddings divided by the root of their number, and an optional hidden layer.
 
-    ``int64[batch, rows]`` -> ``float[batch, labels]``. The root is the length of the text as a binary vector, so this
-    is what a linear model sees of normalised n-grams, with a few dimensions to be more than linear in.
+    ``int64[batch, rows]`` -> ``float[batch, labels]``. The root is the L2 norm of the text as a binary vector, so this is a
+    linear model's view of L2-normalised n-grams, with a few dimensions that allow more than a linear function. ``hidden`` =
+    0: no hidden layer.
 
-    While training, each row is left out with probability ``row_dropout``, so no single word decides.
+    In training, each row is dropped with probability ``row_dropout``, so that no single word decides.
     """
 
     def __init__(self, rows: int, dimensions: int, hidden: int, labels: int, row_dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(rows, dimensions, padding_idx=PADDING)
-        # Small: most rows of a hashed table are learned from few messages or from none, and what they began with stays.
+        # Small: most rows of a hashed table see few messages or none in training and keep their initial values.
         nn.init.normal_(self.embedding.weight, std=0.02)
         with torch.no_grad():
             self.embedding.weight[PADDING] = 0
         self.hidden = nn.Linear(dimensions, hidden) if hidden else None
         self.head = nn.Linear(hidden or dimensions, labels)
         self.row_dropout = row_dropout
-        # Nothing by themselves: pruning listens here to what each unit says.
+        # Identities for pruning to hook: the activations of each unit pass here.
         self.dimensions, self.units = nn.Identity(), nn.Identity()
 
     def pool(self, rows: Tensor) -> Tensor:
-        """The pooled features ``float[batch, dimensions]``: all that the layers behind see of a text."""
-        vectors = self.embedding(rows)  # of padding: zeros, so it adds nothing and needs no mask
+        """The pooled features ``float[batch, dimensions]``: the input of the layers after the embedding."""
+        vectors = self.embedding(rows)  # zeros for padding, so the sum needs no mask
         present = (rows != PADDING).to(vectors.dtype)
         if self.training and self.row_dropout:
             present = present * (torch.rand_like(present) > self.row_dropout).to(vectors.dtype)
@@ -47,19 +48,20 @@ class Network(nn.Module):
         pooled: Tensor = self.dimensions(vectors.sum(1) / present.sum(1, keepdim=True).clamp(min=1.0).sqrt())
         return pooled
 
-    def judge(self, pooled: Tensor) -> Tensor:
+    def classify(self, pooled: Tensor) -> Tensor:
         """Logits of pooled features."""
         logits: Tensor = self.head(pooled if self.hidden is None else self.units(torch.relu(self.hidden(pooled))))
         return logits
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.judge(self.pool(rows))
+        return self.classify(self.pool(rows))
 
 
 class Convolution(nn.Module):
-    """Words in their order: convolutions of several widths and the largest of each filter over a text (Kim 2014).
+    """Words in order: convolutions of several widths, max-pooled over the text (Kim 2014).
 
-    ``int64[batch, words]`` -> ``float[batch, labels]``. While training, pooled features are dropped with ``dropout``.
+    ``int64[batch, words]`` -> ``float[batch, labels]``. In training, pooled features are dropped with probability
+    ``dropout``.
     """
 
     def __init__(
@@ -82,24 +84,24 @@ class Convolution(nn.Module):
         parts = []
         for convolution in self.convolutions:
             assert isinstance(convolution, nn.Conv1d)
-            # A short text is as wide as the widest filter; what begins behind its last word counts as nothing.
+            # Pad so that a text may be shorter than a filter; windows that start after the last word are masked.
             width = int(convolution.weight.shape[2])
-            found = torch.relu(convolution(nn.functional.pad(vectors, (0, width - 1)))) * present
-            parts.append(found.amax(dim=2))
+            activations = torch.relu(convolution(nn.functional.pad(vectors, (0, width - 1)))) * present
+            parts.append(activations.amax(dim=2))
         pooled: Tensor = self.units(torch.cat(parts, dim=1))
         return pooled
 
-    def judge(self, pooled: Tensor) -> Tensor:
+    def classify(self, pooled: Tensor) -> Tensor:
         """Logits of pooled features."""
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.judge(self.pool(rows))
+        return self.classify(self.pool(rows))
 
 
 class Served(nn.Module):
-    """The network as it is served: the logits, and beside them the pooled features that drift is watched on."""
+    """The network as served: the logits, and the pooled features on which drift is monitored."""
 
     def __init__(self, network: Network | Convolution) -> None:
         super().__init__()
@@ -107,11 +109,11 @@ class Served(nn.Module):
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         pooled = self.network.pool(rows)
-        return self.network.judge(pooled), pooled
+        return self.network.classify(pooled), pooled
 
 
 def save_known(known: npt.NDArray[np.bool_], folder: Path) -> None:
-    """Write which words training saw into ``words.npz``: by it drift is told, whatever the student reads."""
+    """Write which words were seen in training into ``words.npz``: drift is measured by it for every kind of student."""
     np.savez_compressed(folder / "words.npz", known=np.packbits(known))
 
 

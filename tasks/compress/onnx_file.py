@@ -1,4 +1,4 @@
-"""A torch module as one ONNX file that holds nothing of the machine it was made on."""
+"""Export of a torch module to one ONNX file without traces of the machine it was made on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 def write_onnx(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], shapes: Any, path: Path, opset: int
 ) -> None:
-    """Export ``module`` with named ``inputs`` and ``outputs``; ``shapes`` says which dimensions are free.
+    """Export ``module`` with named ``inputs`` and ``outputs``; ``shapes`` says which dimensions are dynamic.
 
     Raises onnx.checker.ValidationError where the exported graph is not valid.
     """

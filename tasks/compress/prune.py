@@ -1,7 +1,7 @@
-"""Stage prune: parts of the student that matter least are taken out, what is left learns on, and the smallest is kept.
+"""Stage prune: remove the least sensitive parts of the student, fine-tune it, and keep the smallest that is good enough.
 
-Each entry of the sweep starts from the parent. None is kept for its size alone: the smallest that loses no more than
-``margin`` of PR-AUC on valid and agrees with its parent is, and that may be the parent as it was.
+Each entry of the sweep starts from the parent. Size alone does not decide: the smallest student is kept that loses no more
+than ``margin`` of PR-AUC on valid and agrees with its parent. That may be the unpruned parent.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tasks.compress.families import learn, make_student, use_threads
 from tasks.compress.parity import ParityLimits, ParityRows, broken, compare
 from tasks.compress.sgd import valid_pr_auc
 from tasks.compress.student import Hashed, Student
-from tasks.compress.units import halve_rows, places, remove
+from tasks.compress.units import halve_rows, prunables, remove
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
 from tasks.tracking import track
 
 Shares = dict[str, float]
-"""What goes: for each kind of part its share. rows (in halves), dimensions, hidden, filters, heads, feed_forward, layers."""
+"""The share to remove of each kind of part: rows (in halves), dimensions, hidden, filters, heads, feed_forward, layers."""
 
 
 class Sweep(Settings):
-    """What to try, one after the other, with a student of each family."""
+    """What to try in turn for a student of each family."""
 
     linear: list[Shares]
     bag: list[Shares]
@@ -40,7 +40,7 @@ class Sweep(Settings):
 
 
 class Recovery(Settings):
-    """Epochs that a pruned student of each family learns on for; passes, where it is linear."""
+    """Epochs of fine-tuning after pruning, by family; passes for the linear one."""
 
     linear: int = Field(ge=0)
     bag: int = Field(ge=0)
@@ -50,17 +50,17 @@ class Recovery(Settings):
 
 class Prune(Settings):
     parent: str
-    """The folder below models/ that is pruned; its network as it was trained stands beside it."""
+    """The folder below models/ that is pruned; its trained network is in the folder beside it, with the suffix -network."""
     sweep: Sweep
     recovery: Recovery
     margin: float = Field(ge=0)
     """PR-AUC on valid that it may lose against its parent."""
     parity: ParityLimits
-    """The pruned student against its parent: what does not agree so far is not kept."""
+    """The pruned student against its parent: one out of these bounds is not kept."""
 
 
 class Parent:
-    """The student that is pruned, with all that it takes to go on training it."""
+    """The student to prune, with all that is needed to fine-tune it."""
 
     def __init__(self, name: str, paths: Paths) -> None:
         folder, network = paths.model(name), paths.model(f"{name}-network")
@@ -77,17 +77,17 @@ class Parent:
         self.schema = read_json(paths.schema)
 
     def student(self) -> Student:
-        """The student as it was trained, each time anew."""
+        """A new copy of the student as trained."""
         torch.manual_seed(self.settings.seed)
         student = make_student(self.settings, len(self.schema["labels"]), self._known, self._paths.model("teacher"))
         student.network.load_state_dict(torch.load(self._network, weights_only=True))
         return student
 
     def pruned(self, shares: Shares, recovery: int) -> tuple[Student, dict[str, float]]:
-        """(student without these shares of its parts, PR-AUC on valid just after the cut and after it learned on)."""
+        """(student without these shares of its parts, PR-AUC on valid before and after fine-tuning)."""
         student = self.student()
         for kind, share in shares.items():
-            student = take(student, kind, share, self)
+            student = remove_share(student, kind, share, self)
         held_out = distill_data(self.valid, student, self._paths)
         figures = {"cut_pr_auc": valid_pr_auc(student, held_out)}
         if recovery and shares:
@@ -99,8 +99,8 @@ class Parent:
         return distill_data(self.valid, student, self._paths)
 
 
-def take(student: Student, kind: str, share: float, parent: Parent) -> Student:
-    """The pupil without ``share`` of its parts of ``kind``. Raises StageError where it has none, or they do not go so."""
+def remove_share(student: Student, kind: str, share: float, parent: Parent) -> Student:
+    """The student without ``share`` of its parts of ``kind``. Raises StageError where that cannot be removed."""
     where = f"prune.sweep.{parent.settings.family}: {kind}: {share}"
     if not 0 < share < 1:
         raise StageError(f"{where}: a share lies between 0 and 1")
@@ -111,51 +111,53 @@ def take(student: Student, kind: str, share: float, parent: Parent) -> Student:
         for _ in range(round(halvings)):
             student = halve_rows(student, parent.train_texts)
         return student
-    if not places(student, kind) or (parent.settings.family == "linear"):
+    if not prunables(student, kind) or (parent.settings.family == "linear"):
         raise StageError(f"{where}: a student of the family {parent.settings.family!r} has none of these parts")
     remove(student, kind, share, parent.held_out(student), parent.settings)
     return student
 
 
 def smallest(table: list[dict[str, Any]], margin: float) -> int:
-    """The row of the fewest bytes among those within ``margin`` of the first row's PR-AUC that agree with the first.
+    """The index of the smallest row, in bytes, that is within ``margin`` of the first row's PR-AUC and agrees with the first.
 
-    The first is the parent: it is always good enough.
+    The first row is the parent, which is always good enough.
     """
-    good = [n for n, row in enumerate(table) if n == 0 or (row["pr_auc"] >= table[0]["pr_auc"] - margin and not row["over"])]
-    return min(good, key=lambda number: (table[number]["bytes"], number))
+    candidates = [
+        n for n, row in enumerate(table) if n == 0 or (row["pr_auc"] >= table[0]["pr_auc"] - margin and not row["over"])
+    ]
+    return min(candidates, key=lambda number: (table[number]["bytes"], number))
 
 
 def prune(settings: Prune, paths: Paths) -> None:
-    """Try each entry of the sweep, keep the smallest that is good enough, and check it against its parent."""
+    """Try each entry of the sweep, keep the smallest student that is good enough, and check it against its parent."""
     parent = Parent(settings.parent, paths)
     torch.use_deterministic_algorithms(True)
     use_threads(parent.settings)
-    asked = ParityRows.of(parent.valid, parent.schema, settings.parity.slice_messages)
+    parity_rows = ParityRows.of(parent.valid, parent.schema, settings.parity.slice_messages)
     with track("prune", settings, paths) as tracker:
         table: list[dict[str, Any]] = []
-        agreed: list[dict[str, float]] = []
+        parities: list[dict[str, float]] = []
         texts = list(parent.valid.text)
-        before = load_variant(parent.folder, 1).logits(texts)
+        parent_logits = load_variant(parent.folder, 1).logits(texts)
         with atomic_write(paths.model("student-pruned")) as temporary:
             temporary.mkdir()
-            tries: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
-            for shares in tqdm(tries, desc="prune", unit=" students"):
+            sweep: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
+            for shares in tqdm(sweep, desc="prune", unit=" students"):
                 student, figures = parent.pruned(shares, getattr(settings.recovery, parent.settings.family))
                 folder = temporary / str(len(table))
                 folder.mkdir()
                 student.save(folder, parent.settings.opset)
-                parity = compare(before, load_variant(folder, 1).logits(texts), asked)
+                parity = compare(parent_logits, load_variant(folder, 1).logits(texts), parity_rows)
                 over = broken(parity, settings.parity, "prune.parity")
                 table.append({"removed": dict(shares), "bytes": folder_bytes(folder), **figures, "over": over})
-                agreed.append(parity.figures())
+                parities.append(parity.figures())
                 tracker.metrics({name: float(table[-1][name]) for name in ("bytes", "pr_auc")}, step=len(table) - 1)
             chosen = smallest(table, settings.margin)
             keep_only(temporary / str(chosen), temporary)
         sizes = {"before": folder_bytes(parent.folder), "after": folder_bytes(paths.model("student-pruned"))}
         write_json(
             paths.report("prune.json"),
-            {"parity": agreed[chosen], "bytes": sizes, "removed": table[chosen]["removed"], "sweep": table},
+            {"parity": parities[chosen], "bytes": sizes, "removed": table[chosen]["removed"], "sweep": table},
         )
         with atomic_write(paths.report("prune.csv")) as temporary:
             pd.DataFrame([{"bytes": row["bytes"], "valid_pr_auc": row["pr_auc"]} for row in table]).to_csv(
@@ -169,13 +171,13 @@ def prune(settings: Prune, paths: Paths) -> None:
 
 
 def keep_only(best: Path, folder: Path) -> None:
-    """Move the files of ``best``, a folder below ``folder``, up, and remove all folders there."""
+    """Move the files of ``best``, a folder below ``folder``, up into ``folder``, and remove all folders there."""
     for path in best.iterdir():
         path.replace(folder / path.name)
     for path in folder.iterdir():
         if path.is_dir():
-            for left in path.iterdir():
-                left.unlink()
+            for file in path.iterdir():
+                file.unlink()
             path.rmdir()
 
 

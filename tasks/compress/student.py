@@ -1,4 +1,4 @@
-"""A student while it learns: what it reads of a text, what it says, and how it is written down."""
+"""A student in training: its input encoding, its logits, and how it is saved."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from service.tokenizer import Tokenizer, pad
 from tasks.compress.networks import Convolution, Network, save_student
 
 BATCH = 32
-"""Texts that are asked at once where nothing is learned."""
+"""Batch size for inference."""
 
 
 class Student(Protocol):
-    """A network with the way of reading that belongs to it."""
+    """A network with the input encoding that belongs to it."""
 
     @property
     def network(self) -> nn.Module:
-        """What learns."""
+        """The trainable module."""
 
     def encode(self, texts: Sequence[str]) -> Sequence[Any]:
-        """Normalised texts as the network reads them."""
+        """Normalised texts as the network's inputs."""
 
-    def ask(self, encoded: Sequence[Any]) -> Tensor:
-        """Logits ``float[batch, labels]`` of encoded texts, to be learned from."""
+    def forward(self, encoded: Sequence[Any]) -> Tensor:
+        """Differentiable logits ``float[batch, labels]`` of encoded texts."""
 
     def outputs(self, encoded: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """Logits ``float32[n, labels]`` of any number of encoded texts, nothing dropped."""
+        """Logits ``float32[n, labels]`` of any number of encoded texts, in evaluation mode."""
 
     def save(self, folder: Path, opset: int) -> None:
         """Write the student into an empty folder, as ``tasks.model.variants`` loads it."""
 
 
 class Hashed:
-    """A student that reads rows of a hashed table."""
+    """A student whose inputs are rows of a hashed embedding table."""
 
     def __init__(self, network: Network | Convolution, tokenizer: Tokenizer) -> None:
         self.network: Network | Convolution = network
@@ -48,14 +48,14 @@ class Hashed:
     def encode(self, texts: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:
         return [self.tokenizer.encode(text) for text in texts]
 
-    def ask(self, encoded: Sequence[npt.NDArray[np.int64]]) -> Tensor:
+    def forward(self, encoded: Sequence[npt.NDArray[np.int64]]) -> Tensor:
         logits: Tensor = self.network(torch.from_numpy(pad(encoded)))
         return logits
 
     def outputs(self, encoded: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
         self.network.eval()
         with torch.inference_mode():
-            parts = [self.ask(encoded[start : start + BATCH]).numpy() for start in range(0, len(encoded), BATCH)]
+            parts = [self.forward(encoded[start : start + BATCH]).numpy() for start in range(0, len(encoded), BATCH)]
         return np.concatenate(parts)
 
     def save(self, folder: Path, opset: int) -> None:

@@ -1,4 +1,4 @@
-"""More texts to learn from, which have no label: the teacher says what they are."""
+"""Additional unlabelled training texts (crops), and the teacher's logits for them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from tasks.model.teacher import has_fast_bfloat16, load_teacher, predict
 from tasks.stage import Settings
 
 CROP_WORDS = 20
-"""A crop of fewer words says too little to be scored."""
+"""A crop of fewer words is too short to score."""
 
 
 class Crops(Settings):
-    """Pieces of training texts as texts of their own."""
+    """Crops of training texts, used as texts of their own."""
 
     count: int = Field(ge=0)
-    """Of each text."""
+    """Per text."""
     shares: tuple[float, float]
-    """Between which part of a text's words a crop holds."""
+    """Smallest and largest share of a text's words in a crop."""
     weight: float = Field(gt=0)
-    """What a crop counts, where a text counts 1."""
+    """Weight of a crop in the loss, where a whole text has 1."""
 
 
 def crops(texts: Sequence[str], settings: Crops, seed: int) -> list[str]:
-    """Runs of words of ``texts``, of a length and at a place that ``seed`` decides; short texts give none."""
+    """Random runs of words of ``texts``, of lengths and positions decided by ``seed``; short texts give none."""
     rng = np.random.default_rng([seed, 2])
     pieces = []
     for text in texts:
         words = text.split(" ")
         for _ in range(settings.count):
             length = int(len(words) * rng.uniform(*settings.shares))
-            begin = int(rng.integers(len(words) - length + 1))
+            start = int(rng.integers(len(words) - length + 1))
             if length >= CROP_WORDS:
-                pieces.append(" ".join(words[begin : begin + length]))
+                pieces.append(" ".join(words[start : start + length]))
     return pieces
 
 
-def ask_teacher(teacher: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def teacher_predict(teacher: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """The teacher's logits ``float32[texts, labels]`` of at least one text."""
     model, tokenizer, shape = load_teacher(teacher)
     device = torch.device("cpu")

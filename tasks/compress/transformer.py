@@ -1,7 +1,7 @@
-"""Transformers on the compression path: the teacher's ONNX file, and what is made of some of its layers.
+"""Transformer students: the teacher's export to ONNX, and the teacher reduced to some of its layers.
 
-A thin transformer starts as the teacher without the other layers (Sun et al. 2019, Sanh et al. 2019), so it reads text as the
-teacher does, and is as slow to read it.
+A thin transformer is initialised from the teacher without the other layers (Sun et al. 2019, Sanh et al. 2019). It tokenizes
+text as the teacher does, and is as slow at that.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ CPU = torch.device("cpu")
 def write_transformer(model: Teacher, tokenizer: Any, shape: TokenWindows, folder: Path, opset: int) -> None:
     """Write ``model.onnx``, ``tokenizer.json`` and ``variant.json`` into the empty ``folder``."""
     example = {name: torch.ones((2, 8), dtype=torch.long) for name in ("input_ids", "attention_mask")}
-    free = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=shape.tokens)}
-    write_onnx(model, example, ["logits"], (free, free), folder / "model.onnx", opset)
+    dynamic = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=shape.tokens)}
+    write_onnx(model, example, ["logits"], (dynamic, dynamic), folder / "model.onnx", opset)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "kind": "onnx-transformer",
@@ -41,21 +41,21 @@ def write_transformer(model: Teacher, tokenizer: Any, shape: TokenWindows, folde
     write_json(folder / "variant.json", settings)
 
 
-def keep_layers(model: Teacher, wanted: Sequence[int], where: str) -> None:
-    """Leave only the layers of these numbers, counted from 0, in their order.
+def keep_layers(model: Teacher, numbers: Sequence[int], where: str) -> None:
+    """Keep only the layers of these numbers, counted from 0, in their order.
 
-    Raises StageError for one that is not there; ``where`` is the parameter that asked for it.
+    Raises StageError for a number that does not exist; ``where`` is the parameter that named it.
     """
-    place, name = place_of_layers(model)
+    parent, name = place_of_layers(model)
     layers = layers_of(model)
-    if not wanted or any(not 0 <= number < len(layers) for number in wanted) or list(wanted) != sorted(set(wanted)):
-        raise StageError(f"{where} = {list(wanted)}: the teacher has the layers 0 to {len(layers) - 1}")
-    setattr(place, name, nn.ModuleList(layers[number] for number in wanted))
-    model.encoder.config.num_hidden_layers = len(wanted)  # type: ignore[union-attr]
+    if not numbers or any(not 0 <= number < len(layers) for number in numbers) or list(numbers) != sorted(set(numbers)):
+        raise StageError(f"{where} = {list(numbers)}: the teacher has the layers 0 to {len(layers) - 1}")
+    setattr(parent, name, nn.ModuleList(layers[number] for number in numbers))
+    model.encoder.config.num_hidden_layers = len(numbers)  # type: ignore[union-attr]
 
 
 class Thin:
-    """The teacher with its tokenizer and its windows, to learn on once ``keep_layers`` has left some of its layers."""
+    """The teacher with its tokenizer and windows, to be trained further once ``keep_layers`` has removed some of its layers."""
 
     def __init__(self, teacher: Path) -> None:
         self.network, self._tokenizer, self._shape = load_teacher(teacher)
@@ -65,12 +65,12 @@ class Thin:
     def encode(self, texts: Sequence[str]) -> Sequence[list[list[int]]]:
         return tokenize(self._tokenizer, texts, self._shape)
 
-    def ask(self, encoded: Sequence[list[list[int]]]) -> Tensor:
-        """One window a text, as the teacher learned: often the first, else any."""
-        drawn = torch.rand((len(encoded), 2))
+    def forward(self, encoded: Sequence[list[list[int]]]) -> Tensor:
+        """Logits of one window per text, drawn as in the teacher's training: often the first, else any."""
+        draws = torch.rand((len(encoded), 2))
         windows = [
-            own[0] if first < FIRST_WINDOW else own[int(other * len(own))]
-            for own, (first, other) in zip(encoded, drawn.tolist(), strict=True)
+            text_windows[0] if first_draw < FIRST_WINDOW else text_windows[int(window_draw * len(text_windows))]
+            for text_windows, (first_draw, window_draw) in zip(encoded, draws.tolist(), strict=True)
         ]
         ids, mask = map(torch.from_numpy, collate(windows, self._padding))
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
@@ -79,14 +79,14 @@ class Thin:
 
     def outputs(self, encoded: Sequence[list[list[int]]]) -> npt.NDArray[np.float32]:
         self.network.eval()
-        return predict(self.network, encoded, self._padding, CPU, bfloat16=False)  # as it will answer
+        return predict(self.network, encoded, self._padding, CPU, bfloat16=False)  # float32, as it is served
 
     def save(self, folder: Path, opset: int) -> None:
         write_transformer(self.network.eval(), self._tokenizer, self._shape, folder, opset)
 
 
 class ThinStudent(Thin):
-    """A thin transformer that may be served: it knows which words are new to it."""
+    """A thin transformer that may be served: it keeps which words are new to it."""
 
     def __init__(self, teacher: Path, layers: Sequence[int] | None, known: npt.NDArray[np.bool_]) -> None:
         super().__init__(teacher)

@@ -1,8 +1,8 @@
-"""What a student is made of, how much each part matters, and how to take parts out.
+"""Prunable parts of a student, their sensitivity, and their removal.
 
-A part's sensitivity is the mean size of the loss's gradient by a gate that what the part says goes through (Michel, Levy
-and Neubig 2019; Molchanov et al. 2019): what the loss would change by at first order if the part fell silent. It is
-measured on texts that training did not learn from. What is taken out is gone: the arrays are smaller.
+A part's sensitivity is the absolute gradient of the loss with respect to a gate that multiplies its output (Michel, Levy and
+Neubig 2019; Molchanov et al. 2019): to first order, the change of the loss if the part were zeroed. It is summed over batches
+of held-out texts. Removed parts are gone: the arrays get smaller.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ from tasks.compress.transformer import Thin, keep_layers
 from tasks.model.teacher import layers_of
 
 Keep = npt.NDArray[np.int64]
-"""Numbers of the parts of one place that stay, in order."""
+"""Indices of the parts of one place that stay, in order."""
 
 
 class Prunable:
-    """Parts of one kind side by side, as the heads of a layer: ``gate`` silences them, ``cut`` takes them out."""
+    """Parts of one kind in one place, such as the heads of a layer: ``gate`` scales their outputs, ``cut`` removes parts."""
 
-    def __init__(self, count: int, module: nn.Module, through: Callable[..., Any], before: bool, cut: Callable[[Keep], None]):
+    def __init__(self, count: int, module: nn.Module, apply: Callable[..., Any], on_input: bool, cut: Callable[[Keep], None]):
         self.count, self.cut = count, cut
         self.gate = torch.ones(count, requires_grad=True)
-        self._module, self._through, self._before = module, through, before
+        self._module, self._apply, self._on_input = module, apply, on_input
 
     def __enter__(self) -> Prunable:
-        def listen(_: nn.Module, given: tuple[Any, ...], said: Any = None) -> Any:
-            if self._before:
-                return (self._through(self.gate, given[0]), *given[1:])
-            return self._through(self.gate, given[0], said)
+        def apply_gate(_: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> Any:
+            if self._on_input:
+                return (self._apply(self.gate, inputs[0]), *inputs[1:])
+            return self._apply(self.gate, inputs[0], output)
 
-        hook = self._module.register_forward_pre_hook if self._before else self._module.register_forward_hook
-        self._handle = hook(listen)
+        hook = self._module.register_forward_pre_hook if self._on_input else self._module.register_forward_hook
+        self._handle = hook(apply_gate)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._handle.remove()
 
 
-def _times(gate: Tensor, given: Tensor) -> Tensor:
-    return given * gate.to(given.dtype)
+def _times(gate: Tensor, inputs: Tensor) -> Tensor:
+    return inputs * gate.to(inputs.dtype)
 
 
 def _rows_of(linear: nn.Linear | nn.Conv1d, keep: Keep) -> None:
-    """Leave these outputs of a layer."""
+    """Keep these outputs of a layer."""
     linear.weight = nn.Parameter(linear.weight.detach()[keep].clone())
     if linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.detach()[keep].clone())
 
 
 def _columns_of(linear: nn.Linear | nn.Conv1d, keep: Keep) -> None:
-    """Leave these inputs of a layer."""
+    """Keep these inputs of a layer."""
     linear.weight = nn.Parameter(linear.weight.detach()[:, keep].clone())
 
 
@@ -73,8 +73,8 @@ def _narrow(embedding: nn.Embedding, keep: Keep) -> None:
 def _dimensions(network: Network | Convolution) -> list[Prunable]:
     def cut(keep: Keep) -> None:
         _narrow(network.embedding, keep)
-        behind = network.convolutions if isinstance(network, Convolution) else [network.hidden or network.head]
-        for layer in behind:
+        next_layers = network.convolutions if isinstance(network, Convolution) else [network.hidden or network.head]
+        for layer in next_layers:
             _columns_of(layer, keep)  # type: ignore[arg-type]
 
     return [Prunable(network.embedding.embedding_dim, network.dimensions, _times, True, cut)]
@@ -93,66 +93,66 @@ def _hidden(network: Network) -> list[Prunable]:
 
 def _filters(network: Convolution) -> list[Prunable]:
     def cut(keep: Keep) -> None:
-        first, kept = 0, []
+        first, layers = 0, []
         for layer in network.convolutions:
             count = len(layer.weight)  # type: ignore[arg-type]
-            own = keep[(keep >= first) & (keep < first + count)] - first
+            layer_keep = keep[(keep >= first) & (keep < first + count)] - first
             first += count
-            if len(own):
-                _rows_of(layer, own)  # type: ignore[arg-type]
-                kept.append(layer)
-        network.convolutions = nn.ModuleList(kept)
+            if len(layer_keep):
+                _rows_of(layer, layer_keep)  # type: ignore[arg-type]
+                layers.append(layer)
+        network.convolutions = nn.ModuleList(layers)
         _columns_of(network.head, keep)
 
     return [Prunable(network.head.weight.shape[1], network.units, _times, True, cut)]
 
 
 def _heads(student: Thin) -> list[Prunable]:
-    def place(layer: Any) -> Prunable:
+    def prunable(layer: Any) -> Prunable:
         attention, size = layer.attention.self, layer.attention.self.attention_head_size
         heads = attention.query.out_features // size
 
-        def through(gate: Tensor, given: Tensor) -> Tensor:
-            return given * gate.repeat_interleave(size).to(given.dtype)
+        def apply_gate(gate: Tensor, inputs: Tensor) -> Tensor:
+            return inputs * gate.repeat_interleave(size).to(inputs.dtype)
 
         def cut(keep: Keep) -> None:
-            wide = (keep[:, None] * size + np.arange(size)).ravel()
+            columns = (keep[:, None] * size + np.arange(size)).ravel()
             for part in (attention.query, attention.key, attention.value):
-                _rows_of(part, wide)
-                part.out_features = len(wide)
-            _columns_of(layer.attention.output.dense, wide)
-            attention.num_attention_heads, attention.all_head_size = len(keep), len(wide)
+                _rows_of(part, columns)
+                part.out_features = len(columns)
+            _columns_of(layer.attention.output.dense, columns)
+            attention.num_attention_heads, attention.all_head_size = len(keep), len(columns)
 
-        return Prunable(heads, layer.attention.output.dense, through, True, cut)
+        return Prunable(heads, layer.attention.output.dense, apply_gate, True, cut)
 
-    return [place(layer) for layer in layers_of(student.network)]
+    return [prunable(layer) for layer in layers_of(student.network)]
 
 
 def _feed_forward(student: Thin) -> list[Prunable]:
-    def place(layer: Any) -> Prunable:
+    def prunable(layer: Any) -> Prunable:
         def cut(keep: Keep) -> None:
             _rows_of(layer.intermediate.dense, keep)
             _columns_of(layer.output.dense, keep)
 
         return Prunable(layer.output.dense.weight.shape[1], layer.output.dense, _times, True, cut)
 
-    return [place(layer) for layer in layers_of(student.network)]
+    return [prunable(layer) for layer in layers_of(student.network)]
 
 
 def _layers(student: Thin) -> list[Prunable]:
-    """One place whose parts are the layers: a silent one hands on what it is given."""
+    """One ``Prunable`` per layer; a gate of 0 passes the layer's input on."""
 
-    def through(gate: Tensor, given: Tensor, said: Tensor) -> Tensor:
-        return given + (said - given) * gate.to(said.dtype)
+    def apply_gate(gate: Tensor, inputs: Tensor, output: Tensor) -> Tensor:
+        return inputs + (output - inputs) * gate.to(output.dtype)
 
-    return [Prunable(1, layer, through, False, lambda _: None) for layer in layers_of(student.network)]
+    return [Prunable(1, layer, apply_gate, False, lambda _: None) for layer in layers_of(student.network)]
 
 
-def places(student: Student, kind: str) -> list[Prunable]:
-    """Where parts of ``kind`` stand in the pupil; none where it has no such parts."""
+def prunables(student: Student, kind: str) -> list[Prunable]:
+    """The prunable parts of ``kind`` in the student, one entry per place; empty where it has none."""
     if isinstance(student, Thin):
-        found = {"heads": _heads, "feed_forward": _feed_forward, "layers": _layers}
-        return found[kind](student) if kind in found else []
+        by_kind = {"heads": _heads, "feed_forward": _feed_forward, "layers": _layers}
+        return by_kind[kind](student) if kind in by_kind else []
     if not isinstance(student, Hashed):
         return []
     network = student.network
@@ -164,70 +164,73 @@ def places(student: Student, kind: str) -> list[Prunable]:
 
 
 def sensitivities(
-    student: Student, found: Sequence[Prunable], valid: DistillData, distill_loss: DistillLoss
+    student: Student, targets: Sequence[Prunable], valid: DistillData, distill_loss: DistillLoss
 ) -> list[npt.NDArray[np.float64]]:
-    """The sensitivity of each part, an array a place."""
+    """The sensitivity of each part, one array per ``Prunable``."""
     student.network.eval()
-    sums = [np.zeros(place.count) for place in found]
+    sums = [np.zeros(prunable.count) for prunable in targets]
     with ExitStack() as gates:
-        for place in found:
-            gates.enter_context(place)
+        for prunable in targets:
+            gates.enter_context(prunable)
         for start in range(0, len(valid.texts), BATCH):
-            part = slice(start, start + BATCH)
+            batch = slice(start, start + BATCH)
             loss = distillation_loss(
-                student.ask(valid.texts[part]),
-                torch.from_numpy(valid.teacher[part]),
-                torch.from_numpy(valid.labels[part]),
-                torch.from_numpy(valid.weights[part]).float(),
+                student.forward(valid.texts[batch]),
+                torch.from_numpy(valid.teacher[batch]),
+                torch.from_numpy(valid.labels[batch]),
+                torch.from_numpy(valid.weights[batch]).float(),
                 distill_loss,
             )
-            slopes = torch.autograd.grad(loss, [place.gate for place in found])
-            for total, slope in zip(sums, slopes, strict=True):
-                total += np.abs(slope.numpy())
+            gradients = torch.autograd.grad(loss, [prunable.gate for prunable in targets])
+            for total, gradient in zip(sums, gradients, strict=True):
+                total += np.abs(gradient.numpy())
     return sums
 
 
-def least(measured: Sequence[npt.NDArray[np.float64]], share: float) -> list[Keep]:
-    """What stays of each place when ``share`` of all parts goes, the least sensitive first; one of each place at least.
+def parts_to_keep(measured: Sequence[npt.NDArray[np.float64]], share: float) -> list[Keep]:
+    """The parts of each place that stay when ``share`` of all is removed, least sensitive first; at least one per place.
 
-    Places are compared after each is scaled to length 1: layers differ in how steep they are (Michel et al. 2019).
+    Sensitivities of each place are scaled to L2 norm 1, as gradients differ in size between layers (Michel et al. 2019).
     """
     scaled = [values / max(float(np.linalg.norm(values)), 1e-12) if len(measured) > 1 else values for values in measured]
-    safe = [int(values.argmax()) for values in scaled]
-    rest = sorted(
-        (float(value), number, part)
+    protected = [int(values.argmax()) for values in scaled]
+    candidates = sorted(
+        (float(sensitivity), number, part)
         for number, values in enumerate(scaled)
-        for part, value in enumerate(values)
-        if part != safe[number]
+        for part, sensitivity in enumerate(values)
+        if part != protected[number]
     )
-    gone = {(number, part) for _, number, part in rest[: round(share * sum(map(len, scaled)))]}
-    return [np.array([part for part in range(len(v)) if (number, part) not in gone]) for number, v in enumerate(scaled)]
+    removed = {(number, part) for _, number, part in candidates[: round(share * sum(map(len, scaled)))]}
+    return [
+        np.array([part for part in range(len(place_values)) if (number, part) not in removed])
+        for number, place_values in enumerate(scaled)
+    ]
 
 
 def remove(student: Student, kind: str, share: float, valid: DistillData, distill_loss: DistillLoss) -> None:
-    """Take ``share`` of the parts of ``kind`` out of the pupil's network; ``valid`` as the pupil reads it."""
-    found = places(student, kind)
+    """Remove ``share`` of the parts of ``kind`` from the student's network; ``valid`` as the student encodes it."""
+    targets = prunables(student, kind)
     if kind == "layers" and isinstance(student, Thin):
-        measured = np.concatenate(sensitivities(student, found, valid, distill_loss))
-        keep_layers(student.network, least([measured], share)[0].tolist(), "prune.sweep.transformer: layers")
+        measured = np.concatenate(sensitivities(student, targets, valid, distill_loss))
+        keep_layers(student.network, parts_to_keep([measured], share)[0].tolist(), "prune.sweep.transformer: layers")
         return
-    for place, keep in zip(found, least(sensitivities(student, found, valid, distill_loss), share), strict=True):
-        place.cut(keep)
+    for prunable, keep in zip(targets, parts_to_keep(sensitivities(student, targets, valid, distill_loss), share), strict=True):
+        prunable.cut(keep)
 
 
 def halve_rows(student: Hashed, texts: Sequence[str]) -> Hashed:
-    """A student of half as many rows: neighbours become one, and every feature finds its way there.
+    """A student with half as many rows: adjacent rows are merged, and every feature is mapped to the merged row.
 
-    The one is their mean, each as often as ``texts`` hold it: a row that no text holds has nothing to say. Rows are
-    merged, and none is dropped, for rare features carry what a text has that no other has.
+    The merged row is the mean of both, weighted by how often ``texts`` hold each. Rows are merged, not dropped, because rare
+    features carry what a text shares with no other.
     """
     old = student.tokenizer
     tokenizer = Tokenizer(old.char_ngrams, old.bits - 1, old.known, old.salt, old.words)
     embedding = student.network.embedding
-    table = embedding.weight.detach()
+    embeddings = embedding.weight.detach()
     counts = np.bincount(np.concatenate([*student.encode(texts), np.zeros(0, np.int64)]), minlength=old.rows)
-    often = torch.from_numpy(counts).to(table.dtype).unsqueeze(1).clamp(min=1e-6)  # neither is held: the plain mean
-    bigrams = table * often
-    merged = torch.cat([table[:1], (bigrams[1::2] + bigrams[2::2]) / (often[1::2] + often[2::2])])
-    student.network.embedding = nn.Embedding(len(merged), table.shape[1], padding_idx=0, _weight=merged)
+    weights = torch.from_numpy(counts).to(embeddings.dtype).unsqueeze(1).clamp(min=1e-6)  # in no text: the plain mean
+    weighted = embeddings * weights
+    merged = torch.cat([embeddings[:1], (weighted[1::2] + weighted[2::2]) / (weights[1::2] + weights[2::2])])
+    student.network.embedding = nn.Embedding(len(merged), embeddings.shape[1], padding_idx=0, _weight=merged)
     return Hashed(student.network, tokenizer)

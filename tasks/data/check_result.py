@@ -1,4 +1,4 @@
-"""An expectation about the data after it ran: what was measured, what is allowed, and what follows."""
+"""The result of an expectation about the data: the measured value, the allowed range, and the severity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bound(Settings):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One expectation after it ran. ``value`` is None where there was nothing to measure, which fails."""
+    """The result of one expectation. ``value`` is None where there was nothing to measure; that fails."""
 
     name: str
     value: float | None
@@ -28,15 +28,15 @@ class CheckResult:
     passed: bool
 
     def __str__(self) -> str:
-        return f"{self.name} = {shown(self.value)}, allowed is {allowed(self.bound.min, self.bound.max)}"
+        return f"{self.name} = {format_value(self.value)}, allowed is {allowed(self.bound.min, self.bound.max)}"
 
 
-def shown(value: float | None) -> str:
+def format_value(value: float | None) -> str:
     return "nothing" if value is None else format(value, ".6g")
 
 
 def allowed(low: object, high: object) -> str:
-    """Two bounds, each a number, a text or None, in words."""
+    """The range between two bounds, each a number, a text or None, in words."""
     bounds = (("at least", low), ("at most", high))
     parts = [
         f"{words} {format(bound, 'g') if isinstance(bound, int | float) else bound}"

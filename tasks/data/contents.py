@@ -1,7 +1,7 @@
-"""What a file holds: its bytes, unpacked within bounds, and why they are no message where they are none.
+"""The content of a file: its bytes, decompressed within limits, and the reason where it holds no message.
 
-That is told by the first bytes (magic numbers); the name only makes a reason more exact. No library tells them: those of
-PyPI guess by the name as well, or take a text that begins with ``BM`` for a picture.
+The type is detected by the first bytes (magic numbers); the name only refines a reason. No library does this: those on PyPI
+guess by the name as well, or take a text that begins with ``BM`` for an image.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any
 from tasks.data.mboxes import MESSAGE_BYTES, Data
 
 MAPPED_BYTES = 2**20
-"""Longer files are mapped into memory, not read."""
+"""Longer files are memory-mapped, not read."""
 
 UNPACKED_BYTES = 2**26
 UNPACKED_RATIO = 100
 UNPACKED_MOST_BYTES = 2**32
-"""A packed file may hold 64 MiB, or 100 times its size, and never more than 4 GiB. Mail shrinks to a third or a tenth,
-what is made to fill disks to a thousandth."""
+"""A compressed file may hold 64 MiB, or 100 times its size, but never more than 4 GiB. Mail compresses to a third or a tenth,
+a decompression bomb to a thousandth.
+"""
 
 _HEAD_BYTES = 2**13
 _PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
@@ -61,69 +62,69 @@ def load(path: Path) -> Data:
         size = os.fstat(file.fileno()).st_size
         if size > MAPPED_BYTES:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return file.read(max(size, _HEAD_BYTES)) or b""  # files of the kernel say that they are empty
+        return file.read(max(size, _HEAD_BYTES)) or b""  # files of the kernel report a size of 0
 
 
 def unpack(data: Data) -> Data | str:
-    """What a gzip, bzip2 or xz file holds, or the reason why it stays packed; ``data`` itself where it is none of them.
+    """The content of a gzip, bzip2 or xz file, or the reason why it stays packed; other ``data`` as it is.
 
     Raises OSError where there is no room to unpack it.
     """
-    opened = next((opened for magic, opened in _PACKED.items() if data[: len(magic)] == magic), None)
-    if opened is None:
+    open_packed = next((open_packed for magic, open_packed in _PACKED.items() if data[: len(magic)] == magic), None)
+    if open_packed is None:
         return data
     bound = min(UNPACKED_MOST_BYTES, max(UNPACKED_BYTES, UNPACKED_RATIO * len(data)))
-    with tempfile.SpooledTemporaryFile(MAPPED_BYTES) as held:
+    with tempfile.SpooledTemporaryFile(MAPPED_BYTES) as unpacked:
         try:
-            with opened(io.BytesIO(data) if isinstance(data, bytes) else data) as packed:
-                while piece := packed.read(MAPPED_BYTES):
-                    if held.tell() + len(piece) > bound:
+            with open_packed(io.BytesIO(data) if isinstance(data, bytes) else data) as packed:
+                while chunk := packed.read(MAPPED_BYTES):
+                    if unpacked.tell() + len(chunk) > bound:
                         return "packed_too_much"
-                    held.write(piece)
+                    unpacked.write(chunk)
         except (OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError) as error:
-            if getattr(error, "errno", None):  # of the system, as of a disk that is full, and not of the file
+            if getattr(error, "errno", None):  # an error of the system, such as a full disk, not of the file
                 raise
             return "packed_broken"
-        if held.tell() <= MAPPED_BYTES:
-            held.seek(0)
-            return held.read()
-        held.flush()
-        return mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ)
+        if unpacked.tell() <= MAPPED_BYTES:
+            unpacked.seek(0)
+            return unpacked.read()
+        unpacked.flush()
+        return mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def as_utf8(data: Data) -> Data:
-    """A text that begins with the byte order mark of UTF-16, as Windows programs save it, in UTF-8; others as they are."""
+    """Text with a UTF-16 byte order mark, as Windows programs save it, converted to UTF-8; other data as they are."""
     if data[:2] not in _UTF16 or len(data) > 2 * MESSAGE_BYTES:
         return data
     return data[:].decode("utf-16", "replace").encode()
 
 
-def of_apple_mail(data: Data) -> Data:
-    """The message in an ``.emlx`` file: a line with its length stands before it, a property list behind it."""
+def apple_mail_message(data: Data) -> Data:
+    """The message in an ``.emlx`` file: it follows a line with its length and precedes a property list."""
     length = _LENGTH_LINE.match(data)
     return data[length.end() : length.end() + int(length[1])] if length else data
 
 
-def system_file(name: str) -> bool:
-    """Whether an operating system leaves files of this name."""
+def is_system_file(name: str) -> bool:
+    """Whether operating systems create files of this name."""
     return bool(_SYSTEM.fullmatch(name))
 
 
-def by_magic(data: Data, name: str) -> str | None:
-    """The reason why ``data`` is no message, where its first bytes tell."""
+def reason_by_magic(data: Data, name: str) -> str | None:
+    """The reason why ``data`` is no message, where its first bytes show that."""
     for reason, magics in _MAGIC.items():
         if data[:50].startswith(magics):
             return reason
     if data[:4] != _OLE:
         return None
-    if system_file(name):
+    if is_system_file(name):
         return "system_file"
     return "outlook_msg" if name.lower().endswith(".msg") or data.find(_OUTLOOK) >= 0 else "office_file"
 
 
-def by_elimination(data: Data, name: str) -> str:
-    """The reason for ``data`` that does not begin as a message does."""
-    if system_file(name):
+def reason_by_elimination(data: Data, name: str) -> str:
+    """The reason for ``data`` that does not begin like a message."""
+    if is_system_file(name):
         return "system_file"
     if _INDEX.fullmatch(name):
         return "mail_index"
@@ -131,6 +132,6 @@ def by_elimination(data: Data, name: str) -> str:
     if head[257:262] == b"ustar":  # tar
         return "archive_unpack_it_first"
     if _LINK.fullmatch(head):
-        return "link_as_text"  # what git writes for a link where a file system has none
+        return "link_as_text"  # what git writes for a link on file systems without links
     controls = len(_CONTROLS.findall(head))
     return "binary" if controls > len(head) / 10 or b"\0" in head else "not_a_message"

@@ -1,7 +1,7 @@
-"""What Great Expectations found, as a page that opens anywhere.
+"""The results of Great Expectations as a self-contained HTML page.
 
-Its own Data Docs load styles, scripts, fonts and pictures from seven other hosts: without a network they are a list without
-marks, and with one they tell strangers who reads. This page shows the same results, and what happened to the rows.
+Its own Data Docs load styles, scripts, fonts and images from seven other hosts: they are unreadable offline, and online they
+tell third parties who reads them. This page shows the same results, and how many rows were quarantined.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.data.check_result import SEVERITIES, CheckResult, allowed, shown
+from tasks.data.check_result import SEVERITIES, CheckResult, allowed, format_value
 from tasks.page import render
 
 PAGE = Path(__file__).with_name("data_docs.html.j2")
@@ -34,48 +34,51 @@ RULES = {
     "characters_out_of_range": "characters of subject and text",
     "replacement_share_too_high": "share of characters that could not be decoded",
 }
-"""What each rule asks of a row, by the name that the quarantine shows."""
+"""What each rule requires of a row, by the name used in the quarantine."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page shows. It holds measures and counts, never a text."""
+    """The content of the page. It holds measures and counts, never a text."""
 
-    judged: Sequence[CheckResult]
+    results: Sequence[CheckResult]
     outcome: Mapping[str, Any]
-    """Great Expectations' whole result of the suite, as its ``to_json_dict`` gives it."""
+    """Great Expectations' full result of the suite, as from ``to_json_dict``."""
     messages: int
-    """Of the snapshot, which was judged."""
+    """Size of the snapshot that was checked."""
     rules: Mapping[str, Mapping[str, Any]]
     """The arguments of each row rule's expectation, by the rule's name."""
     quarantined: Mapping[str, int]
-    """Rows under each rule that a row broke."""
+    """Number of rows quarantined by each rule."""
     rows: Mapping[str, int]
-    """Of the corpus, kept and quarantined."""
+    """Number of rows in the corpus, kept and quarantined."""
 
 
-def data_docs_page(found: Findings) -> str:
-    """The page of ``found`` as HTML; everything that came from outside is escaped."""
+def data_docs_page(findings: Findings) -> str:
+    """The HTML page of ``findings``; all external text is escaped."""
     types = {
         result["expectation_config"]["meta"]["name"]: result["expectation_config"]["type"]
-        for result in found.outcome["results"]
+        for result in findings.outcome["results"]
     }
-    broken = {severity: _broken(found.judged, severity) for severity in SEVERITIES}
+    broken = {severity: _broken(findings.results, severity) for severity in SEVERITIES}
     return render(
         PAGE,
-        found=found,
+        findings=findings,
         broken=broken,
-        version=found.outcome["meta"]["great_expectations_version"],
-        expectations=[(item, meaning(item.name), types.get(item.name, "-")) for item in found.judged],
-        rules=[(name, RULES[name], _asked(given), found.quarantined.get(name, 0)) for name, given in found.rules.items()],
+        version=findings.outcome["meta"]["great_expectations_version"],
+        expectations=[(item, meaning(item.name), types.get(item.name, "-")) for item in findings.results],
+        rules=[
+            (name, RULES[name], _rule_bounds(arguments), findings.quarantined.get(name, 0))
+            for name, arguments in findings.rules.items()
+        ],
         figure=figure,
         bound=lambda value: "" if value is None else figure(value),
     )
 
 
 def figure(value: float | None) -> str:
-    """A count with its thousands parted, or a measure with six digits."""
-    return f"{value:,.0f}" if value is not None and value == int(value) else shown(value)
+    """A count with thousands separators, or a measure with six digits."""
+    return f"{value:,.0f}" if value is not None and value == int(value) else format_value(value)
 
 
 def meaning(name: str) -> str:
@@ -85,13 +88,13 @@ def meaning(name: str) -> str:
     return MEANING[name]
 
 
-def _asked(given: Mapping[str, Any]) -> str:
-    """The bounds or the values that a row rule allows, in words; nothing where its name says it all."""
-    if "value_set" in given:
-        return ", ".join(map(str, given["value_set"]))
-    low, high = given.get("min_value"), given.get("max_value")
+def _rule_bounds(arguments: Mapping[str, Any]) -> str:
+    """The bounds or the values that a row rule allows, in words; empty where its name says it all."""
+    if "value_set" in arguments:
+        return ", ".join(map(str, arguments["value_set"]))
+    low, high = arguments.get("min_value"), arguments.get("max_value")
     return "" if low is None and high is None else allowed(low, high)
 
 
-def _broken(judged: Sequence[CheckResult], severity: str) -> list[str]:
-    return [item.name for item in judged if item.bound.severity == severity and not item.passed]
+def _broken(results: Sequence[CheckResult], severity: str) -> list[str]:
+    return [item.name for item in results if item.bound.severity == severity and not item.passed]

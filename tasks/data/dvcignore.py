@@ -1,8 +1,8 @@
-"""What lies in a folder of messages at which DVC stops or waits, and the lines of .dvcignore that let it pass.
+"""Files in a folder of messages on which DVC fails or hangs, and the lines of .dvcignore that exclude them.
 
     python -m tasks.data.dvcignore >> .dvcignore
 
-The stage ingest reads these files all the same, or says in the quarantine why it cannot.
+The stage ingest still reads these files, or reports in the quarantine why it cannot.
 """
 
 from __future__ import annotations
@@ -26,57 +26,57 @@ _WILD = re.compile(r"[\\*?\[\]]")
 
 
 def check_folder(root: Path) -> None:
-    """Raises StageError where a source of ingest is missing, or a folder that DVC cannot hash: dangling links, odd names."""
+    """Raises StageError for a missing source of ingest, or a folder that DVC cannot hash: dangling links, invalid names."""
     check_sources(root)
-    found = list(stoppers(root))
-    if found:
-        path, why = found[0]
-        others = f" ({len(found) - 1} more are like it)" if len(found) > 1 else ""
-        mend = "`python -m tasks.data.dvcignore >> .dvcignore` lets it pass; ingest counts such files"
-        raise StageError(f"{ascii(str(path))[1:-1]}: {why}, and DVC stops at it{others}: {mend}")
+    blocking = list(blocking_files(root))
+    if blocking:
+        path, reason = blocking[0]
+        others = f" ({len(blocking) - 1} more are like it)" if len(blocking) > 1 else ""
+        fix = "`python -m tasks.data.dvcignore >> .dvcignore` lets it pass; ingest counts such files"
+        raise StageError(f"{ascii(str(path))[1:-1]}: {reason}, and DVC stops at it{others}: {fix}")
 
 
 def check_sources(root: Path) -> None:
-    """Raises StageError where what ``ingest`` reads is not there."""
-    for name in ("path", "feedback"):
-        given = _ingest(root).get(name)
-        if isinstance(given, str) and not (root / given).exists():
-            raise StageError(f"params.yaml: ingest.{name} = {given}: there is no such file or folder")
+    """Raises StageError where a file or folder that ``ingest`` reads does not exist."""
+    for key in ("path", "feedback"):
+        setting = _ingest(root).get(key)
+        if isinstance(setting, str) and not (root / setting).exists():
+            raise StageError(f"params.yaml: ingest.{key} = {setting}: there is no such file or folder")
 
 
 def _ingest(root: Path) -> dict[str, Any]:
-    """The block ``ingest`` of params.yaml; empty where it has none, as that of a graph of other stages."""
+    """The block ``ingest`` of params.yaml; empty where there is none."""
     block = read_params(root).get("ingest") if (root / "params.yaml").exists() else None
     return block if isinstance(block, dict) else {}
 
 
-def stoppers(root: Path) -> Iterator[tuple[Path, str]]:
-    """(path below ``root``, why) of each file of the folder ``ingest.path`` at which DVC would stop, by name."""
+def blocking_files(root: Path) -> Iterator[tuple[Path, str]]:
+    """(path below ``root``, reason) of each file in the folder ``ingest.path`` on which DVC would fail, by name."""
     block = _ingest(root)
     folder = root / str(block.get("path"))
     if block.get("source") != "folder" or not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
         return
-    odd = [(path, why) for path in _files(folder) if (why := _odd(path))]
-    if not odd:
+    problems = [(path, reason) for path in _files(folder) if (reason := _problem(path))]
+    if not problems:
         return
     try:
         ignored = Repo(str(root)).dvcignore
-    except (DvcException, SCMError):  # it says so itself
+    except (DvcException, SCMError):  # DVC reports that itself
         return
-    for path, why in odd:
+    for path, reason in problems:
         if not ignored.is_ignored_file(str(path.absolute())):
-            yield path.relative_to(root), why
+            yield path.relative_to(root), reason
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All that is no folder below ``folder``; links to folders are not followed, as DVC does not."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted([*names, *(name for name in folders if _NO_UTF8.search(name))]):
-            yield Path(place, name)
+    """All files below ``folder``, and folders whose names are not UTF-8; like DVC, it does not follow links to folders."""
+    for folder_path, subfolders, names in os.walk(folder):
+        subfolders.sort()
+        for name in sorted([*names, *(name for name in subfolders if _NO_UTF8.search(name))]):
+            yield Path(folder_path, name)
 
 
-def _odd(path: Path) -> str | None:
+def _problem(path: Path) -> str | None:
     if _NO_UTF8.search(path.name):
         return "its name is not UTF-8"
     try:
@@ -94,7 +94,7 @@ def pattern(path: Path) -> str:
 
 def main() -> None:
     try:
-        for path, _ in stoppers(Path.cwd()):
+        for path, _ in blocking_files(Path.cwd()):
             print(pattern(path))
     except StageError as error:
         sys.exit(f"dvcignore: {error}")

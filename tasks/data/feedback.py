@@ -1,11 +1,10 @@
-"""Feedback: what reviewers said of messages, into the journal of feedback and out of it as rows of a snapshot.
+"""Feedback: labels from reviewers, imported into the feedback journal and exported from it as rows of a snapshot.
 
     python -m tasks.data.feedback import FILE --label COLUMN --text COLUMN     a table of labelled messages
     python -m tasks.data.feedback export OUT.jsonl [--before TIME]             what ingest.feedback reads
 
-Reviewers differ. Labels that agree are one row; where two contradict each other, by the message's id or by its text,
-none of them is believed, and all of them go to the quarantine. A reviewer who corrects himself is believed in what he
-said last.
+Reviewers may disagree. Labels that agree are one row; where two contradict each other, by the message's id or by its text,
+all of them go to the quarantine. Of several labels by one reviewer for a message, the last one counts.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ import pandas as pd
 
 from service.journal import Journal, JournalLimits, read, segments
 from service.text import document
-from tasks.data.rows import storable, told_apart
+from tasks.data.rows import with_unique_ids, with_valid_unicode
 from tasks.data.sources import FEEDBACK, Rejected, Row
 from tasks.data.tables import read_table
 from tasks.stage import Paths, StageError, as_time, atomic_write, read_params
 
 COLUMNS = ["id", "received", "label", "subject", "text"]
-"""What a line of ``ingest.feedback`` holds."""
-FOR_EVER = JournalLimits(keep_days=None)
-"""Answers are kept for a while; labels are training data."""
-AT_ONCE = 1000
-"""Records handed to the journal before it is waited for: what does not fit into its memory would be lost."""
+"""The keys of a line of ``ingest.feedback``."""
+KEEP_FOREVER = JournalLimits(keep_days=None)
+"""Answers are kept for a limited time; labels are training data."""
+FLUSH_EVERY = 1000
+"""Records appended to the journal between flushes: what exceeds its memory buffer would be lost."""
 
 
 def collect(folder: Path, before: datetime | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(rows, quarantine) of all feedback in ``folder`` that was given before a time; both sorted, one row a message.
+    """(rows, quarantine) of all feedback in ``folder`` given before a time; both sorted, one row per message.
 
     Rows: id, received (ISO 8601 or None), label, subject, text. Quarantine: id, source, reason (with the reviewers).
     """
@@ -56,45 +55,45 @@ def collect(folder: Path, before: datetime | None) -> tuple[pd.DataFrame, pd.Dat
 
 
 def _quarantine(disputed: pd.DataFrame) -> pd.DataFrame:
-    """A line a message, with the names of all who judged this text."""
-    names = {text: ", ".join(sorted(set(own.reviewer))) for text, own in disputed.groupby("document")}
-    reasons = [f"contradictory_labels: {names[text]}" for text in disputed.document]
-    named = disputed.assign(source=FEEDBACK, reason=pd.Series(reasons, index=disputed.index, dtype=object))
-    return named[["id", "source", "reason"]].drop_duplicates().sort_values(["id", "reason"], ignore_index=True)
+    """One line per message, with the names of all who labelled this text."""
+    reviewers = {text: ", ".join(sorted(set(group.reviewer))) for text, group in disputed.groupby("document")}
+    reasons = [f"contradictory_labels: {reviewers[text]}" for text in disputed.document]
+    rows = disputed.assign(source=FEEDBACK, reason=pd.Series(reasons, index=disputed.index, dtype=object))
+    return rows[["id", "source", "reason"]].drop_duplicates().sort_values(["id", "reason"], ignore_index=True)
 
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write rows as ``ingest.feedback`` wants them: a JSON object a line; no rows are an empty file."""
+    """Write rows in the format of ``ingest.feedback``: a JSON object per line; an empty file for no rows."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows[COLUMNS].to_dict("records"):
-            # Lone surrogates of a broken message cannot be written as UTF-8, but as an escape.
+            # Lone surrogates of a broken message have no UTF-8 encoding: json.dumps escapes them.
             received = row["received"] if isinstance(row["received"], str) else None
             file.write(json.dumps(row | {"received": received}, sort_keys=True) + "\n")
 
 
 def import_table(path: Path, columns: dict[str, str | None], reviewer: str, paths: Paths) -> tuple[int, Counter[str]]:
-    """(rows taken into the journal of feedback, rows left out by their reason) of a table; doing it twice changes nothing.
+    """Import a table into the feedback journal: (rows imported, rows skipped by reason). Importing it again changes nothing.
 
-    A row without a label or a text, or one that cannot be read, is left out. Raises StageError, before anything is
-    written, for a table that cannot be read and for a label that the project does not know.
+    A row without a label or a text, or one that cannot be read, is skipped. Raises StageError, before anything is written,
+    for a table that cannot be read and for a label that the project does not know.
     """
     try:
-        rows = list(told_apart(map(storable, read_table(path, columns))))
+        rows = list(with_unique_ids(map(with_valid_unicode, read_table(path, columns))))
     except StageError as error:
         raise StageError(str(error).replace("ingest.columns.", "--").replace("ingest.path", "FILE")) from error
-    taken = [row for row in rows if isinstance(row, Row) and _left_out(row) is None]
-    left = Counter(reason for row in rows if (reason := _left_out(row)))
-    if columns["id"] is None:  # next week's table may have the same name: a message is then known by what it says
-        taken = [replace(row, id=_digest(row)) for row in taken]
-    known = read_params(paths.root)["validate"]["labels"]
-    for row in taken:
-        if row.label not in known:
-            raise StageError(f"{path}: {row.id} has the label {row.label!r}, validate.labels are {', '.join(known)}")
-    _store([_record(row, reviewer) for row in taken], paths.feedback)
-    return len(taken), left
+    imported = [row for row in rows if isinstance(row, Row) and _skip_reason(row) is None]
+    skipped = Counter(reason for row in rows if (reason := _skip_reason(row)))
+    if columns["id"] is None:  # next week's table may have the same name, so the id is a hash of the text
+        imported = [replace(row, id=_digest(row)) for row in imported]
+    known_labels = read_params(paths.root)["validate"]["labels"]
+    for row in imported:
+        if row.label not in known_labels:
+            raise StageError(f"{path}: {row.id} has the label {row.label!r}, validate.labels are {', '.join(known_labels)}")
+    _store([_record(row, reviewer) for row in imported], paths.feedback)
+    return len(imported), skipped
 
 
-def _left_out(row: Row | Rejected) -> str | None:
+def _skip_reason(row: Row | Rejected) -> str | None:
     """Why a row cannot be feedback, or None."""
     if isinstance(row, Rejected):
         return row.reason
@@ -122,11 +121,11 @@ def _record(row: Row, reviewer: str) -> dict[str, Any]:
 
 
 def _store(records: list[dict[str, Any]], folder: Path) -> None:
-    """Onto the disk, or StageError: a person is waiting for it."""
-    journal = Journal(folder, FOR_EVER)
+    """Append to the journal and flush; StageError where that fails, as a person is waiting for it."""
+    journal = Journal(folder, KEEP_FOREVER)
     try:
-        for start in range(0, len(records), AT_ONCE):
-            for record in records[start : start + AT_ONCE]:
+        for start in range(0, len(records), FLUSH_EVERY):
+            for record in records[start : start + FLUSH_EVERY]:
                 journal.append(record)
             if not journal.flush() or journal.lost:
                 raise StageError(f"{folder}: feedback cannot be written; is the disk full? Import it again, nothing is doubled")
@@ -146,32 +145,32 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tasks.data.feedback", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    bring = commands.add_parser("import", help="take the labelled messages of a table as feedback")
-    bring.add_argument("file", type=Path, help="a table: .csv, .tsv, .jsonl or .parquet")
+    importer = commands.add_parser("import", help="take the labelled messages of a table as feedback")
+    importer.add_argument("file", type=Path, help="a table: .csv, .tsv, .jsonl or .parquet")
     for name in ("label", "text"):
-        bring.add_argument(f"--{name}", required=True, metavar="COLUMN", help=f"the column that holds the {name}")
+        importer.add_argument(f"--{name}", required=True, metavar="COLUMN", help=f"the column that holds the {name}")
     for name in ("subject", "received", "id"):
-        bring.add_argument(f"--{name}", metavar="COLUMN", help=f"the column that holds the {name}, if one does")
-    bring.add_argument("--reviewer", default="import", metavar="NAME", help="who gave the labels (default: import)")
-    write = commands.add_parser("export", help="write all feedback as ingest.feedback wants it")
-    write.add_argument("out", type=Path, metavar="OUT.jsonl")
-    write.add_argument(
+        importer.add_argument(f"--{name}", metavar="COLUMN", help=f"the column that holds the {name}, if one does")
+    importer.add_argument("--reviewer", default="import", metavar="NAME", help="who gave the labels (default: import)")
+    exporter = commands.add_parser("export", help="write all feedback as ingest.feedback wants it")
+    exporter.add_argument("out", type=Path, metavar="OUT.jsonl")
+    exporter.add_argument(
         "--before", type=datetime.fromisoformat, metavar="TIME", help="only what was said before (ISO 8601, UTC)"
     )
     return parser
 
 
 def main(arguments: list[str], paths: Paths) -> str:
-    """Do what the command line says; a sentence of what was done. Raises StageError."""
-    given = _parser().parse_args(arguments)
-    if given.command == "export":
-        rows, disputed = export(paths, given.out, as_time(given.before))
-        return f"{rows} messages with feedback in {given.out}, {disputed} left out: their labels contradict each other"
-    columns = {name: getattr(given, name) for name in ("id", "received", "label", "subject", "text")}
-    taken, left = import_table(given.file, {**columns, "source": None}, given.reviewer, paths)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in left.most_common())
-    said = f": {reasons}" if left else ""
-    return f"{taken} labelled messages of {given.file} are feedback now, {left.total()} rows were left out{said}"
+    """Run the command line; returns a sentence about what was done. Raises StageError."""
+    options = _parser().parse_args(arguments)
+    if options.command == "export":
+        rows, disputed = export(paths, options.out, as_time(options.before))
+        return f"{rows} messages with feedback in {options.out}, {disputed} left out: their labels contradict each other"
+    columns = {name: getattr(options, name) for name in ("id", "received", "label", "subject", "text")}
+    imported, skipped = import_table(options.file, {**columns, "source": None}, options.reviewer, paths)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in skipped.most_common())
+    detail = f": {reasons}" if skipped else ""
+    return f"{imported} labelled messages of {options.file} are feedback now, {skipped.total()} rows were left out{detail}"
 
 
 if __name__ == "__main__":

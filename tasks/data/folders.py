@@ -1,6 +1,6 @@
-"""Reader of folders of raw messages: files of one message each, boxes (mbox), Maildirs; packed or behind links.
+"""Reader of folders of raw messages: files of one message each, mboxes and Maildirs, also compressed or behind links.
 
-Each file becomes rows, or one rejected row with its reason; the rules stand in ``docs/data.md``.
+Each file becomes rows, or one rejected row with its reason; the rules are in ``docs/data.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from tasks.data.contents import as_utf8, by_elimination, by_magic, load, of_apple_mail, unpack
+from tasks.data.contents import apple_mail_message, as_utf8, load, reason_by_elimination, reason_by_magic, unpack
 from tasks.data.mboxes import MESSAGE_BYTES, Data, begins_message, find_box, text_start
 from tasks.data.sources import Rejected, Row, from_message
 from tasks.data.tree import Entry, entries
@@ -22,31 +22,31 @@ _PACKED = re.compile(r"\.(?:gz|bz2|xz)\Z", re.I)
 _BOX = re.compile(r"(?:.*\.)?(?:mbox|mbx)", re.I | re.S)
 _ONE_MESSAGE = re.compile(r".*\.emlx?", re.I | re.S)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_LIKE_IN_BOX = re.compile(r"(.+)#\d+", re.S)
+_NAME_IN_BOX = re.compile(r"(.+)#\d+", re.S)
 
 Read = tuple[int | None, bytes | str]
-"""The number within a box, None where the file is none; and a raw message, or the reason why there is none."""
+"""The number within a box (None for a file of one message), and a raw message or the reason why there is none."""
 
 
 def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) -> Iterator[Row | Rejected]:
     """The messages of all files below ``root``, and a rejected row for each file that holds none.
 
-    The source group is the first folder below ``root``; of a box that lies in ``root`` itself, the box's name. The
-    label is what ``labels`` maps the group to, else the group's name. The file ``label_table``, a path below ``root``, is no
-    message. Raises StageError where ``root`` is no folder, or holds nothing but hidden files.
+    The source group is the first folder below ``root``; for a box directly in ``root``, the box's name. The label is what
+    ``labels`` maps the group to, else the group's name. The file ``label_table``, a path below ``root``, is skipped. Raises
+    StageError where ``root`` is no folder, or holds hidden files only.
     """
     try:
         os.scandir(root).close()
     except OSError as error:
-        why = "it cannot be read" if isinstance(error, PermissionError) else "there is no such folder"
-        raise StageError(f"ingest.path = {root}: {why}") from error
-    found = False
+        reason = "it cannot be read" if isinstance(error, PermissionError) else "there is no such folder"
+        raise StageError(f"ingest.path = {root}: {reason}") from error
+    any_visible = False
     for entry in entries(root):
         path = root.joinpath(*entry.parts)
         if label_table and path == root / label_table:
             continue
-        found = found or entry.reason not in ("hidden", "system_file")
-        file = storable(path, entry)
+        any_visible = any_visible or entry.reason not in ("hidden", "system_file")
+        file = stored_name(path, entry)
         for number, raw in _read(path, entry):
             name = file if number is None else f"{file}#{number}"
             group = in_utf8(_box_name(path) if number is not None and len(entry.parts) == 1 else entry.group)
@@ -55,31 +55,31 @@ def read_folder(root: Path, labels: Mapping[str, str], label_table: str | None) 
                 yield Rejected(name, group, raw, file)
             else:
                 yield from_message(name, group, label, raw, file)
-    if not found:
+    if not any_visible:
         raise StageError(f"ingest.path = {root}: the folder holds no message")
 
 
 def _label(group: str, labels: Mapping[str, str]) -> str:
-    """macOS writes ``ü`` of a folder's name as two characters, a keyboard as one: both are the same name."""
+    """The label of a group. macOS writes ``ü`` in a folder's name as two code points, a keyboard as one."""
     return labels.get(group) or labels.get(unicodedata.normalize("NFC", group), group)
 
 
-def storable(path: Path, entry: Entry) -> str:
-    """What a file is called in all rows: its path below the root.
+def stored_name(path: Path, entry: Entry) -> str:
+    """The name of a file in all rows: its path below the root.
 
-    Where that is no UTF-8, holds control characters, or reads like a message of the box beside it (``box#1``), it is
-    ``./`` and the path with its odd bytes as ``%E9`` (RFC 3986): no other name begins so, and none is called as another.
+    Where that is not UTF-8, holds control characters, or looks like a message of the box beside it (``box#1``), it is ``./``
+    and the path with those bytes as ``%E9`` (RFC 3986): no other name begins so, so names stay unique.
     """
     name = "/".join(entry.parts)
-    inside = _LIKE_IN_BOX.fullmatch(entry.parts[-1])
-    if inside and os.access(path.with_name(inside[1]), os.F_OK):
+    match = _NAME_IN_BOX.fullmatch(entry.parts[-1])
+    if match and os.access(path.with_name(match[1]), os.F_OK):
         return f"./{quote(os.fsencode(name))}"
     return in_utf8(name, "./")
 
 
 def in_utf8(name: str, mark: str = "") -> str:
-    """``name``, or where it is no UTF-8 or holds control characters ``mark`` and its bytes as ``%E9`` (RFC 3986)."""
-    raw = os.fsencode(name)  # the bytes are the name; what Python made of them depends on the locale
+    """``name``, or where it is not UTF-8 or holds control characters, ``mark`` and its bytes as ``%E9`` (RFC 3986)."""
+    raw = os.fsencode(name)  # the bytes are the name: Python's decoding depends on the locale
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -92,7 +92,7 @@ def _box_name(path: Path) -> str:
 
 
 def _read(path: Path, entry: Entry) -> Iterator[Read]:
-    """What one file holds; it is not opened where the entry has a reason."""
+    """The content of one file; it is not opened where the entry has a reason."""
     if entry.reason:
         yield None, entry.reason
         return
@@ -106,13 +106,13 @@ def _read(path: Path, entry: Entry) -> Iterator[Read]:
     else:
         name = _PACKED.sub("", entry.parts[-1])
         data = as_utf8(data)
-        yield from _messages(of_apple_mail(data) if name.lower().endswith(".emlx") else data, name, entry)
+        yield from _messages(apple_mail_message(data) if name.lower().endswith(".emlx") else data, name, entry)
 
 
 def _messages(data: Data, name: str, entry: Entry) -> Iterator[Read]:
     start = text_start(data)
     named_box = bool(_BOX.fullmatch(name))
-    reason = "empty_file" if start == len(data) else by_magic(data, name)
+    reason = "empty_file" if start == len(data) else reason_by_magic(data, name)
     box = None
     if not reason and not entry.one_message:
         box = find_box(data, named_box=named_box, one_expected=bool(_ONE_MESSAGE.fullmatch(name)))
@@ -126,5 +126,5 @@ def _messages(data: Data, name: str, entry: Entry) -> Iterator[Read]:
     elif entry.index and reason in (None, "empty_file"):
         yield None, "maildir_index"
     else:
-        reason = reason or by_elimination(data, name)
+        reason = reason or reason_by_elimination(data, name)
         yield None, "mbox_without_messages" if named_box and reason == "not_a_message" else reason

@@ -1,12 +1,12 @@
-"""Near-duplicates: which messages are copies of each other, decided so that the answer never changes.
+"""Near-duplicate groups of messages, assigned so that later messages never change them.
 
-Messages are taken in the order in which they were received. Each joins the group of the earliest message that it
-resembles, or starts a group of its own. What arrives later can therefore never move an earlier message, so a
-split by the group's hash is the same in every snapshot. A message that resembles groups of two different splits
-would leak from one into the other: it is a *bridge*, and belongs to no split.
+Messages are processed in the order in which they were received. Each joins the group of the earliest message that it
+resembles, or starts a group of its own. Later messages can therefore never move an earlier one, so a split by the group's
+hash is the same in every snapshot. A message that resembles groups of two different splits would leak from one into the
+other: it is a *bridge*, and belongs to no split.
 
-Resemblance is the Jaccard similarity of word shingles, estimated by MinHash and found by locality-sensitive
-hashing (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3).
+Resemblance is the Jaccard similarity of word shingles, estimated by MinHash and found by locality-sensitive hashing (Broder
+1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _WORD = re.compile(r"\w+")
 
 
 def shingles(text: str, words: int) -> set[bytes]:
-    """Every run of ``words`` words of the text, lowered; of a shorter text, the text."""
-    found = _WORD.findall(text.lower())
-    return {" ".join(found[start : start + words]).encode() for start in range(max(1, len(found) - words + 1))}
+    """All n-grams of ``words`` words of the lowercased text; a shorter text is one shingle."""
+    tokens = _WORD.findall(text.lower())
+    return {" ".join(tokens[start : start + words]).encode() for start in range(max(1, len(tokens) - words + 1))}
 
 
 def group_of_each(
@@ -36,23 +36,25 @@ def group_of_each(
     shares: Mapping[str, float],
 ) -> list[str | None]:
     """The group of each message, in the order given (oldest first): its first member's id, or None for a bridge."""
-    sketches = list(MinHash.generator((shingles(text, shingle_words) for text in texts), num_perm=permutations, seed=1))
-    # A candidate is checked below, so the index leans to finding too many: missing a copy would be a leak.
+    signatures = list(MinHash.generator((shingles(text, shingle_words) for text in texts), num_perm=permutations, seed=1))
+    # Weighted for recall, as candidates are checked below: a missed copy would be a leak.
     index = MinHashLSH(threshold=similarity, num_perm=permutations, weights=(0.05, 0.95))
     groups: list[str | None] = []
-    for position, sketch in enumerate(sketches):
-        near = sorted(other for other in index.query(sketch) if sketches[other].jaccard(sketch) >= similarity)
-        near_groups = dict.fromkeys(group for other in near if (group := groups[other]) is not None)
-        if len({split_of(group, shares) for group in near_groups}) > 1:
+    for position, signature in enumerate(signatures):
+        similar = sorted(
+            candidate for candidate in index.query(signature) if signatures[candidate].jaccard(signature) >= similarity
+        )
+        similar_groups = dict.fromkeys(group for candidate in similar if (group := groups[candidate]) is not None)
+        if len({split_of(group, shares) for group in similar_groups}) > 1:
             groups.append(None)
-            continue  # not indexed: no later message may join two splits through it
-        groups.append(next(iter(near_groups), ids[position]))
-        index.insert(position, sketch)
+            continue  # not indexed: it must not link later messages to two splits
+        groups.append(next(iter(similar_groups), ids[position]))
+        index.insert(position, signature)
     return groups
 
 
 def split_of(group: str, shares: Mapping[str, float], rest: str = "train") -> str:
-    """The split of a group: SHA-256 of its name as a number in [0, 1), cut by ``shares`` in order."""
+    """The split of a group: the SHA-256 of its name as a number in [0, 1), compared with cumulated ``shares`` in order."""
     number = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
     for name, share in shares.items():
         if number < share:

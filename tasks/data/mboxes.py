@@ -1,16 +1,16 @@
-"""Boxes of messages (mbox): which bytes are one, and where in it each message begins and ends.
+"""Parsing of mboxes: which files are one, and where each message in it begins and ends.
 
-mbox has no one standard; this reads what its readers agree on. A message begins at an envelope line
-(``service/envelope.py``) at the start of the file or after a blank line, with header fields, or nothing, behind it. Not
-every such line begins one:
+mbox has no single standard; this follows what its readers agree on. A message begins at an envelope line
+(``service/envelope.py``) at the start of the file or after a blank line, with header fields, or nothing, after it. Not every
+such line begins one:
 
-* Where ``Content-Length`` leads exactly to the next envelope or the end of the file, it is believed (mboxcl, mboxcl2).
-* A mail within a MIME part stays within it: the boundary of the message around it is closed further down.
-* A file that is named as one message (``.eml``) begins with its own envelope; what it quotes is older than itself.
+* Where ``Content-Length`` leads exactly to the next envelope or the end of the file, it is trusted (mboxcl, mboxcl2).
+* A mail within a MIME part stays within it: the boundary of the enclosing message is closed further down.
+* A file named as one message (``.eml``) begins with its own envelope; what it quotes is older than itself.
 
-Bodies lose one ``>`` of each line ``>From ``, ``>>From `` and so on, as mboxrd writes them. mboxo quotes ``From `` alone,
-so its ``>>From `` was typed by the sender; that cannot be told apart, and the two differ by that one ``>``. mboxcl2
-quotes nothing, and nothing is taken away.
+Bodies lose one ``>`` of each line ``>From ``, ``>>From `` and so on, as mboxrd writes them. mboxo quotes ``From `` only, so
+its ``>>From `` was typed by the sender; the two cannot be distinguished, and differ by that one ``>``. mboxcl2 quotes
+nothing, and nothing is removed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from datetime import datetime
 from service.envelope import LINE_BYTES, read_envelope
 
 Data = bytes | mmap.mmap
-"""A file's bytes: in memory, or mapped into it where they are many."""
+"""A file's bytes: in memory, or memory-mapped for a large file."""
 
 MESSAGE_BYTES = 64 * 2**20
-"""A longer message is not read: providers let 25 to 150 MB through, and a parser needs several times the bytes."""
+"""A longer message is rejected: providers allow 25 to 150 MB, and a parser needs several times the bytes."""
 
 BLOCK_BYTES = 2**16
-"""What is looked at of a header block."""
+"""At most this much of a header block is searched."""
 
 LOOK_AHEAD_BYTES = 2**20
-"""How far behind an envelope line the end of the multipart around it is looked for."""
+"""How far after an envelope line the end of the enclosing multipart is searched for."""
 
 _START = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -45,7 +45,7 @@ _MAIL_FIELD = re.compile(
     re.I | re.M | re.X,
 )
 _FIRST_FIELD = re.compile(rb"(?:to|cc|bcc|date|status|path|references|precedence|organi[sz]ation)[ \t]*:", re.I)
-"""Fields that stand in other files too (``date:`` in YAML): they are mail's where a text begins with one."""
+"""Fields that occur in other files too (``date:`` in YAML): they count as mail only at the start of a text."""
 _CONTENT_LENGTH = re.compile(rb"^content-length[ \t]*:[ \t]*(\d{1,15})[ \t]*\r?$", re.I | re.M)
 _BOUNDARY = re.compile(rb"""boundary\s*=\s*(?:"([^"\r\n]+)"|'?([^\s;"']+))""", re.I)
 _NO_DATE = re.compile(rb"From (?:[^\s@]+@\S+|-)?\s*\Z")
@@ -54,7 +54,7 @@ _QUOTED = re.compile(rb"^>(>*From )", re.M)
 
 @dataclass(frozen=True)
 class Box:
-    """A box, and where its first message begins; what stands before that is no message."""
+    """An mbox, and the offset of its first message; data before that belong to no message."""
 
     data: Data
     begin: int
@@ -69,27 +69,27 @@ class Box:
         yield begin, len(self.data)
 
     def messages(self) -> Iterator[bytes | None]:
-        """Each message with its envelope line and without the box's quoting; None where it is over MESSAGE_BYTES."""
+        """Each message with its envelope line, without the box's quoting; None where it exceeds MESSAGE_BYTES."""
         for begin, end in self.spans():
             yield _message(self.data, begin, end) if end - begin <= MESSAGE_BYTES else None
 
 
 def text_start(data: Data) -> int:
-    """Where the text begins: behind byte order marks and blank lines."""
-    found = _START.match(data)
-    return found.end() if found else 0
+    """The offset after byte order marks and blank lines."""
+    match = _START.match(data)
+    return match.end() if match else 0
 
 
 def begins_message(data: Data, start: int) -> bool:
-    """Whether there is a message at ``start``: an envelope line, or a header field that mail has, before a blank line."""
+    """Whether a message begins at ``start``: an envelope line, or a header field of mail before a blank line."""
     return _has_field(_block(data, start)) or _envelope_at(data, start) is not None
 
 
 def find_box(data: Data, *, named_box: bool, one_expected: bool) -> Box | None:
-    """The box that ``data`` is, or None. By its content: an envelope line at its start and a further one.
+    """The mbox in ``data``, or None. Detected by content: an envelope line at its start and another one.
 
-    ``named_box``: it is a box (``.mbox``) also with one message, and where its head was cut off. ``one_expected``: it is
-    named as one message.
+    ``named_box``: the name says mbox (``.mbox``), so one message is enough, and the head may be cut off. ``one_expected``:
+    the name says one message.
     """
     start = text_start(data)
     if not named_box and data.find(b"\nFrom ", start) < 0:
@@ -106,7 +106,7 @@ def find_box(data: Data, *, named_box: bool, one_expected: bool) -> Box | None:
 
 
 def _boundaries(data: Data, begin: int, one_expected: bool) -> Iterator[int]:
-    """Where each message behind the one at ``begin`` begins."""
+    """The offset of each message after the one at ``begin``."""
     while (following := _next(data, begin, one_expected)) is not None:
         yield following
         begin = following
@@ -116,29 +116,31 @@ def _next(data: Data, begin: int, one_expected: bool) -> int | None:
     end = _end_by_length(data, begin)
     if end is not None and not (one_expected and end < len(data)):
         return end if end < len(data) else None
-    own = _envelope_at(data, begin) if one_expected else None
-    inside: int | None = None
+    own_envelope = _envelope_at(data, begin) if one_expected else None
+    multipart_end: int | None = None
     at = begin
     while (at := data.find(b"\nFrom ", at) + 1) > 0:
         if data[at - 2 : at] != b"\n\n" and data[at - 3 : at] != b"\n\r\n":
             continue
-        found = _envelope_at(data, at)
-        if not found or (own and (not own.time or not found.time or found.time < own.time)):
+        envelope = _envelope_at(data, at)
+        if not envelope or (own_envelope and (not own_envelope.time or not envelope.time or envelope.time < own_envelope.time)):
             continue
-        inside = _multipart_end(data, begin, at) if inside is None else inside
-        if at >= inside:
+        multipart_end = _multipart_end(data, begin, at) if multipart_end is None else multipart_end
+        if at >= multipart_end:
             return at
     return None
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Envelope:
     time: datetime | None
 
 
-def _envelope_at(data: Data, at: int) -> _Found | None:
-    """The envelope line at ``at`` with a message behind it. Lines without a date need a header field behind them, and
-    so do those whose sender is no one word: "From the log of ..." may be a sentence.
+def _envelope_at(data: Data, at: int) -> _Envelope | None:
+    """The envelope line at ``at`` with a message after it.
+
+    Lines without a date must be followed by a header field, and so must those whose sender is not one word: "From the log of
+    ..." may be a sentence.
     """
     if data[at : at + 5] != b"From ":
         return None
@@ -149,34 +151,34 @@ def _envelope_at(data: Data, at: int) -> _Found | None:
         return None
     block = _block(data, end)
     if _has_field(block):
-        return _Found(envelope.time if envelope else None)
+        return _Envelope(envelope.time if envelope else None)
     cut = end + len(block) == len(data) and len(block.split()) <= 1
     plain = envelope is not None and envelope.plain
-    return _Found(envelope.time) if envelope and plain and (not block.strip() or cut or _FIELD.match(block)) else None
+    return _Envelope(envelope.time) if envelope and plain and (not block.strip() or cut or _FIELD.match(block)) else None
 
 
 def _has_field(block: bytes) -> bool:
-    block = block.partition(b"\0")[0]  # in an archive, a message may stand behind
+    block = block.partition(b"\0")[0]  # an archive may hold a message after the NUL
     return bool(_MAIL_FIELD.search(block) or _FIRST_FIELD.match(block))
 
 
 def _block(data: Data, begin: int) -> bytes:
-    """From ``begin`` to the first blank line, the header fields of a message that begins there."""
+    """The header block at ``begin``, up to the first blank line."""
     if data[begin : begin + 1] == b"\n" or data[begin : begin + 2] == b"\r\n":
         return b""
-    found = _BLANK_LINE.search(data, begin, begin + BLOCK_BYTES)
-    return data[begin : found.start() + 1 if found else begin + BLOCK_BYTES]
+    match = _BLANK_LINE.search(data, begin, begin + BLOCK_BYTES)
+    return data[begin : match.start() + 1 if match else begin + BLOCK_BYTES]
 
 
 def _end_by_length(data: Data, begin: int) -> int | None:
-    """Where the next message begins by this one's Content-Length; None where none begins there, nor the file ends."""
+    """Where the message ends by its Content-Length; None unless the next one begins there, or the file ends."""
     block = _block(data, begin)
     length = _CONTENT_LENGTH.search(block)
     blank = _BLANK_LINE.match(data, begin + len(block) - 1) if length else None
     if not length or not blank:
         return None
     end = blank.end() + int(length[1])
-    for _ in range(2):  # the body's last line may not be counted, nor the blank line between messages
+    for _ in range(2):  # the length may not count the last line end, nor the blank line between messages
         if end < len(data) and data[end : end + 1] in b"\r\n":
             end = data.find(b"\n", end) + 1 or len(data)
     if end == len(data) or (end < len(data) and data[end - 1 : end] == b"\n" and _envelope_at(data, end)):
@@ -185,15 +187,15 @@ def _end_by_length(data: Data, begin: int) -> int | None:
 
 
 def _multipart_end(data: Data, begin: int, at: int) -> int:
-    """Where the multipart that the message at ``begin`` is ends; ``begin`` where it is none, or has no end beyond ``at``."""
+    """Where the multipart message at ``begin`` ends; ``begin`` where it is not one, or has no end after ``at``."""
     declared = _BOUNDARY.search(_block(data, begin))
     if not declared:
         return begin
     boundary = declared[1] or declared[2]
     end = data.find(b"\n--" + boundary + b"--", begin, at + LOOK_AHEAD_BYTES)
-    # Where the boundary is declared again, that is a copy of the message, whose end this is, and this one was cut.
-    again = re.compile(rb"""[='"]""" + re.escape(boundary)).search(data, begin + declared.end(), max(end, begin))
-    return begin if again else max(end, begin)
+    # If the boundary is declared again, this end belongs to a copy of the message, and this one was cut off.
+    redeclared = re.compile(rb"""[='"]""" + re.escape(boundary)).search(data, begin + declared.end(), max(end, begin))
+    return begin if redeclared else max(end, begin)
 
 
 def _message(data: Data, begin: int, end: int) -> bytes:

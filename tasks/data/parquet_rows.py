@@ -1,6 +1,6 @@
-"""The rows of a Parquet file, or of a folder of its parts, with each value as its type holds it.
+"""The rows of a Parquet file, or of a folder of its parts, with lossless values.
 
-It goes by pyarrow alone: pandas makes floats of integers with nulls, and cannot hold times outside of 1677 to 2262.
+It uses pyarrow directly: pandas converts integers with nulls to floats, and cannot hold times outside of 1677 to 2262.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from tasks.data.cells import since_1970
+from tasks.data.cells import datetime_since_1970
 
 _BATCH = 4096
-"""Rows read at once: texts may be long."""
+"""Rows per batch: texts may be long."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _PLAIN = (
     types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_timestamp, types.is_date, types.is_null,
@@ -34,46 +34,46 @@ def read_parquet(
 ) -> Iterator[tuple[int, dict[str, object]]]:
     """(row number from 0, value by column) of each row, of the ``needed`` columns.
 
-    A folder is the parts (``*.parquet``) below it, in the order of their names; ``label=spam`` in a part's path is a column
-    of text. A part need not hold every column. Raises ValueError, also for a needed column of a nested type, OSError and
+    A folder is read as the parts (``*.parquet``) below it, sorted by name; ``label=spam`` in a part's path is a text column.
+    A part need not hold every column. Raises ValueError, also for a needed column of a nested type, OSError and
     ArrowException.
     """
-    parts = [(part, _of_path(part.relative_to(path))) for part in _parts(path)] if path.is_dir() else [(path, {})]
+    parts = [(part, _partition_values(part.relative_to(path))) for part in _parts(path)] if path.is_dir() else [(path, {})]
     check(_columns(parts, needed))
     number = 0
-    for part, constant in parts:
+    for part, partition in parts:
         with pq.ParquetFile(part, coerce_int96_timestamp_unit="us") as file:
-            there = [name for name in dict.fromkeys(needed) if name in file.schema_arrow.names]
-            # With none of them there, pyarrow would still say how many rows there are.
-            for batch in file.iter_batches(_BATCH, columns=there):
-                cells = [_values(batch.column(batch.schema.get_field_index(name))) for name in there]
+            present = [name for name in dict.fromkeys(needed) if name in file.schema_arrow.names]
+            # If none is present, the batches still have the right number of rows.
+            for batch in file.iter_batches(_BATCH, columns=present):
+                cells = [_values(batch.column(batch.schema.get_field_index(name))) for name in present]
                 for row in range(batch.num_rows):
-                    yield number, {**constant, **{name: column[row] for name, column in zip(there, cells, strict=True)}}
+                    yield number, {**partition, **{name: column[row] for name, column in zip(present, cells, strict=True)}}
                     number += 1
 
 
 def _parts(folder: Path) -> list[Path]:
-    """Spark and others put files whose name begins with ``_`` or ``.`` beside the parts."""
-    found = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
-    parts = [path for path in found if not any(name[0] in "._" for name in path.relative_to(folder).parts)]
+    """The parts in a folder, without files whose names begin with ``_`` or ``.``, which Spark and others put beside them."""
+    paths = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    parts = [path for path in paths if not any(name[0] in "._" for name in path.relative_to(folder).parts)]
     if not parts:
         raise ValueError("the folder holds no *.parquet file")
     return parts
 
 
-def _of_path(part: Path) -> dict[str, object]:
+def _partition_values(part: Path) -> dict[str, object]:
     pairs = [folder.partition("=") for folder in part.parts[:-1] if "=" in folder]
     return {unquote(key): None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for key, _, value in pairs}
 
 
 def _columns(parts: list[tuple[Path, dict[str, object]]], needed: Collection[str]) -> list[str]:
-    """The columns of all parts, after a look at their names and types."""
+    """The columns of all parts, after checking their names and types."""
     columns: dict[str, None] = {}
-    for part, constant in parts:
+    for part, partition in parts:
         schema = pq.read_schema(part)
-        names = [*constant, *schema.names]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"the column {twice[0]!r} stands twice in {part.name}; rename or remove one")
+        names = [*partition, *schema.names]
+        if duplicates := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"the column {duplicates[0]!r} stands twice in {part.name}; rename or remove one")
         nested = [f"{field.name!r} is {field.type}" for field in schema if field.name in needed and not _is_scalar(field.type)]
         if nested:
             raise ValueError(f"the column {', the column '.join(nested)}: it must be of text, numbers, booleans or timestamps")
@@ -90,7 +90,7 @@ def _is_scalar(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> list[object]:
-    """Text as bytes, for a column of strings may hold what is not UTF-8; floats as Decimals of their shortest digits."""
+    """Text as bytes, as a column of strings may hold invalid UTF-8; floats as Decimals of their shortest digits."""
     kind = column.type
     if types.is_dictionary(kind):
         return _values(column.cast(kind.value_type))
@@ -100,10 +100,10 @@ def _values(column: pa.Array) -> list[object]:
         return _values(column.storage)
     if types.is_timestamp(kind):
         counts = column.cast(pa.int64()).to_pylist()  # UTC, whatever zone the type names
-        return [None if count is None else since_1970(count, _PER_SECOND[kind.unit]) for count in counts]
+        return [None if count is None else datetime_since_1970(count, _PER_SECOND[kind.unit]) for count in counts]
     if types.is_date(kind):
         days = column.cast(pa.date32()).cast(pa.int32()).to_pylist()
-        times = [None if day is None else since_1970(day * 86_400, per_second=1) for day in days]
+        times = [None if day is None else datetime_since_1970(day * 86_400, per_second=1) for day in days]
         return [time.date().isoformat() if isinstance(time, datetime) else time for time in times]
     if types.is_floating(kind):
         return [None if digits is None else Decimal(digits) for digits in column.cast(pa.string()).to_pylist()]

@@ -1,9 +1,9 @@
-"""Stage prepare: from checked messages to what a model is given, split so that nothing leaks.
+"""Stage prepare: normalise checked messages into model inputs, and split them without leakage.
 
-The text is made by ``service.text``, the very code that the service runs. Splits go by near-duplicate group (see
-``tasks.data.grouping``): golden, test, valid and train by a stable hash, so golden is the same tenth in every
-snapshot. What was received after ``ingest.until`` is ``future``, unless it is a copy of something known. What has no
-label is ``unlabelled``, unless it resembles what a model will be measured on.
+The text is made by ``service.text``, the same code as in serving. Splits go by near-duplicate group (see
+``tasks.data.grouping``): golden, test, valid and train by a stable hash, so golden is the same tenth in every snapshot.
+Messages received after ``ingest.until`` are ``future``, unless they are copies of known ones. Messages without a label are
+``unlabelled``, unless they resemble held-out ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tasks.data.sources import FEEDBACK
 from tasks.stage import Paths, Settings, StageError, atomic_write, run, write_json
 
 MEASURED = ("valid", "test", "golden", "future")
-"""Splits that no student may learn from, under whatever label or none."""
+"""Held-out splits: no student may be trained on them, with or without labels."""
 
 
 class NearDuplicates(Settings):
     similarity: float = Field(gt=0, le=1)
-    """Jaccard similarity of shingles from which two messages are one."""
+    """Jaccard similarity of shingles from which two messages count as near-duplicates."""
     shingle_words: int = Field(ge=1)
     permutations: int = Field(ge=16)
 
@@ -40,23 +40,23 @@ class Shares(Settings):
 
 class Prepare(Settings):
     positive: str | None
-    """The label that scores speak of; null: no label stands out (and so it must be with three and more)."""
+    """The positive label; null: none is (required for three and more labels)."""
     missing: Literal["empty", "quarantine"]
-    """A missing subject or text: taken as empty, or the message goes to the quarantine."""
+    """A missing subject or text: treated as empty, or the message goes to the quarantine."""
     normalise: list[str]
     """Steps of service.text.STEPS, in order."""
     redact: list[str]
-    """Strings that are taken out of every text: names that give the corpus away."""
+    """Strings to remove from every text: names that give the corpus away."""
     characters: int = Field(ge=1)
-    """Longest text kept, in characters."""
+    """Longest text, in characters; the rest is cut off."""
     duplicates: Literal["drop", "keep"]
-    """Exact copies after normalisation: the first is kept, or all are. Copies with another label always go."""
+    """Exact copies after normalisation: keep the first, or keep all. Copies with another label are always dropped."""
     near_duplicates: NearDuplicates
     splits: Shares
 
 
 def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """(rows with ``raw`` and ``text``, quarantine, count of what each step changed)."""
+    """(rows with ``raw`` and ``text``, quarantine, number of texts changed by each step)."""
     counts = {
         "missing_subject": int((rows.subject.fillna("") == "").sum()),
         "missing_text": int((rows.text.fillna("") == "").sum()),
@@ -64,7 +64,7 @@ def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, 
     raw = [document(subject, text) for subject, text in zip(rows.subject, rows.text, strict=True)]
     texts = raw
     for number, step in enumerate(settings.normalise, start=1):
-        # Only counted here, a step at a time; the text that is kept comes from the one call below.
+        # Applied step by step for the counts only; the final text comes from the one call below.
         before, texts = texts, [Normaliser((step,), (), settings.characters * RAW_CHARACTERS_PER_KEPT)(t) for t in texts]
         counts[f"changed_by_{number}_{step}"] = sum(a != b for a, b in zip(before, texts, strict=True))
     whole_texts = [Normaliser((), tuple(settings.redact), len(text))(text) for text in texts]
@@ -76,33 +76,33 @@ def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, 
     if settings.missing == "quarantine":
         reason[(rows.subject.fillna("") == "") | (rows.text_given.fillna("") == "")] = "missing_part"
     reason[rows.text == ""] = "no_text_after_normalisation"
-    gone = reason.dropna()
-    quarantine = rows.loc[gone.index, ["id", "source"]].assign(reason=gone)
-    return rows.drop(index=gone.index), quarantine, counts
+    rejected = reason.dropna()
+    quarantine = rows.loc[rejected.index, ["id", "source"]].assign(reason=rejected)
+    return rows.drop(index=rejected.index), quarantine, counts
 
 
 def drop_copies(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(rows, quarantine): of equal texts the first is kept, and none of those that are known under two labels.
+    """(rows, quarantine): of equal texts the first is kept, and none of those known under two labels.
 
-    It comes after grouping: a message that goes must not take its group's name, and so its split, with it. What comes
-    later may not unteach what was there: feedback is compared with what the source knew, and the future with both, and
-    not the other way.
+    It runs after grouping: a dropped message must not take its group's name, and so its split, with it. Later rows may not
+    invalidate earlier ones: feedback is compared with the source's known rows, and future rows with both, not the reverse.
     """
     reason = pd.Series(index=rows.index, dtype=object)
     labelled = rows.label.notna()
-    for judges in (rows.known & (rows.source != FEEDBACK), rows.known):
-        labels = rows.label.where(judges & reason.isna()).groupby(rows.text)
+    for reference in (rows.known & (rows.source != FEEDBACK), rows.known):
+        labels = rows.label.where(reference & reason.isna()).groupby(rows.text)
         first_label, differing = labels.transform("first").fillna(rows.label), labels.transform("nunique")
         reason[reason.isna() & labelled & ((differing > 1) | (rows.label != first_label))] = "same_text_other_label"
     if settings.duplicates == "drop":
         reason[reason.isna() & rows.duplicated("text")] = "duplicate"
-    gone = reason.dropna()
-    return rows.drop(index=gone.index), rows.loc[gone.index, ["id", "source"]].assign(reason=gone)
+    rejected = reason.dropna()
+    return rows.drop(index=rejected.index), rows.loc[rejected.index, ["id", "source"]].assign(reason=rejected)
 
 
 def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
-    """``rows`` (oldest first, those without a label last) with ``group`` and ``split``: train, valid, test, golden, future,
-    seen, bridge, unlabelled, or measured: without a label, and like something that a model is measured on.
+    """``rows`` (oldest first, unlabelled ones last) with the columns ``group`` and ``split``.
+
+    Splits: train, valid, test, golden, future, seen, bridge, unlabelled, or measured: unlabelled and like a held-out row.
     """
     shares = settings.splits.model_dump()
     groups = group_of_each(list(rows.id), rows.text, shares=shares, **settings.near_duplicates.model_dump())
@@ -124,13 +124,13 @@ def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
 
 
 def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
-    """What every later stage, and the service, must know of the data: labels in order, and how a text is made."""
+    """The data schema for later stages and the service: the labels in order, and the normaliser's settings."""
     labels = sorted(rows.label[rows.split == "train"].unique())
     if len(labels) < 2:
         raise StageError(f"the train split holds the labels {labels}: a classifier needs two at least")
-    few = sorted(split for split in ("valid", "test", "golden") if rows.label[rows.split == split].nunique() < 2)
-    if few:
-        raise StageError(f"the splits {few} do not hold two labels: more data or larger prepare.splits")
+    too_few = sorted(split for split in ("valid", "test", "golden") if rows.label[rows.split == split].nunique() < 2)
+    if too_few:
+        raise StageError(f"the splits {too_few} do not hold two labels: more data or larger prepare.splits")
     if settings.positive is not None and (settings.positive not in labels or len(labels) > 2):
         raise StageError(f"prepare.positive = {settings.positive!r}: the labels are {labels}; null, or one of two")
     return {
@@ -141,9 +141,9 @@ def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
 
 
 def labels_missing(rows: pd.DataFrame, labels: list[str]) -> dict[str, list[str]]:
-    """Split -> labels of which it holds no row, where there are such: its figures say nothing of them."""
-    held = {split: set(rows.label[rows.split == split]) for split in MEASURED if (rows.split == split).any()}
-    return {split: missing for split, found in held.items() if (missing := sorted(set(labels) - found))}
+    """Split -> labels of which it holds no row, for splits that lack any: their figures do not cover these labels."""
+    labels_by_split = {split: set(rows.label[rows.split == split]) for split in MEASURED if (rows.split == split).any()}
+    return {split: missing for split, present in labels_by_split.items() if (missing := sorted(set(labels) - present))}
 
 
 def prepare(settings: Prepare, paths: Paths) -> None:
@@ -157,21 +157,21 @@ def prepare(settings: Prepare, paths: Paths) -> None:
     except ValueError as error:
         raise StageError(f"prepare.normalise: {error}") from error
     rows, copies = drop_copies(assign_splits(rows, settings), settings)
-    described = schema(rows, settings)
-    # A label that training never saw cannot be answered; it must not sit in a split as if it could.
-    unknown = rows.label.notna() & ~rows.label.isin(described["labels"])  # type: ignore[arg-type]
+    data_schema = schema(rows, settings)
+    # A label that is not in train cannot be predicted, so it must not be in another split.
+    unknown = rows.label.notna() & ~rows.label.isin(data_schema["labels"])  # type: ignore[arg-type]
     quarantine = pd.concat([quarantine, copies, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
     held_out = rows.split == "measured"
     quarantine = pd.concat([quarantine, rows.loc[held_out, ["id", "source"]].assign(reason="unlabelled_like_held_out")])
     rows = rows[~unknown & ~held_out]
-    label_id = rows.label.map({label: number for number, label in enumerate(described["labels"])})  # type: ignore[arg-type,var-annotated]
+    label_id = rows.label.map({label: number for number, label in enumerate(data_schema["labels"])})  # type: ignore[arg-type,var-annotated]
     columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text", "weight"]
     with atomic_write(paths.prepared) as temporary:
         rows.assign(label_id=label_id.fillna(-1).astype(np.int64))[columns].to_parquet(temporary, index=False)
     with atomic_write(paths.quarantine / "prepare.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
-    write_json(paths.schema, described)
-    missing = labels_missing(rows, described["labels"])  # type: ignore[arg-type]
+    write_json(paths.schema, data_schema)
+    missing = labels_missing(rows, data_schema["labels"])  # type: ignore[arg-type]
     table = rows.assign(label=rows.label.fillna("(none)")).groupby(["split", "label"]).size()
     sizes = rows.groupby("group").size()
     write_json(

@@ -1,10 +1,10 @@
-"""Rules for the stage validate, measured from the corpus itself, for a person to look at and put into params.yaml.
+"""Rules for the stage validate, measured from the corpus itself, for a person to review and put into params.yaml.
 
     python -m tasks.data.validate --propose           # print the block
-    python -m tasks.data.validate --propose --write   # and put it in the place of the one in params.yaml
+    python -m tasks.data.validate --propose --write   # and replace the one in params.yaml
 
-The corpus that was measured passes these rules, whatever is in it: the comments say what that was, and whether it is
-as it should be is not for this module to know.
+The measured corpus always passes these rules: the comments state what was measured, and a person has to judge whether that is
+as it should be.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tasks.data.rules import measure
 from tasks.stage import Paths, StageError, atomic_write, read_params
 
 COMMENT_AT = 34
-"""The column at which params.yaml has its comments."""
+"""The column of comments in params.yaml."""
 CHARACTERS_MIN, REPLACEMENT_SHARE_MAX = 1, 0.3
-"""Of a row from which nothing can be learned: it is empty, or could not be decoded."""
+"""Bounds for rows that are no use in training: empty, or not decodable."""
 SLACK_DAYS = 30
 BLOCK = re.compile(r"^validate:[^\n]*(?:\n|\Z)(?:(?:[ \t]*\r?\n|#[^\n]*\n)*[ \t]+\S[^\n]*(?:\n|\Z))*", re.MULTILINE)
-"""The block of params.yaml, without blank lines and comments that stand before the next one."""
+"""The block of params.yaml, without the blank lines and comments before the next one."""
 
 Line = tuple[str, str]
-"""A line of YAML, and its comment without the mark."""
+"""A line of YAML, and its comment without the ``#``."""
 
 
 def propose(corpus: pd.DataFrame) -> str:
-    """The block ``validate`` of params.yaml for ``corpus``, as the stage ingest writes it; each line says what was measured.
+    """The block ``validate`` of params.yaml for ``corpus``, as written by the stage ingest; each line says what was measured.
 
-    Row rules are measured on all rows, the others on those known before ``ingest.until``, as validate checks them. Raises
-    StageError where no row is left to measure.
+    Row rules are measured on all rows, the others on those known before ``ingest.until``, as in validate. Raises StageError
+    where no row is left to measure.
     """
     rows = measure(corpus)
     usable = (rows.characters >= CHARACTERS_MIN) & (rows.replacement_share <= REPLACEMENT_SHARE_MAX)
@@ -48,8 +48,8 @@ def propose(corpus: pd.DataFrame) -> str:
     if snapshot.empty:
         raise StageError(f"none of the {known.sum():,} known rows of corpus.parquet can be read: there is nothing to measure")
     counts = snapshot.label.value_counts().sort_index()
-    strange = int((usable & ~known & ~rows.label.isin(counts.index)).sum())
-    later = f"; {strange:,} later rows have other labels: quarantined" if strange else ""
+    unknown_later = int((usable & ~known & ~rows.label.isin(counts.index)).sum())
+    later = f"; {unknown_later:,} later rows have other labels: quarantined" if unknown_later else ""
     lines: list[Line] = [
         ("validate:", f"measured on {len(corpus):,} rows of data/corpus.parquet, {len(snapshot):,} of them known and usable"),
         ("  labels:", f"{len(counts)} found{later}"),
@@ -66,51 +66,57 @@ def propose(corpus: pd.DataFrame) -> str:
 
 
 def row_lines(rows: pd.DataFrame, usable: pd.Series) -> Iterator[Line]:
-    """The rules of ``row_rules``: a little more than the range of what was seen in the rows that are ``usable``."""
-    low, high, seen = time_range(rows.received[usable])
-    yield f"received_from: {low}", seen
+    """The lines of ``row_rules``: bounds somewhat wider than the range of the ``usable`` rows."""
+    low, high, comment = time_range(rows.received[usable])
+    yield f"received_from: {low}", comment
     yield f"received_until: {high}", "raise it where rows go on coming, or say null" if high != "null" else "any time"
     characters = rows.characters[usable]
-    empty, unread = int((rows.characters < CHARACTERS_MIN).sum()), int((rows.replacement_share > REPLACEMENT_SHARE_MAX).sum())
+    empty, undecodable = (
+        int((rows.characters < CHARACTERS_MIN).sum()),
+        int((rows.replacement_share > REPLACEMENT_SHARE_MAX).sum()),
+    )
     yield f"characters_min: {CHARACTERS_MIN}", f"shortest {characters.min():,}; empty, so quarantined: {empty:,} rows"
     longest = int(_up(2 * int(characters.max())))
     yield f"characters_max: {longest}", f"longest {characters.max():,}, median {characters.median():,.0f}"
     highest = rows.replacement_share[usable].max()
-    yield f"replacement_share_max: {REPLACEMENT_SHARE_MAX}", f"highest {highest:.3g}; above it, so quarantined: {unread:,} rows"
+    yield (
+        f"replacement_share_max: {REPLACEMENT_SHARE_MAX}",
+        f"highest {highest:.3g}; above it, so quarantined: {undecodable:,} rows",
+    )
 
 
 def time_range(received: pd.Series) -> tuple[str, str, str]:
-    """(first day, last day, what was seen), as YAML: the range and a tenth of it on each side; null where there is no time."""
+    """(first day, last day, observed range), as YAML: widened by a tenth on each side; null where no row has a time."""
     times = received.dropna().sort_values()
     if times.empty:
         return "null", "null", "no row has a time"
     first, last = times.iloc[0].date(), times.iloc[-1].date()
     middle = [times.iloc[int(share * (len(times) - 1))].date() for share in (0.01, 0.99)]
     slack = max(SLACK_DAYS, (last - first).days // 10)
-    seen = f"seen {first} to {last}, the middle 98 % {middle[0]} to {middle[1]}"
-    return _day(first.toordinal() - slack), _day(last.toordinal() + slack + 1), seen
+    observed = f"seen {first} to {last}, the middle 98 % {middle[0]} to {middle[1]}"
+    return _day(first.toordinal() - slack), _day(last.toordinal() + slack + 1), observed
 
 
 def _day(ordinal: int) -> str:
-    """The day as YAML; null where no calendar has it."""
+    """The day as YAML; null where it is out of the calendar's range."""
     return f'"{date.fromordinal(ordinal)}"' if 1 <= ordinal <= date.max.toordinal() else "null"
 
 
 def share_lines(snapshot: pd.DataFrame, counts: pd.Series) -> Iterator[Line]:
-    """The rules about the rows together: half of what was seen where less is wrong, half more where more is."""
+    """The rules for all rows together: half the measured value as a lower bound, half more as an upper bound."""
     mean = float(snapshot.characters.mean())
     yield _bound("rows", low=max(1, len(snapshot) // 2)), f"{len(snapshot):,}"
     rarest = counts.min() / counts.sum()
     yield _bound("label_share", low=_down(rarest / 2)), f"of each; the rarest: {counts.min():,} rows, {_percent(rarest)}"
-    yield _most("missing_time_share", snapshot.time_missing, 0.05)
+    yield _upper_bound("missing_time_share", snapshot.time_missing, 0.05)
     yield _bound("characters_mean", low=_down(mean / 2), high=_up(2 * mean)), f"{mean:,.6g}"
-    yield _most("replacement_share", snapshot.replacement_share, 0.01)
-    yield _most("warning_share", snapshot.warned, 0.05, "soft")
-    yield _most("duplicate_share", snapshot.duplicate, 0.05, "soft")
+    yield _upper_bound("replacement_share", snapshot.replacement_share, 0.01)
+    yield _upper_bound("warning_share", snapshot.warned, 0.05, "soft")
+    yield _upper_bound("duplicate_share", snapshot.duplicate, 0.05, "soft")
 
 
-def _most(name: str, values: pd.Series, slack: float, severity: str = "hard") -> Line:
-    """A share and half as much again, and ``slack``, which alone is left where there was none."""
+def _upper_bound(name: str, values: pd.Series, slack: float, severity: str = "hard") -> Line:
+    """A share with an upper bound of 1.5 times its value plus ``slack``."""
     share = float(values.mean())
     return _bound(name, high=min(1.0, _up(1.5 * share + slack)), severity=severity), _percent(share)
 
@@ -120,7 +126,7 @@ def _bound(name: str, low: float | None = None, high: float | None = None, sever
 
 
 def _number(value: float | None) -> str:
-    # Without an exponent: for YAML 1.1, 5e-05 is a text.
+    # Without an exponent: in YAML 1.1, 5e-05 is a string.
     return "null" if value is None else np.format_float_positional(value, trim="-")
 
 
@@ -129,22 +135,22 @@ def _percent(share: float) -> str:
 
 
 def _step(value: float) -> float:
-    """One in the second digit of ``value``."""
+    """One unit in the second significant digit of ``value``."""
     return float(10.0 ** (math.floor(math.log10(value)) - 1))
 
 
 def _up(value: float) -> float:
-    """``value`` to two digits, never below it."""
+    """``value`` rounded up to two significant digits."""
     return round(math.ceil(value / _step(value)) * _step(value), 12)
 
 
 def _down(value: float) -> float:
-    """``value`` to two digits, never above it."""
+    """``value`` rounded down to two significant digits."""
     return round(math.floor(value / _step(value)) * _step(value), 12)
 
 
 def as_yaml(label: str) -> str:
-    """``label`` as a scalar that is this text for YAML 1.1 and 1.2: quoted, unless it is a plain word."""
+    """``label`` as a YAML scalar that YAML 1.1 and 1.2 both read as this string: quoted, unless it is a plain word."""
     plain: str = yaml.safe_dump(label, allow_unicode=True).splitlines()[0]
     if plain == label and re.fullmatch(r"[^\W\d][\w-]*", label):
         return label
@@ -153,17 +159,17 @@ def as_yaml(label: str) -> str:
 
 
 def with_block(params: str, block: str) -> str:
-    """The text of params.yaml with ``block`` in the place of its block validate. Raises StageError where that is not safe."""
+    """The text of params.yaml with its block validate replaced by ``block``. Raises StageError where that is not safe."""
     newline = "\r\n" if "\r\n" in params else "\n"
-    text, found = BLOCK.subn(lambda _: block.replace("\n", newline), params)
+    text, replaced = BLOCK.subn(lambda _: block.replace("\n", newline), params)
     before, after = yaml.safe_load(params), yaml.safe_load(text)
-    if found != 1 or after != before | yaml.safe_load(block):
+    if replaced != 1 or after != before | yaml.safe_load(block):
         raise StageError("params.yaml: its block validate does not stand by itself: put the proposed one there by hand")
     return text
 
 
 def read_corpus(paths: Paths) -> pd.DataFrame:
-    """data/corpus.parquet. Raises StageError where it is missing or has no row."""
+    """data/corpus.parquet. Raises StageError where it is missing or empty."""
     name = paths.corpus.relative_to(paths.root)
     if not paths.corpus.exists():
         raise StageError(f"{name} is not there: `dvc repro ingest` makes it")

@@ -1,4 +1,4 @@
-"""What holds for every row, whatever source it is of: its id is its own, and it can be written as UTF-8."""
+"""Normalisation of the rows of any source: unique ids, and text that can be encoded as UTF-8."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from tasks.data.sources import FEEDBACK, Rejected, Row
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def told_apart(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
-    """``rows``, with a number behind an id that stood before, and a warning: by their ids all stages tell messages apart."""
-    taken: set[str] = set()
-    times: Counter[str] = Counter()
+def with_unique_ids(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
+    """``rows``, with a number appended to a repeated id, and a warning: all stages identify messages by id."""
+    used: set[str] = set()
+    repeats: Counter[str] = Counter()
     for row in rows:
-        if isinstance(row, Row) and row.id in taken:
-            own = row.id
-            times[own] += 1
-            while (name := f"{own}#{times[own] + 1}") in taken:
-                times[own] += 1
+        if isinstance(row, Row) and row.id in used:
+            original = row.id
+            repeats[original] += 1
+            while (name := f"{original}#{repeats[original] + 1}") in used:
+                repeats[original] += 1
             row = replace(row, id=name, warnings=(*row.warnings, "id_repeated"))
         if isinstance(row, Row):
-            taken.add(row.id)
+            used.add(row.id)
         yield row
 
 
 def not_feedback(row: Row | Rejected) -> Row | Rejected:
-    """A group of the source that is called as feedback is must not count as it does."""
+    """Rename a group of the source that is named like feedback, so that it does not count as feedback."""
     return replace(row, source=f"{FEEDBACK} (source)") if row.source == FEEDBACK else row
 
 
-def storable(row: Row | Rejected) -> Row | Rejected:
-    """Lone surrogates cannot be written as UTF-8; they become replacement characters, which validate counts."""
+def with_valid_unicode(row: Row | Rejected) -> Row | Rejected:
+    """Replace lone surrogates, which have no UTF-8 encoding, by replacement characters, which validate counts."""
     broken: dict[str, Any] = {
         name: _paired(value) for name, value in vars(row).items() if isinstance(value, str) and _SURROGATE.search(value)
     }
@@ -43,5 +43,5 @@ def storable(row: Row | Rejected) -> Row | Rejected:
 
 
 def _paired(text: str) -> str:
-    """Two surrogates that are a pair are the character that they stand for."""
+    """Join surrogate pairs to the character they encode; replace lone surrogates."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

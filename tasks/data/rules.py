@@ -1,4 +1,4 @@
-"""What the stage validate is told, and what its rules look at: the settings and the measures of each row."""
+"""Settings of the stage validate, and the measures of each row that its rules check."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tasks.stage import Settings
 
 
 class RowRules(Settings):
-    """What each single row must be; a row that is not goes to the quarantine."""
+    """Rules for each single row; a row that breaks one goes to the quarantine."""
 
     received_from: datetime | None
     received_until: datetime | None
-    """Of what has a time; null: any."""
+    """For rows that have a time; null: no bound."""
     characters_min: int
     characters_max: int
     replacement_share_max: float
-    """Share of U+FFFD among a text's characters: what could not be decoded."""
+    """Share of U+FFFD among a text's characters: bytes that could not be decoded."""
 
 
 class Validate(Settings):
@@ -35,18 +35,18 @@ class Validate(Settings):
     warning_share: Bound
     """Share of messages that were parsed with a warning."""
     duplicate_share: Bound
-    """Share of messages whose subject and text stood before."""
+    """Share of messages whose subject and text occurred before."""
 
 
 def measure(corpus: pd.DataFrame) -> pd.DataFrame:
-    """What the rules look at, one row a message and no text: id, label, received, characters, ..."""
+    """The measures that the rules check, one row per message and no text: id, label, received, characters, ..."""
     text = corpus.text.fillna("")
     length = text.str.len() + corpus.subject.fillna("").str.len()
     return pd.DataFrame(
         {
             "id": corpus.id,
             "label": corpus.label,
-            # The time of feedback is the clock's or what a message claims; nothing is decided by it, and no rule asks for it.
+            # The time of feedback is a clock's or the message's own claim; nothing depends on it, so no rule checks it.
             "received": corpus.received.where(corpus.source != FEEDBACK),
             "characters": length,
             "replacement_share": text.str.count("\ufffd") / length.clip(lower=1),

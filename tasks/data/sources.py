@@ -1,7 +1,7 @@
-"""What every reader of a source yields, and how a raw message becomes it.
+"""The row types that every reader of a source yields, and the conversion of a raw message to one.
 
-A reader yields a ``Row`` for what it could read and a ``Rejected`` for what it could not, so that the numbers
-add up. What makes the whole source unusable (missing, empty, of the wrong columns) is a ``StageError``.
+A reader yields a ``Row`` for each record it could read and a ``Rejected`` for each it could not, so that counts add up. What
+makes the whole source unusable (missing, empty, wrong columns) is a ``StageError``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from datetime import datetime
 from service.mail import parse_mail
 
 FEEDBACK = "feedback"
-"""The source group of messages that were answered in service and labelled by a reviewer."""
+"""The source group of messages that the service answered and a reviewer labelled."""
 LABEL_WITHOUT_FILE = "label_without_file"
-"""The reason of a row of a label table that matches no file: it is no message."""
+"""The reason of a row of a label table that matches no file: it is not a message."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled message as its source gave it; ``label`` is None where the source gives none."""
+    """One labelled message from its source; ``label`` is None where the source gives none."""
 
     id: str
     received: datetime | None
@@ -29,12 +29,12 @@ class Row:
     text: str
     warnings: tuple[str, ...]
     file: str = ""
-    """The file that it was read from, where each file is a message or a box of them."""
+    """The file it was read from, where each file is a message or a box of messages."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """What could not be read: where it stood and why. No text of it."""
+    """A record that could not be read: its location and the reason, without its text."""
 
     id: str
     source: str

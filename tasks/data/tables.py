@@ -1,7 +1,7 @@
-"""Readers of tables: CSV, JSON Lines and Parquet as rows of the corpus, the file of feedback, and a table of labels.
+"""Readers of tables: CSV, JSON Lines and Parquet as rows of the corpus, the feedback file, and a table of labels.
 
-A row that cannot be taken as it stands is ``Rejected`` under a reason; what no row can be read without (the file, its columns,
-its encoding) is a ``StageError``. So rows and reasons together are as many as the file has rows.
+A single row that cannot be read is ``Rejected`` with a reason; an unreadable file (missing, wrong columns, wrong encoding) is
+a ``StageError``. So rows and rejected rows together are as many as the file has rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unicodedata import normalize
 
 import pyarrow as pa
 
-from tasks.data.cells import Unreadable, as_moment, as_text, shown
+from tasks.data.cells import Unreadable, as_text, as_timestamp, display_name
 from tasks.data.csv_rows import EmptyTable, read_csv
 from tasks.data.json_lines import read_json_lines, read_json_rows
 from tasks.data.parquet_rows import read_parquet
@@ -41,40 +41,40 @@ _ENDINGS: _Readers = {
 
 
 def read_table(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row | Rejected]:
-    """Rows of a table, known by its ending in any case; ``columns`` maps our names to the table's.
+    """Rows of a table, its format detected by its extension in any case; ``columns`` maps our fields to the table's columns.
 
-    ``text`` and ``label`` must be mapped. A row without an id is ``NAME#N``, N from 0; one that is rejected before its id was
-    read is ``FILE:LINE``, LINE from 1 (Parquet: ``NAME#N``). Raises StageError.
+    ``text`` and ``label`` must be mapped. A row without an id is ``NAME#N``, N from 0; one rejected before its id was read is
+    ``FILE:LINE``, LINE from 1 (Parquet: ``NAME#N``). Raises StageError.
     """
-    ending = next((known for known in sorted(_ENDINGS, key=len, reverse=True) if path.name.lower().endswith(known)), None)
+    ending = next((suffix for suffix in sorted(_ENDINGS, key=len, reverse=True) if path.name.lower().endswith(suffix)), None)
     if ending is None:
         raise StageError(f"ingest.path = {path}: a table ends in .csv, .tsv, .jsonl, .ndjson (each also .gz) or .parquet")
     kind, reader = _ENDINGS[ending]
     stem = path.name[: -len(ending)]
-    wanted = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
+    mapped = {field: column for field, column in columns.items() if column is not None}
 
-    def check(there: Collection[str]) -> None:
-        for ours, theirs in wanted.items():
-            if theirs not in there:
-                names = ", ".join(map(shown, list(there)[:50]))
-                raise StageError(f"ingest.columns.{ours} = {theirs!r}: {path} has no such column; it has {names}")
+    def check(header: Collection[str]) -> None:
+        for field, column in mapped.items():
+            if column not in header:
+                names = ", ".join(map(display_name, list(header)[:50]))
+                raise StageError(f"ingest.columns.{field} = {column!r}: {path} has no such column; it has {names}")
 
     number = -1
-    with _told("ingest.path", path, kind):
-        for number, (place, found) in enumerate(reader(path, list(wanted.values()), check)):
-            name = f"{stem}#{place}" if kind == "parquet" else f"{path.name}:{place}"
-            if isinstance(found, str):
-                yield Rejected(name, stem, found)
+    with _as_stage_errors("ingest.path", path, kind):
+        for number, (location, cells_or_reason) in enumerate(reader(path, list(mapped.values()), check)):
+            name = f"{stem}#{location}" if kind == "parquet" else f"{path.name}:{location}"
+            if isinstance(cells_or_reason, str):
+                yield Rejected(name, stem, cells_or_reason)
             else:
-                cells = {ours: found.get(theirs) for ours, theirs in wanted.items()}
+                cells = {field: cells_or_reason.get(column) for field, column in mapped.items()}
                 yield _row(cells, stem, f"{stem}#{number}", name)
     if number < 0:
         raise StageError(f"ingest.path = {path}: the table holds no row")
 
 
 @contextmanager
-def _told(setting: str, path: Path, kind: str) -> Iterator[None]:
-    """What a library says of a file, as one line that names the setting and the file."""
+def _as_stage_errors(setting: str, path: Path, kind: str) -> Iterator[None]:
+    """Convert a library's error about a file to a StageError of one line that names the setting and the file."""
     try:
         yield
     except FileNotFoundError as error:
@@ -82,19 +82,19 @@ def _told(setting: str, path: Path, kind: str) -> Iterator[None]:
     except EmptyTable as error:
         raise StageError(f"{setting} = {path}: the table is empty") from error
     except (OSError, EOFError, zlib.error, ValueError, csv.Error, pa.ArrowException) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StageError(f"{setting} = {path}: cannot be read as {kind}: {why}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StageError(f"{setting} = {path}: cannot be read as {kind}: {reason}") from error
 
 
 def _row(cells: Cells, stem: str, default: str, place: str) -> Row | Rejected:
-    """A row, or the first cell that is not what its column wants; ``place`` names a row that has no id."""
+    """A row, or a rejection by its first invalid cell; ``place`` identifies a row without an id."""
     texts: dict[str, str | None] = {}
     name = ""
     try:
         for name in ("id", "source", "label", "subject", "text"):
             texts[name] = as_text(cells.get(name))
         name = "received"
-        received = as_moment(cells.get(name))
+        received = as_timestamp(cells.get(name))
     except Unreadable as error:
         return Rejected(texts.get("id") or place, texts.get("source") or stem, f"{name}_{error}")
     return Row(
@@ -109,17 +109,17 @@ def _row(cells: Cells, stem: str, default: str, place: str) -> Row | Rejected:
 
 
 def read_feedback(path: Path) -> Iterator[Row | Rejected]:
-    """Labels that reviewers gave to answered messages: a JSON object a line with id, received, label, subject, text.
+    """Labels that reviewers gave to answered messages: a JSON object per line with id, received, label, subject, text.
 
-    The file may be empty. A line that is broken is rejected by its number, so no text of it is repeated.
+    The file may be empty. A broken line is rejected by its number, so that its text is not repeated.
     """
     try:
         path.open("rb").close()
     except OSError as error:
         raise StageError(f"ingest.feedback = {path}: {error.strerror}; an empty file means that there is none") from error
-    with _told("ingest.feedback", path, "jsonl"):
-        for line, found in read_json_lines(path):
-            yield _feedback_row(found, f"{path.name}:{line}")
+    with _as_stage_errors("ingest.feedback", path, "jsonl"):
+        for line, entry in read_json_lines(path):
+            yield _feedback_row(entry, f"{path.name}:{line}")
 
 
 def _feedback_row(entry: dict[str, object] | str, place: str) -> Row | Rejected:
@@ -129,45 +129,49 @@ def _feedback_row(entry: dict[str, object] | str, place: str) -> Row | Rejected:
         if not isinstance(entry.get(name), str) and not (name == "received" and entry.get(name, "") is None):
             return Rejected(place, FEEDBACK, f"{name}_missing_or_no_text")
     row = _row({**entry, "source": FEEDBACK}, FEEDBACK, place, place)
-    # The text is as the service was given it, blanks and all.
+    # Keep the text exactly as the service received it, whitespace included.
     return row if isinstance(row, Rejected) else replace(row, subject=str(entry["subject"]), text=str(entry["text"]))
 
 
 def read_labels(path: Path) -> dict[str, str | None]:
-    """Labels by file name, of a CSV with the columns file and label; None where the label is blank. Raises StageError."""
+    """Labels by file name, from a CSV with the columns file and label; None where the label is blank. Raises StageError."""
     labels: dict[str, str | None] = {}
     lines: dict[str, int] = {}
 
-    def refused(why: str) -> StageError:
-        return StageError(f"ingest.label_table = {path}: {why}")
+    def table_error(reason: str) -> StageError:
+        return StageError(f"ingest.label_table = {path}: {reason}")
 
-    def check(there: Collection[str]) -> None:
-        if not {"file", "label"} <= set(there):
-            raise refused(f"needs a header line with the columns file,label and rows; it has {', '.join(map(shown, there))}")
+    def check(header: Collection[str]) -> None:
+        if not {"file", "label"} <= set(header):
+            raise table_error(
+                f"needs a header line with the columns file,label and rows; it has {', '.join(map(display_name, header))}"
+            )
 
-    with _told("ingest.label_table", path, "csv"):
+    with _as_stage_errors("ingest.label_table", path, "csv"):
         for line, row in read_csv(path, ("file", "label"), check):
             if isinstance(row, str):
-                raise refused(f"line {line}: {row}")
+                raise table_error(f"line {line}: {row}")
             file, label = as_text(row.get("file")), as_text(row.get("label"))
             if file is None:
-                raise refused(f"line {line}: names no file")
+                raise table_error(f"line {line}: names no file")
             if file in labels and labels[file] != label:
-                raise refused(f"{file} is {labels[file]} in line {lines[file]} and {label} in line {line}; keep one of them")
+                raise table_error(
+                    f"{file} is {labels[file]} in line {lines[file]} and {label} in line {line}; keep one of them"
+                )
             labels[file] = label
             lines.setdefault(file, line)
     if not labels:
-        raise refused("needs a header line with the columns file,label and rows")
+        raise table_error("needs a header line with the columns file,label and rows")
     return labels
 
 
 def labelled(rows: Iterator[Row | Rejected], labels: Mapping[str, str | None], table: str) -> Iterator[Row | Rejected]:
-    """``rows`` with the labels of a table, by their ids; then what the table says of files that are not there."""
-    by_name = {normalize("NFC", file): label for file, label in labels.items()}  # macOS writes ``ü`` in two characters
-    left = dict.fromkeys(by_name)
+    """``rows`` with labels from a table by their ids; then a rejected row for each table entry without a file."""
+    by_name = {normalize("NFC", file): label for file, label in labels.items()}  # macOS writes ``ü`` as two code points
+    unmatched = dict.fromkeys(by_name)
     for row in rows:
         name = normalize("NFC", row.id)
-        left.pop(name, None)
+        unmatched.pop(name, None)
         yield row if isinstance(row, Rejected) else replace(row, label=by_name.get(name))
-    for name in left:
+    for name in unmatched:
         yield Rejected(name, table, LABEL_WITHOUT_FILE)

@@ -1,8 +1,8 @@
-"""Stage validate: is this data fit to learn from? Great Expectations judges it, and fails closed.
+"""Stage validate: data validation with Great Expectations; it fails closed.
 
-Three kinds of rule. A row rule that a row breaks sends that row to the quarantine under the rule's name. A hard
-expectation about the rows that are left stops the pipeline with its figure and its threshold. A soft one warns.
-Great Expectations is given measured columns only, never a text, so no page of its results can show a message.
+There are three kinds of rule. A row that breaks a row rule goes to the quarantine under the rule's name. A broken hard
+expectation about the remaining rows stops the pipeline with the value and its bound. A soft one warns. Great Expectations
+gets measured columns only, never a text, so its results cannot show a message.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tasks.stage import Paths, StageError, as_time, atomic_write, run, write_jso
 
 
 def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
-    """One column-map expectation for each row rule, by the name that the quarantine shows."""
+    """One column-map expectation per row rule, by the name used in the quarantine."""
     rules = settings.row_rules
-    named: dict[str, gxe.Expectation] = {
+    expectations_by_name: dict[str, gxe.Expectation] = {
         "id_missing": gxe.ExpectColumnValuesToNotBeNull(column="id"),
         "id_not_unique": gxe.ExpectColumnValuesToBeUnique(column="id"),
         "label_missing": gxe.ExpectColumnValuesToNotBeNull(column="label"),
@@ -37,18 +37,20 @@ def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
         ),
     }
     first, last = as_time(rules.received_from), as_time(rules.received_until)
-    if first or last:  # Great Expectations refuses a range that has no end
-        named["received_out_of_range"] = gxe.ExpectColumnValuesToBeBetween(column="received", min_value=first, max_value=last)
-    return named
+    if first or last:  # Great Expectations rejects a range without bounds
+        expectations_by_name["received_out_of_range"] = gxe.ExpectColumnValuesToBeBetween(
+            column="received", min_value=first, max_value=last
+        )
+    return expectations_by_name
 
 
 def broken_rows(measured: pd.DataFrame, rules: dict[str, gxe.Expectation]) -> pd.Series:
-    """The name of the first rule that each row breaks, by the row's position; rows that break none are not in it."""
+    """The name of the first rule that each row breaks, by the row's index; without the rows that break none."""
     batch = _batch(measured, "rows")
     reasons = pd.Series(index=measured.index, dtype=object)
     for name, rule in rules.items():
         outcome = batch.validate(rule, result_format="COMPLETE")
-        if "element_count" not in outcome.result:  # an expectation that raised has counted nothing: fail closed
+        if "element_count" not in outcome.result:  # an expectation that raised has no count: fail closed
             raise StageError(f"the row rule {name} could not be checked: {outcome.exception_info}")
         broken = list(outcome.result.get("unexpected_index_list") or [])
         if rule.expectation_type == "expect_column_values_to_be_unique":
@@ -58,7 +60,7 @@ def broken_rows(measured: pd.DataFrame, rules: dict[str, gxe.Expectation]) -> pd
 
 
 def _batch(frame: pd.DataFrame, name: str) -> Any:
-    """``frame`` as Great Expectations takes it, in memory."""
+    """``frame`` as an in-memory batch of Great Expectations."""
     context = gx.get_context(mode="ephemeral")
     # No progress bar for each of a hundred metrics that take a millisecond.
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
@@ -67,7 +69,7 @@ def _batch(frame: pd.DataFrame, name: str) -> Any:
 
 
 def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]:
-    """The suite over the rows that are left, by the parameter that sets each bound."""
+    """The suite for the rows that are left, by the parameter that sets each bound."""
     limits = {name: {"min_value": b.min, "max_value": b.max} for name, b in settings if isinstance(b, Bound)}
     suite: dict[str, tuple[Bound, gxe.Expectation]] = {
         "rows": (settings.rows, gxe.ExpectTableRowCountToBeBetween(**limits["rows"])),
@@ -91,77 +93,79 @@ def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]
     return suite
 
 
-def judge(measured: pd.DataFrame, settings: Validate) -> tuple[list[CheckResult], dict[str, Any]]:
-    """Run the suite with Great Expectations: (the verdicts, its whole result). What cannot be measured fails."""
+def run_suite(measured: pd.DataFrame, settings: Validate) -> tuple[list[CheckResult], dict[str, Any]]:
+    """Run the suite with Great Expectations: (the check results, its full result). What cannot be measured fails."""
     suite = expectations(settings)
     frame = measured.assign(**{f"is_{label}": (measured.label == label).astype(int) for label in settings.labels})
-    named = [rule.copy(update={"meta": {"name": name, "severity": bound.severity}}) for name, (bound, rule) in suite.items()]
+    configured = [
+        rule.copy(update={"meta": {"name": name, "severity": bound.severity}}) for name, (bound, rule) in suite.items()
+    ]
     outcome = _batch(frame, "snapshot").validate(
-        gx.ExpectationSuite(name="snapshot", expectations=named), result_format="BASIC"
+        gx.ExpectationSuite(name="snapshot", expectations=configured), result_format="BASIC"
     )
-    found: dict[str, CheckResult] = {}
+    by_name: dict[str, CheckResult] = {}
     for result in outcome.results:
         name = (result.expectation_config.meta or {})["name"]
         value = result.result.get("observed_value")
         number = float(value) if value is not None and value == value else None
-        found[name] = CheckResult(name, number, suite[name][0], bool(result.success) and number is not None)
-    judged = [found.get(name) or CheckResult(name, None, bound, False) for name, (bound, _) in suite.items()]
-    return judged, outcome.to_json_dict()
+        by_name[name] = CheckResult(name, number, suite[name][0], bool(result.success) and number is not None)
+    results = [by_name.get(name) or CheckResult(name, None, bound, False) for name, (bound, _) in suite.items()]
+    return results, outcome.to_json_dict()
 
 
-def report(found: Findings, paths: Paths) -> None:
-    """``validate.json``, and for people the page with Great Expectations' own result beside it."""
+def report(findings: Findings, paths: Paths) -> None:
+    """``validate.json``, and the HTML page with Great Expectations' own result beside it."""
     with atomic_write(paths.report("data_docs")) as temporary:
         temporary.mkdir()
-        (temporary / "index.html").write_text(data_docs_page(found), encoding="utf-8")
-        write_json(temporary / "validation.json", found.outcome)
-    failed: list[str] = [item.bound.severity for item in found.judged if not item.passed]
+        (temporary / "index.html").write_text(data_docs_page(findings), encoding="utf-8")
+        write_json(temporary / "validation.json", findings.outcome)
+    failed: list[str] = [item.bound.severity for item in findings.results if not item.passed]
     write_json(
         paths.report("validate.json"),
         {
-            "rows": found.rows,
-            "quarantined": found.quarantined,
-            "measured": {item.name: item.value for item in found.judged},
+            "rows": findings.rows,
+            "quarantined": findings.quarantined,
+            "measured": {item.name: item.value for item in findings.results},
             "failed": {severity: failed.count(severity) for severity in SEVERITIES},
         },
     )
 
 
 def validate(settings: Validate, paths: Paths) -> None:
-    """Check the corpus: broken rows to the quarantine, a broken hard expectation stops here, Data Docs for people."""
+    """Check the corpus: quarantine broken rows, stop at a broken hard expectation, write Data Docs."""
     corpus = read_corpus(paths)
     rules = row_rules(settings)
     reasons = broken_rows(measure(corpus), rules)
     quarantine = corpus.loc[reasons.index, ["id", "source"]].assign(reason=reasons)
     kept = corpus.drop(index=reasons.index)
-    # The snapshot alone is judged: what arrives later must not decide whether the past is fit to learn from.
+    # Only the snapshot is checked: later messages must not decide whether earlier ones are fit for training.
     snapshot = measure(kept[kept.known])
-    judged, outcome = judge(snapshot, settings)
-    asked = {name: rule.configuration.kwargs for name, rule in rules.items()}
+    results, outcome = run_suite(snapshot, settings)
+    rule_arguments = {name: rule.configuration.kwargs for name, rule in rules.items()}
     rows = {"corpus": len(corpus), "kept": len(kept), "quarantined": len(quarantine)}
     broken = {str(name): int(count) for name, count in quarantine.reason.value_counts().sort_index().items()}
-    report(Findings(judged, outcome, len(snapshot), asked, broken, rows), paths)
+    report(Findings(results, outcome, len(snapshot), rule_arguments, broken, rows), paths)
     with atomic_write(paths.quarantine / "validate.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
-    failed = [item for item in judged if not item.passed]
+    failed = [item for item in results if not item.passed]
     if snapshot.empty:  # then nothing else could be measured
         failed = [item for item in failed if item.name == "rows"] or failed
     for item in failed:
         if item.bound.severity == "soft":
             print(f"soft expectation broken: {item}")
     if hard := [str(item) for item in failed if item.bound.severity == "hard"]:
-        raise StageError(not_fit(hard, quarantine))
+        raise StageError(unfit_message(hard, quarantine))
     with atomic_write(paths.validated) as temporary:
         kept.to_parquet(temporary, index=False)
     print(f"{len(kept)} of {len(corpus)} messages pass, {len(quarantine)} are quarantined")
 
 
-def not_fit(broken: list[str], quarantine: pd.DataFrame) -> str:
-    """One line: the hard expectations that are broken, what was quarantined before, and the mend."""
+def unfit_message(broken: list[str], quarantine: pd.DataFrame) -> str:
+    """One line: the broken hard expectations, the quarantined rows, and how to fix it."""
     counts = [f"{reason} {count}" for reason, count in quarantine.reason.value_counts().items()]
-    before = f"; rows in quarantine: {', '.join(counts)}" if counts else ""
-    mend = "params.yaml: validate; `python -m tasks.data.validate --propose` prints rules measured from this data"
-    return f"the data is not fit to learn from: {'; '.join(broken)}{before} ({mend})"
+    quarantined = f"; rows in quarantine: {', '.join(counts)}" if counts else ""
+    fix = "params.yaml: validate; `python -m tasks.data.validate --propose` prints rules measured from this data"
+    return f"the data is not fit to learn from: {'; '.join(broken)}{quarantined} ({fix})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The state of a training run on disk, so that a run that was killed goes on where it was."""
+"""Checkpoints of a training run on disk, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.stage import atomic_write
 
 @dataclass
 class TrainProgress:
-    """All of a run that is not a weight; with the weights it is the checkpoint."""
+    """The state of a run apart from weights, optimizer and random state; it is saved with them in the checkpoint."""
 
     epoch: int = 0
     batch: int = 0
@@ -29,7 +29,7 @@ class TrainProgress:
 
 
 class Checkpoint:
-    """The newest state of one run, whole or absent. Another data set or another setting is another run."""
+    """The latest state of one run, complete or absent. Other data or other settings make another run."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.pt"
@@ -42,6 +42,6 @@ class Checkpoint:
         return torch.load(self.path, weights_only=True) if self.path.exists() else None
 
     def remove(self) -> None:
-        """Remove it, and what runs of other settings left: they hold hundreds of MB and nobody goes on with them."""
+        """Remove it, and those of other settings: they take hundreds of MB and nobody will resume them."""
         for path in self.path.parent.glob("*.pt"):
             path.unlink()

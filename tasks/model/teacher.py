@@ -1,7 +1,7 @@
-"""The teacher as a network: a pre-trained transformer encoder, mean pooling, one linear layer.
+"""The teacher network: a pre-trained transformer encoder, mean pooling, one linear layer.
 
-Mean pooling over the unmasked positions is how sentence encoders are trained (Reimers and Gurevych 2019) and works
-for any encoder that transformers loads, with or without a classification token.
+Mean pooling over the unmasked positions is how sentence encoders are trained (Reimers and Gurevych 2019), and works for any
+encoder that transformers loads, with or without a classification token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tasks.stage import StageError, read_json, write_json
 
 
 class Teacher(nn.Module):
-    """Token ids and mask in, logits out: ``int64[batch, tokens]`` twice -> ``float[batch, labels]``."""
+    """Logits from token ids and attention mask: ``int64[batch, tokens]`` twice -> ``float[batch, labels]``."""
 
     def __init__(self, encoder: nn.Module, labels: int, dropout: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Teacher(nn.Module):
 
 
 def locate(model: str) -> str:
-    """Where transformers finds ``model``: a folder, an importable package with ``MODEL_DIR``, or a hub name."""
+    """What transformers can load ``model`` from: a folder, an importable package with ``MODEL_DIR``, or a hub name."""
     if Path(model).is_dir():
         return model
     if model.isidentifier() and importlib.util.find_spec(model):
@@ -51,18 +51,18 @@ def locate(model: str) -> str:
 
 
 def load_encoder(model: str) -> tuple[nn.Module, Any]:
-    """(encoder, tokenizer) of ``train.model``. Raises StageError that says what was looked for."""
+    """(encoder, tokenizer) of ``train.model``. Raises StageError that lists where it was looked for."""
     try:
-        place = locate(model)
+        source = locate(model)
         # Eager attention is the fastest under bfloat16 on a CPU at these lengths, and the simplest to export.
         return AutoModel.from_pretrained(
-            place, attn_implementation="eager", dtype=torch.float32
-        ), AutoTokenizer.from_pretrained(place)
+            source, attn_implementation="eager", dtype=torch.float32
+        ), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, AttributeError) as error:
-        why = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise StageError(
             f"train.model = {model!r}: neither a folder, an installed package with MODEL_DIR, nor a model in the hub's "
-            f"local cache (for a download run once with HF_HUB_OFFLINE=0): {why}"
+            f"local cache (for a download run once with HF_HUB_OFFLINE=0): {reason}"
         ) from error
 
 
@@ -74,7 +74,7 @@ def save_teacher(model: Teacher, tokenizer: Any, folder: Path, shape: TokenWindo
 
 
 def load_teacher(folder: Path) -> tuple[Teacher, Any, TokenWindows]:
-    """(teacher in evaluation mode, tokenizer, windows) as ``save_teacher`` left them."""
+    """(teacher in evaluation mode, tokenizer, windows) as saved by ``save_teacher``."""
     encoder, tokenizer = load_encoder(str(folder))
     head = load_file(folder / "head.safetensors")
     model = Teacher(encoder, labels=head["weight"].shape[0], dropout=0.0)
@@ -83,14 +83,14 @@ def load_teacher(folder: Path) -> tuple[Teacher, Any, TokenWindows]:
 
 
 def place_of_layers(model: Teacher) -> tuple[nn.Module, str]:
-    """(module, attribute) that hold the encoder's list of layers: the one list of as many as its configuration says.
+    """(module, attribute) of the encoder's list of layers: the only list of as many layers as its configuration says.
 
-    Raises StageError for an encoder that has no such list, as one whose layers share their weights.
+    Raises StageError for an encoder without such a list, such as one whose layers share their weights.
     """
     count = model.encoder.config.num_hidden_layers  # type: ignore[union-attr]
     for module in model.encoder.modules():
-        for name, part in module.named_children():
-            if isinstance(part, nn.ModuleList) and len(part) == count:
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
                 return module, name
     raise StageError(
         f"train.model: {type(model.encoder).__name__} has no list of {count} layers to choose from: "
@@ -99,25 +99,25 @@ def place_of_layers(model: Teacher) -> tuple[nn.Module, str]:
 
 
 def layers_of(model: Teacher) -> nn.ModuleList:
-    """The encoder's layers. Raises StageError for an encoder that has no list of them."""
+    """The encoder's layers. Raises StageError for an encoder without a list of layers."""
     layers: nn.ModuleList = getattr(*place_of_layers(model))
     return layers
 
 
 def freeze(model: Teacher, layers: int) -> None:
-    """Keep the embeddings and the lowest ``layers`` layers as they were pre-trained: no gradient is computed for them.
+    """Freeze the embeddings and the lowest ``layers`` layers: no gradient is computed for them.
 
-    Raises StageError for more layers than there are, or an encoder that has no list of them.
+    Raises StageError for more layers than there are, or an encoder without a list of layers.
     """
     if not 0 <= layers <= (count := len(layers_of(model))):
         raise StageError(f"train.frozen_layers = {layers}: the teacher has {count} layers")
-    above = {id(parameter) for layer in layers_of(model)[layers:] for parameter in layer.parameters()}
+    trainable = {id(parameter) for layer in layers_of(model)[layers:] for parameter in layer.parameters()}
     for parameter in model.encoder.parameters():
-        parameter.requires_grad = id(parameter) in above
+        parameter.requires_grad = id(parameter) in trainable
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 here: AMX or AVX512-BF16, or a GPU since Ampere."""
+    """Whether bfloat16 matrix products are faster than float32 on ``device``: AMX or AVX512-BF16, or a GPU since Ampere."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()

@@ -1,8 +1,9 @@
 """Stage train: the teacher, a large pre-trained transformer fine-tuned on the train split.
 
-The story: tokenize once, make batches of like lengths, step with warm-up and linear decay, look at valid every
-``evaluate_every`` epochs, keep the best state, stop when it no longer improves. All chance comes from ``seed``, and
-all state is checkpointed at each look, so a run that was killed goes on where it was and ends in the same weights.
+Texts are tokenized once, and batched by similar length. The learning rate warms up and decays linearly. Every
+``evaluate_every`` epochs valid is scored; training keeps the best weights and stops early when they no longer improve. All
+random numbers come from ``seed``, and a checkpoint is written at each evaluation, so a killed run resumes and ends with the
+same weights.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Train(Settings):
     window_tokens: int = Field(ge=8)
     """Longest window, special tokens included."""
     windows: int = Field(ge=1)
-    """A text is read in up to so many windows; training sees one of them an epoch, scoring all."""
+    """Most windows per text; training uses one of them per epoch, scoring uses all."""
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     accumulate: int = Field(ge=1)
-    """Batches whose gradients are added up before a step."""
+    """Batches per optimizer step: their gradients are accumulated."""
     learning_rate: float = Field(gt=0)
     head_learning_rate: float = Field(gt=0)
     warmup_share: float = Field(ge=0, le=1)
@@ -47,20 +48,20 @@ class Train(Settings):
     weight_decay: float
     dropout: float = Field(ge=0, lt=1)
     frozen_layers: int | None = Field(ge=0)
-    """The embeddings and so many of the lowest layers stay as they were pre-trained; null: everything learns."""
+    """The embeddings and this many of the lowest layers stay as pre-trained; null: everything is trained."""
     evaluate_every: float = Field(gt=0)
     """In epochs."""
     patience: int = Field(ge=1)
-    """Looks at valid without a better macro PR-AUC before training stops."""
+    """Evaluations on valid without a better macro PR-AUC before training stops."""
     precision: Literal["auto", "float32", "bfloat16"]
     device: Literal["auto", "cpu", "cuda"]
     threads: int | None
-    """Threads of torch; null: one a core. The weights depend on it in their last bits."""
+    """Threads of torch; null: one per core. The last bits of the weights depend on it."""
     seed: int
 
 
 class Training:
-    """One run of the teacher: the network, its optimizer, and where it stands."""
+    """One training run of the teacher: the network, its optimizer and its progress."""
 
     def __init__(self, settings: Train, model: Teacher, data: Data, device: torch.device, checkpoint: Checkpoint) -> None:
         self.settings, self.data, self.device, self.checkpoint = settings, data, device, checkpoint
@@ -81,23 +82,25 @@ class Training:
         self.best_weights: dict[str, Tensor] = {}
 
     def fit(self, tracker: Tracker | None) -> None:
-        """Train to the end, or on from the checkpoint; then take the best weights seen."""
+        """Train to the end, resuming from the checkpoint if there is one; then load the best weights."""
         self._resume()
-        if tracker:  # a run that goes on is a new run to MLflow: it gets the whole curve
-            for seen in self.progress.history:
-                tracker.metrics({name: value for name, value in seen.items() if name != "batch"}, step=int(seen["batch"]))
+        if tracker:  # a resumed run is a new run in MLflow: log the whole curve
+            for entry in self.progress.history:
+                tracker.metrics({name: value for name, value in entry.items() if name != "batch"}, step=int(entry["batch"]))
         self.model.train()
-        look_every = max(1, round(self.batches_per_epoch * self.settings.evaluate_every))
+        evaluation_interval = max(1, round(self.batches_per_epoch * self.settings.evaluate_every))
         total = self.batches_per_epoch * self.settings.epochs
-        done = self.progress.epoch * self.batches_per_epoch + self.progress.batch if not self.progress.finished else total
-        with tqdm(total=total, initial=done, desc="train", unit=" batches", mininterval=1) as bar:
-            for number, windows, rows in self._batches_left():
-                loss = self._learn(windows, rows, last=(number + 1) % self.batches_per_epoch == 0)
+        batches_done = (
+            self.progress.epoch * self.batches_per_epoch + self.progress.batch if not self.progress.finished else total
+        )
+        with tqdm(total=total, initial=batches_done, desc="train", unit=" batches", mininterval=1) as bar:
+            for number, windows, rows in self._remaining_batches():
+                loss = self._train_batch(windows, rows, last=(number + 1) % self.batches_per_epoch == 0)
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", valid=f"{max(self.progress.best, 0):.4f}", refresh=False)
                 self.progress.epoch, self.progress.batch = divmod(number + 1, self.batches_per_epoch)
-                if (number + 1) % look_every == 0 or number + 1 == total:
-                    self._look(number + 1, loss, tracker)
+                if (number + 1) % evaluation_interval == 0 or number + 1 == total:
+                    self._evaluate(number + 1, loss, tracker)
                     if self.progress.looks_without_better >= self.settings.patience:
                         break
         self.progress.epoch = -1
@@ -105,8 +108,8 @@ class Training:
         self.model.load_state_dict(self.best_weights)
         self.model.eval()
 
-    def _batches_left(self) -> Iterator[tuple[int, list[list[int]], list[int]]]:
-        """(number, windows, rows) of every batch that is still to be learned."""
+    def _remaining_batches(self) -> Iterator[tuple[int, list[list[int]], list[int]]]:
+        """(number, windows, rows) of every batch still to be trained on."""
         if self.progress.finished or self.progress.looks_without_better >= self.settings.patience:
             return
         seed, start = self.settings.seed, self.progress.batch
@@ -118,8 +121,8 @@ class Training:
                 yield epoch * len(batches) + number, [windows[row] for row in rows], rows
             start = 0
 
-    def _learn(self, windows: list[list[int]], rows: list[int], last: bool) -> float:
-        """One batch's gradients, and a step where ``accumulate`` of them are together or the epoch ends."""
+    def _train_batch(self, windows: list[list[int]], rows: list[int], last: bool) -> float:
+        """Accumulate one batch's gradients; step after ``accumulate`` batches, or where the epoch ends."""
         ids, mask = map(torch.from_numpy, collate(windows, self.data.padding))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.model(ids.to(self.device), mask.to(self.device))
@@ -138,22 +141,22 @@ class Training:
             raise StageError(f"the loss is {value}: lower train.learning_rate = {self.settings.learning_rate}")
         return value
 
-    def _look(self, batches: int, loss: float, tracker: Tracker | None) -> None:
+    def _evaluate(self, batches: int, loss: float, tracker: Tracker | None) -> None:
         """Score valid, keep the weights if they are the best so far, write the checkpoint."""
         self.model.eval()
         logits = predict(self.model, self.data.valid, self.data.padding, self.device, self.bfloat16)
         self.model.train()
         score = ranking(logits, self.data.valid_labels, weights=self.data.valid_weights)["pr_auc"]
         valid_loss = float(nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(self.data.valid_labels)))
-        seen = {
+        metrics = {
             "train_loss": loss,
             "valid_loss": valid_loss,
             "valid_pr_auc": score,
             "lr": float(self.scheduler.get_last_lr()[0]),
         }
-        self.progress.history.append({"batch": batches, **seen})
+        self.progress.history.append({"batch": batches, **metrics})
         if tracker:
-            tracker.metrics(seen, step=batches)
+            tracker.metrics(metrics, step=batches)
         if score > self.progress.best:
             self.progress.best, self.progress.looks_without_better = score, 0
             self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
@@ -192,21 +195,21 @@ class Training:
 
 
 def make_deterministic(seed: int, threads: int | None) -> None:
-    """The same seed, machine and number of threads give the same weights, bit for bit."""
+    """Seed torch and make it deterministic: with the same machine and threads, weights are equal bit for bit."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` is the GPU where there is one. Raises StageError for a GPU that is not there."""
+    """``auto`` is the GPU if there is one. Raises StageError for a GPU that does not exist."""
     if device == "cuda" and not torch.cuda.is_available():
         raise StageError("train.device = 'cuda': torch sees no GPU here; use auto or cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def train(settings: Train, paths: Paths) -> None:
-    """Fine-tune the teacher on the train split, choose its best state on valid, and ask it once about every message."""
+    """Fine-tune the teacher on the train split, choose its best weights on valid, and score every message once."""
     rows = pd.read_parquet(paths.prepared)
     labels = read_json(paths.schema)["labels"]
     if settings.device != "cpu":
@@ -217,26 +220,26 @@ def train(settings: Train, paths: Paths) -> None:
     model = Teacher(encoder, len(labels), settings.dropout)
     if settings.frozen_layers is not None:
         freeze(model, settings.frozen_layers)
-    parts = {split: rows[rows.split == split] for split in ("train", "valid")}
+    splits = {split: rows[rows.split == split] for split in ("train", "valid")}
     shape = TokenWindows(settings.window_tokens, settings.windows)
-    every = tokenize(tokenizer, list(rows.text), shape)
-    tokens = {split: [every[row] for row in np.flatnonzero(rows.split == split)] for split in parts}
+    all_tokens = tokenize(tokenizer, list(rows.text), shape)
+    tokens = {split: [all_tokens[row] for row in np.flatnonzero(rows.split == split)] for split in splits}
     data = Data(
         tokens["train"],
-        parts["train"].label_id.to_numpy(),
-        mean_one(parts["train"].weight.to_numpy()),
+        splits["train"].label_id.to_numpy(),
+        mean_one(splits["train"].weight.to_numpy()),
         tokens["valid"],
-        parts["valid"].label_id.to_numpy(),
-        parts["valid"].weight.to_numpy(),
+        splits["valid"].label_id.to_numpy(),
+        splits["valid"].weight.to_numpy(),
         tokenizer.pad_token_id or 0,
     )
     identity = f"{settings.model_dump_json()} {sha256(paths.prepared)} {device} {torch.get_num_threads()} {torch.__version__}"
     checkpoint = Checkpoint(paths.checkpoints, identity)
     with track("train", settings, paths) as tracker:
-        tracker.data(paths.prepared, pd.concat(parts.values()), "training")
+        tracker.data(paths.prepared, pd.concat(splits.values()), "training")
         training = Training(settings, model, data, device, checkpoint)
         training.fit(tracker)
-        logits = predict(model, every, data.padding, device, training.bfloat16, desc="scoring")
+        logits = predict(model, all_tokens, data.padding, device, training.bfloat16, desc="scoring")
         history = pd.DataFrame(training.progress.history)
         with atomic_write(paths.report("train.csv")) as temporary:
             history.to_csv(temporary, index=False)

@@ -1,4 +1,4 @@
-"""Any model of the compression path by its folder: the same question to each of them.
+"""Loading of any model on the compression path from its folder, behind one interface.
 
 A folder's ``variant.json`` names its kind. A new kind of model is one class and one line in ``KINDS``.
 """
@@ -22,7 +22,7 @@ from tasks.stage import StageError, read_json
 
 
 class Variant(Protocol):
-    """A model that answers: normalised texts in, ``float32[texts, labels]`` out."""
+    """A model for inference: normalised texts in, ``float32[texts, labels]`` out."""
 
     parameters: int
 
@@ -62,7 +62,7 @@ KINDS: dict[str, Callable[[Path, int], Variant]] = {
 
 
 def load_variant(folder: Path, threads: int) -> Variant:
-    """The model in ``folder``, to run on ``threads``. Raises StageError for a folder that is none."""
+    """The model in ``folder``, to run on ``threads`` threads. Raises StageError for a folder without a model."""
     try:
         kind = read_json(folder / "variant.json")["kind"]
     except OSError as error:

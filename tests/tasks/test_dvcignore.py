@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.data.dvcignore import check_folder, pattern, stoppers
+from tasks.data.dvcignore import blocking_files, check_folder, pattern
 from tasks.release.snapshot import _copy_folder
 from tasks.stage import StageError
 from tests.imports import ROOT
@@ -65,7 +65,7 @@ def test_the_lines_let_dvc_pass_and_without_them_a_run_is_one_line(project: Path
 @pytest.mark.parametrize("ingest", ["{source: table, path: data/mail}", "{source: folder, path: gone}", "{}", "null"])
 def test_no_other_source_is_looked_at(project: Path, ingest: str) -> None:
     (project / "params.yaml").write_text(f"ingest: {ingest}\n", encoding="utf-8")
-    assert list(stoppers(project)) == []
+    assert list(blocking_files(project)) == []
 
 
 def test_a_plain_folder_needs_no_line(project: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_plain_folder_needs_no_line(project: Path) -> None:
     plain.mkdir()
     (plain / "1.eml").symlink_to(project / "data/mail/ham/1.eml")
     (project / "params.yaml").write_text("ingest: {source: folder, path: plain}\n", encoding="utf-8")
-    assert list(stoppers(project)) == []
+    assert list(blocking_files(project)) == []
 
 
 def test_what_is_a_sign_to_gitignore_is_itself_in_a_name() -> None:

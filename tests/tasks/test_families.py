@@ -25,7 +25,7 @@ from tasks.compress.linear import Linear, fit_linear, loss_and_gradient, matrix
 from tasks.compress.networks import Convolution, Network
 from tasks.compress.sgd import Sgd, train_sgd
 from tasks.compress.student import Hashed
-from tasks.compress.texts import Crops, ask_teacher, crops
+from tasks.compress.texts import Crops, crops, teacher_predict
 from tasks.compress.transformer import ThinStudent
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
@@ -180,7 +180,7 @@ def test_crops_are_runs_of_words_and_the_teacher_scores_them(fine_tuned: Path) -
     assert len(pieces) == 3
     assert all(piece in text and 20 <= len(piece.split()) <= 0.6 * len(text.split()) for piece in pieces)
     assert pieces == crops([text, "too short"], settings, seed=2)
-    assert ask_teacher(fine_tuned, pieces).shape == (3, 2)
+    assert teacher_predict(fine_tuned, pieces).shape == (3, 2)
 
 
 def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(fine_tuned: Path, tmp_path: Path) -> None:
@@ -209,4 +209,4 @@ def test_every_family_of_params_can_be_made(family: str, fine_tuned: Path) -> No
     settings = Distill.model_validate(PARAMS["distill"] | changes)
     student = make_student(settings, 2, NONE, fine_tuned)
     assert student.outputs(student.encode(["winner prize money", "kernel patch review"])).shape == (2, 2)
-    assert student.ask(student.encode(["winner"])).requires_grad
+    assert student.forward(student.encode(["winner"])).requires_grad

@@ -20,7 +20,7 @@ from tasks.compress.prune import Prune, prune, smallest
 from tasks.compress.quantize import Quantize, quantize
 from tasks.compress.student import Hashed, Student
 from tasks.compress.transformer import ThinStudent
-from tasks.compress.units import halve_rows, least, places, remove, sensitivities
+from tasks.compress.units import halve_rows, parts_to_keep, prunables, remove, sensitivities
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, folder_bytes, read_json
 from tests.conftest import made_prepared
@@ -65,18 +65,18 @@ KINDS = [
 @pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_half_of_the_parts_are_gone_and_the_rest_answers(family: str, kind: str, fine_tuned: Path, tmp_path: Path) -> None:
     student = student_of(family, fine_tuned)
-    count = sum(place.count for place in places(student, kind))
+    count = sum(prunable.count for prunable in prunables(student, kind))
     numbers = sum(parameter.numel() for parameter in student.network.parameters())
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
     student.save(tmp_path / "before", opset=20)
     remove(student, kind, 0.5, distill_data(student), VOICES)
-    assert sum(place.count for place in places(student, kind)) == count - round(0.5 * count)
+    assert sum(prunable.count for prunable in prunables(student, kind)) == count - round(0.5 * count)
     assert sum(parameter.numel() for parameter in student.network.parameters()) < numbers
     student.save(tmp_path / "after", opset=20)
     assert folder_bytes(tmp_path / "after") < folder_bytes(tmp_path / "before")
     assert student.outputs(student.encode(TEXTS)).shape == (len(TEXTS), 2)
-    student.ask(student.encode(TEXTS[:4])).sum().backward()  # type: ignore[no-untyped-call]
+    student.forward(student.encode(TEXTS[:4])).sum().backward()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(("family", "kind"), KINDS)
@@ -84,7 +84,7 @@ def test_a_part_that_says_nothing_goes_first_and_its_going_changes_nothing(famil
     student = student_of(family, fine_tuned)
     silent = silence(student, kind)
     before = student.outputs(student.encode(TEXTS))
-    found = places(student, kind)
+    found = prunables(student, kind)
     measured = sensitivities(student, found, distill_data(student), VOICES)
     flat = np.concatenate(measured)
     assert flat[silent] == pytest.approx(0, abs=1e-7)
@@ -121,9 +121,9 @@ def silence(student: Student, kind: str) -> int:
 
 
 def test_one_part_of_each_place_stays_however_much_is_asked_for() -> None:
-    kept = least([np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0])], share=0.99)
+    kept = parts_to_keep([np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.0])], share=0.99)
     assert [keep.tolist() for keep in kept] == [[2], [0]]
-    assert least([np.array([0.5, 0.1, 0.4, 0.2])], share=0.5)[0].tolist() == [0, 2]
+    assert parts_to_keep([np.array([0.5, 0.1, 0.4, 0.2])], share=0.5)[0].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("make", [bag, cnn])

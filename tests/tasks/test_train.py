@@ -74,7 +74,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(
     unbroken = made_training(settings, tmp_path / "a")
     unbroken.fit(None)
     killed = made_training(settings, tmp_path / "b")
-    learn, calls = killed._learn, Counter[str]()
+    learn, calls = killed._train_batch, Counter[str]()
 
     def dying(windows: list[list[int]], rows: list[int], last: bool) -> float:
         calls["learn"] += 1
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(
             raise Killed
         return learn(windows, rows, last)
 
-    monkeypatch.setattr(killed, "_learn", dying)
+    monkeypatch.setattr(killed, "_train_batch", dying)
     with pytest.raises(Killed):
         killed.fit(None)
     resumed = made_training(settings, tmp_path / "b")
