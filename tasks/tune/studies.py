@@ -1,7 +1,7 @@
-"""The memory of a search: an Optuna study in a file, which a search that is started again goes on with.
+"""Persistent Optuna studies: storage, resumption, and the median pruning rule of a search.
 
-Its name is a hash of what its trials stand on: other data, another teacher, other code or another space is another
-study, whose figures would not compare.
+A study's name is a hash of its inputs: other data, another teacher, other code or another space make a new study, as figures
+would not be comparable.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tasks.tune.space import Space, read_point, write_point
 DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
 """Of bytes, microseconds a message, PR-AUC on valid."""
 ATTEMPTS = 3
-"""How often a point is begun whose trial was killed: it may be the point that kills."""
-CURVE, OUTCOME, REASON, TRIED = "curve", "outcome", "reason", "tried"
+"""Maximum number of attempts at a point whose trials get killed: the point may be the cause."""
+CURVE, OUTCOME, REASON, ATTEMPT = "curve", "outcome", "reason", "tried"
 STOPPED, INFEASIBLE = "stopped early", "broke a gate"
 
 
-def study_name(world: Mapping[str, Any]) -> str:
-    """The name of the study of this world: what its trials read, the space, the parameters that stay."""
-    return "tune-" + hashlib.sha256(json.dumps(world, sort_keys=True).encode()).hexdigest()[:12]
+def study_name(inputs: Mapping[str, Any]) -> str:
+    """The name of the study with these inputs: the files its trials read, the space, the fixed parameters."""
+    return "tune-" + hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
-    """The study of this name, new or as it was left.
+    """The study of this name, created or resumed.
 
-    The sampler is TPE, for several objectives as in Ozaki et al. (2020): a search has a hundred trials, which are two
-    generations of NSGA-II. Each start draws with a seed of its own, or it would repeat the last.
+    The sampler is multi-objective TPE (Ozaki et al. 2020): a search has a hundred trials, which are two generations of
+    NSGA-II. Each start has its own seed, or it would repeat the last.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,31 +49,31 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     return study
 
 
-def retry_dead(study: optuna.Study) -> list[int]:
-    """End the trials that say RUNNING, and put their points in again; their numbers.
+def retry_killed(study: optuna.Study) -> list[int]:
+    """Fail the trials left in the state RUNNING, and enqueue their points again; their numbers.
 
-    To be called by the one search that is at work: what runs by the book then runs in no process.
+    Call only while no other search runs: a trial marked RUNNING then has no process.
     """
-    dead = study.get_trials(states=(TrialState.RUNNING,))
-    for trial in dead:
+    killed = study.get_trials(states=(TrialState.RUNNING,))
+    for trial in killed:
         study.tell(trial.number, state=TrialState.FAIL)
-        tried = int(trial.user_attrs.get(TRIED, 1))
-        if trial.params and tried < ATTEMPTS:
-            study.enqueue_trial(trial.params, user_attrs={TRIED: tried + 1})
-    return [trial.number for trial in dead]
+        attempt = int(trial.user_attrs.get(ATTEMPT, 1))
+        if trial.params and attempt < ATTEMPTS:
+            study.enqueue_trial(trial.params, user_attrs={ATTEMPT: attempt + 1})
+    return [trial.number for trial in killed]
 
 
-def earlier(study: optuna.Study, space: Space, values: Mapping[str, Any]) -> int | None:
-    """The trial that came to an end with this point; None where none did."""
+def find_trial(study: optuna.Study, space: Space, values: Mapping[str, Any]) -> int | None:
+    """The number of the completed or pruned trial with this point; None where there is none."""
     for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if read_point(space, trial.params) == values:
             return trial.number
     return None
 
 
-def put_in(study: optuna.Study, space: Space, values: Mapping[str, Any]) -> None:
-    """Let this point be the next, unless a trial ended with it, or it waits already."""
-    if earlier(study, space, values) is None:
+def enqueue(study: optuna.Study, space: Space, values: Mapping[str, Any]) -> None:
+    """Enqueue this point as the next, unless it was tried or is enqueued already."""
+    if find_trial(study, space, values) is None:
         study.enqueue_trial(write_point(space, values), skip_if_exists=True)
 
 
@@ -82,27 +82,27 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def points(study: optuna.Study, space: Space) -> list[Point]:
-    """The finished trials: those that ended early or broke a gate have no figures, and cannot be chosen."""
+    """The finished trials as points; pruned and infeasible trials have no figures."""
     return [
         Point(trial.number, int(trial.values[0]), trial.values[1], trial.values[2], read_point(space, trial.params))
         for trial in finished(study)
     ]
 
 
-def is_behind(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
-    """The median rule of Golovin et al. (2017): the best so far is below the median of ``others`` at the same epoch."""
-    there = [other[len(curve) - 1] for other in others if len(other) >= len(curve)]
-    return bool(there) and max(curve) < float(np.median(there))
+def is_below_median(curve: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    """The median stopping rule (Golovin et al. 2017): the best value so far is below the others' median at the same epoch."""
+    values = [other[len(curve) - 1] for other in others if len(other) >= len(curve)]
+    return bool(values) and max(curve) < float(np.median(values))
 
 
 def outcome(trial: FrozenTrial) -> tuple[str, str]:
     """How a trial ended, and why."""
-    words = {TrialState.COMPLETE: "finished", TrialState.FAIL: "failed"}
-    word = words.get(trial.state, trial.state.name.lower())
-    return trial.user_attrs.get(OUTCOME, word), trial.user_attrs.get(REASON, "killed" if word == "failed" else "")
+    names = {TrialState.COMPLETE: "finished", TrialState.FAIL: "failed"}
+    name = names.get(trial.state, trial.state.name.lower())
+    return trial.user_attrs.get(OUTCOME, name), trial.user_attrs.get(REASON, "killed" if name == "failed" else "")
 
 
 def typical_seconds(study: optuna.Study) -> float:
-    """The median time of a finished trial; 0 where there is none."""
+    """The median duration of finished trials; 0 where there are none."""
     times = [trial.duration.total_seconds() for trial in finished(study) if trial.duration]
     return float(np.median(times)) if times else 0.0
