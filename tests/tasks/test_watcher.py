@@ -1,4 +1,4 @@
-"""tasks/monitor/watch.py, window_records.py: many windows one after the other, what they share, and windows of dense traffic."""
+"""tasks/monitor/watch.py, window_records.py: many windows one after the other, what they share, and dense traffic."""
 
 from __future__ import annotations
 
