@@ -1,4 +1,4 @@
-"""How long a check of a week's messages takes: from the journal's files to the decision, and to Evidently's page."""
+"""Timing of a monitor check of a week's messages: from the journal's files to the decision, and to Evidently's page."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from tasks.monitor.state import State
 from tasks.stage import Paths
 
 ROUNDS = 3
-"""The fastest counts: what others do on the machine only slows it."""
+"""The fastest round counts: other load only slows it down."""
 
 
 def timing(settings: watch.Monitor, policy: Decide, folder: Path, release: Release, sample: Sample) -> dict[str, float]:
-    """Seconds to cut and judge ``sample`` as a journal, without and with the page. ``folder``: of the release."""
-    rounds = [_once(settings, policy, folder, release, sample) for _ in range(ROUNDS)]
+    """Seconds to cut and judge ``sample`` as a journal, without and with the page. ``folder``: the release's."""
+    rounds = [_run_once(settings, policy, folder, release, sample) for _ in range(ROUNDS)]
     return {"seconds": min(check for check, _ in rounds), "seconds_with_html": min(check + page for check, page in rounds)}
 
 
-def _once(settings: watch.Monitor, policy: Decide, folder: Path, release: Release, sample: Sample) -> tuple[float, float]:
-    with tempfile.TemporaryDirectory() as place:
-        paths = Paths(Path(place))
-        paths.store, paths.journal, paths.feedback = (Path(place) / name for name in ("store", "journal", "feedback"))
-        paths.monitor, paths.evidently = Path(place) / "monitor", Path(place) / "evidently"
+def _run_once(settings: watch.Monitor, policy: Decide, folder: Path, release: Release, sample: Sample) -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as folder_name:
+        root = Path(folder_name)
+        paths = Paths(root)
+        paths.store, paths.journal, paths.feedback = (root / name for name in ("store", "journal", "feedback"))
+        paths.monitor, paths.evidently = root / "monitor", root / "evidently"
         shutil.copytree(folder, paths.store / "releases" / release.id)
         segment = Segment(paths.journal, new_stem())
         segment.append(b"".join(map(encode, records(sample, release.id, release.labels))))
@@ -42,15 +43,15 @@ def _once(settings: watch.Monitor, policy: Decide, folder: Path, release: Releas
         begin = time.perf_counter()
         state = State(paths.monitor / "state.db")
         watch.cut(settings, state, paths)
-        judged = [watch.judge(settings, policy, state, paths, window) for window in state.unjudged()]
+        judgements = [watch.judge(settings, policy, state, paths, window) for window in state.unjudged()]
         check = time.perf_counter() - begin
-        page = report_window(settings, state, paths, judged[-1].window)
+        page = report_window(settings, state, paths, judgements[-1].window)
         assert page is not None
         return check, time.perf_counter() - begin - check
 
 
 def records(sample: Sample, release: str, labels: Sequence[str], first: int = 0, apart: float = 1.0) -> list[dict[str, Any]]:
-    """``sample`` as the journal would hold it, numbered from ``first`` on, so many seconds ``apart``."""
+    """``sample`` as journal records, numbered from ``first`` on, ``apart`` seconds apart."""
 
     def at(n: int) -> str:
         return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=n * apart)).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""How a training came along: PR-AUC on valid over the seconds spent on training, the looks at valid counted apart."""
+"""Learning curves: PR-AUC on valid over seconds of training, with the evaluations on valid ("looks") timed separately."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 Curve = Sequence[Mapping[str, float]]
-"""A point a look: ``batches`` learned, ``seconds`` of training, ``looks`` (seconds of these), ``pr_auc`` on valid."""
+"""One point per evaluation: ``batches``, ``seconds`` of training, ``looks`` (seconds of evaluation), ``pr_auc`` on valid."""
 
 OURS = "ours"
-"""The run that the others are measured by."""
+"""The run that the others are compared with."""
 SLACK = 0.002
-"""Of PR-AUC, below the best of the weakest run: what all runs reach, and not by one lucky look."""
+"""Subtracted from the weakest run's best PR-AUC, so that the target is not a single lucky evaluation."""
 
 
 class Clock:
-    """Takes the time of one training from here on."""
+    """Times one training, from its construction on."""
 
     def __init__(self) -> None:
         self.curve: list[dict[str, float]] = []
@@ -25,7 +25,7 @@ class Clock:
 
     @contextmanager
     def look(self) -> Iterator[None]:
-        """What is done in here is a look at valid, not training."""
+        """A context whose time counts as evaluation on valid, not as training."""
         begin = time.perf_counter()
         try:
             yield
@@ -33,7 +33,7 @@ class Clock:
             self._looks += time.perf_counter() - begin
 
     def note(self, batches: int, pr_auc: float) -> None:
-        """What the look just taken saw."""
+        """Record the result of the evaluation just made."""
         seconds = time.perf_counter() - self._begin - self._looks
         self.curve.append({"batches": batches, "seconds": round(seconds, 3), "looks": round(self._looks, 3), "pr_auc": pr_auc})
 
@@ -43,7 +43,7 @@ def best(curve: Curve) -> float:
 
 
 def seconds_to(curve: Curve, score: float) -> float | None:
-    """Seconds of training until the first look that saw ``score`` or more; None where none did."""
+    """Seconds of training until the first evaluation with at least ``score``; None where there is none."""
     return next((point["seconds"] for point in curve if point["pr_auc"] >= score), None)
 
 
@@ -52,7 +52,7 @@ def reached_by_all(curves: Sequence[Curve]) -> float:
 
 
 def summary(curve: Curve, score: float) -> dict[str, float | None]:
-    """The figures of one run; ``to_score`` is None where it never saw ``score``."""
+    """The figures of one run; ``to_score`` is None where it never reached ``score``."""
     last = curve[-1]
     return {
         "batches": last["batches"],
@@ -65,25 +65,25 @@ def summary(curve: Curve, score: float) -> dict[str, float | None]:
 
 
 def compare(curves: Mapping[str, Curve], score: float) -> dict[str, dict[str, Any]]:
-    """The figures of every run, and how many times as long as ours each took (``times``; None: one never got there)."""
-    found: dict[str, dict[str, Any]] = {name: summary(curve, score) for name, curve in curves.items()}
-    for entry in found.values():
+    """The figures of every run, with ``times``: ratios to ours (None where one of the two never reached the score)."""
+    figures: dict[str, dict[str, Any]] = {name: summary(curve, score) for name, curve in curves.items()}
+    for entry in figures.values():
         entry["times"] = {
-            name: None if entry[name] is None or not found[OURS][name] else entry[name] / found[OURS][name]
+            name: None if entry[name] is None or not figures[OURS][name] else entry[name] / figures[OURS][name]
             for name in ("seconds_a_batch", "seconds", "seconds_with_looks", "to_score")
         }
-    return found
+    return figures
 
 
 def table(figures: Mapping[str, Mapping[str, Any]], score: float) -> str:
-    """All runs in Markdown, in their order."""
-    heads = ["training", "batches", "s a batch", "times ours", "s", "times ours", "s with looks", "times ours"]
-    heads += ["best PR-AUC on valid", f"s to {score:.4f}", "times ours"]
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    """All runs as a Markdown table."""
+    header = ["training", "batches", "s a batch", "times ours", "s", "times ours", "s with looks", "times ours"]
+    header += ["best PR-AUC on valid", f"s to {score:.4f}", "times ours"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for name, entry in figures.items():
         cells = [name, f"{entry['batches']:.0f}"]
-        for figure, shown in (("seconds_a_batch", ".3f"), ("seconds", ",.0f"), ("seconds_with_looks", ",.0f")):
-            cells += [format(entry[figure], shown), _times(entry["times"][figure])]
+        for figure, precision in (("seconds_a_batch", ".3f"), ("seconds", ",.0f"), ("seconds_with_looks", ",.0f")):
+            cells += [format(entry[figure], precision), _times(entry["times"][figure])]
         to_score = "never" if entry["to_score"] is None else f"{entry['to_score']:,.0f}"
         lines.append([*cells, f"{entry['best']:.4f}", to_score, _times(entry["times"]["to_score"])])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,7 +1,7 @@
-"""How often the monitor cries wolf, and how soon it sees the wolf: ``python -m benchmarks.drift --weeks 1000``.
+"""False-alarm rate and detection delay of the monitor: ``python -m benchmarks.drift --weeks 1000``.
 
-Calm weeks, an unseen campaign, a prior shift and harmless changes go through the real signals and the real decision,
-with its history. Evidently's default preset is asked about the same windows. Prints a table; all figures go to ``--out``.
+Calm (stationary) weeks, an unseen campaign, a prior shift and harmless changes go through the real signals and decision,
+with its history. Evidently's default preset is run on the same windows. Prints a table; all figures go to ``--out``.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from tasks.monitor.watch import Monitor
 from tasks.stage import StageError, read_params, read_settings, write_json
 
 WEEK = 1000
-"""Messages of a week."""
+"""Messages per week."""
 CAMPAIGN_SHARE, PRIOR_SHIFT = 0.2, 0.1
 CAMPAIGN_MESSAGES, PRIOR_MESSAGES = 500, 1500
-"""What must be detected within so many messages."""
+"""Messages within which the change must be detected."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every run needs."""
+    """Inputs common to all runs."""
 
     pool: Pool
     campaigns: dict[str, Pool]
@@ -57,7 +57,7 @@ class Setting:
 
 
 def upper_bound(hits: int, n: int, confidence: float = 0.95) -> float:
-    """One-sided upper bound of a share (Clopper and Pearson, 1934)."""
+    """One-sided upper confidence bound of a share (Clopper and Pearson, 1934)."""
     return 1.0 if hits >= n else float(beta.ppf(confidence, hits + 1, n - hits))
 
 
@@ -70,18 +70,18 @@ Change = Callable[[World, Pool], Pool]
 
 
 def campaign_change(messages: Pool) -> Change:
-    """Each message is one of the campaign's with the chance of its share."""
+    """Each message is replaced by one of the campaign with probability ``CAMPAIGN_SHARE``."""
 
     def change(world: World, calm: Pool) -> Pool:
         hit = world.rng.random(len(calm)) < CAMPAIGN_SHARE
-        drawn = messages.take(world.rng.choice(len(messages), int(hit.sum()), replace=False))
-        return join(calm.take(np.flatnonzero(~hit)), drawn)
+        replacements = messages.take(world.rng.choice(len(messages), int(hit.sum()), replace=False))
+        return join(calm.take(np.flatnonzero(~hit)), replacements)
 
     return change
 
 
 def prior_change(positive: int, shift: float) -> Change:
-    """The share of the positive label moves by ``shift``: messages of the other label make room for more of it."""
+    """The share of the positive label moves by ``shift``."""
 
     def change(world: World, calm: Pool) -> Pool:
         hits = world.pool.labels == positive
@@ -97,56 +97,56 @@ def prior_change(positive: int, shift: float) -> Change:
 
 
 def calm_week(setting: Setting, seed: list[int]) -> list[tuple[str, tuple[str, ...]]]:
-    """(action, reasons) of each window of a calm week that is other than none; a calm week went before it."""
+    """(action, reasons) of each window with an action in a calm week that follows another calm week."""
     world, count = setting.world(seed), setting.count
     windows = WEEK // count
     for _ in range(windows):
-        world.show(world.draw(count))
-    shown = [world.show(world.draw(count)) for _ in range(windows)]
-    return [(decision.action, decision.reasons) for decision in shown if decision.action != "none"]
+        world.judge(world.draw(count))
+    decisions = [world.judge(world.draw(count)) for _ in range(windows)]
+    return [(decision.action, decision.reasons) for decision in decisions if decision.action != "none"]
 
 
 def harmless_week(setting: Setting, kind: str, seed: list[int]) -> list[tuple[str, tuple[str, ...]]]:
-    """As ``calm_week``, but that the second week differs in what must not matter."""
+    """As ``calm_week``, but the second week has a change that must not cause an action."""
     world, count = setting.world(seed), setting.count
     for _ in range(WEEK // count):
-        world.show(world.draw(count))
-    found: list[tuple[str, tuple[str, ...]]] = []
+        world.judge(world.draw(count))
+    actions: list[tuple[str, tuple[str, ...]]] = []
     for _ in range(WEEK // count):
         window, traffic = world.draw(count), calm_traffic(count, world.rng)
         if kind == "another order inside the windows":
             window = window.take(np.argsort(window.labels != setting.positive, kind="stable"))
         elif kind == "half of the clients gone":
-            kept = traffic.clients[: len(traffic.clients) // 2]
-            traffic = replace(traffic, clients=tuple(sorted(np.array(kept) * 2, reverse=True)))
+            remaining = traffic.clients[: len(traffic.clients) // 2]
+            traffic = replace(traffic, clients=tuple(sorted(np.array(remaining) * 2, reverse=True)))
         elif kind == "twice as slow, within the limits":
             traffic = replace(traffic, millis=traffic.millis * 2)
-        decision = world.show(window, traffic)
+        decision = world.judge(window, traffic)
         if decision.action != "none":
-            found.append((decision.action, decision.reasons))
-    return found
+            actions.append((decision.action, decision.reasons))
+    return actions
 
 
 HARMLESS = ("another order inside the windows", "half of the clients gone", "twice as slow, within the limits")
 
 
 def delay(setting: Setting, change: Change, limit: int, seed: list[int]) -> tuple[int | None, tuple[str, ...]]:
-    """(messages from the onset to the decision that is not none, its reasons); None where ``limit`` is passed.
+    """(messages from the onset to the first action, its reasons); None where there is none within ``limit``.
 
-    The onset lies at a random place in a window, after a calm week.
+    The onset is at a random position in a window, after a calm week.
     """
     world, count = setting.world(seed), setting.count
     for _ in range(WEEK // count):
-        world.show(world.draw(count))
-    place = int(world.rng.integers(count))
-    seen = count - place
-    window = join(world.draw(place), change(world, world.draw(seen))) if place else change(world, world.draw(seen))
-    while seen <= limit:
-        decision = world.show(window)
+        world.judge(world.draw(count))
+    onset = int(world.rng.integers(count))
+    messages = count - onset
+    window = join(world.draw(onset), change(world, world.draw(messages))) if onset else change(world, world.draw(messages))
+    while messages <= limit:
+        decision = world.judge(window)
         if decision.action != "none":
-            return seen, decision.reasons
+            return messages, decision.reasons
         window = change(world, world.draw(count))
-        seen += count
+        messages += count
     return None, ()
 
 
@@ -157,7 +157,7 @@ def evidently_calm(setting: Setting, peer: Evidently, rows: int, seed: list[int]
 
 
 def evidently_changed(setting: Setting, peer: Evidently, change: Change, windows: int, seed: list[int]) -> Any:
-    """Its verdict on ``windows`` windows merged, all behind the onset: the best it could do at that delay."""
+    """Its verdict on ``windows`` windows merged, all after the onset: the best case for it at that delay."""
     world = setting.world(seed)
     parts = [change(world, world.draw(setting.count)).sample for _ in range(windows)]
     return peer(world.reference.sample, merge(parts))
@@ -168,92 +168,94 @@ def share(hits: int, n: int) -> dict[str, Any]:
 
 
 def false_alarms(weeks: Sequence[list[tuple[str, tuple[str, ...]]]]) -> dict[str, Any]:
-    """Weeks with any action, its bound, and what the actions were for."""
-    reasons = Counter(f"{action}: {reason}" for week in weeks for action, found in week[:1] for reason in found)
+    """Share of weeks with an action, its confidence bounds, and the reasons of the first actions."""
+    reasons = Counter(f"{action}: {reason}" for week in weeks for action, causes in week[:1] for reason in causes)
     return share(sum(bool(week) for week in weeks), len(weeks)) | {"reasons": dict(reasons.most_common(20))}
 
 
 def detections(runs: Sequence[tuple[int | None, tuple[str, ...]]]) -> dict[str, Any]:
     delays = [messages for messages, _ in runs if messages is not None]
-    reasons = Counter(reason.split(":")[0] for _, found in runs for reason in found)
+    reasons = Counter(reason.split(":")[0] for _, causes in runs for reason in causes)
     median = float(np.median(delays)) if delays else None
     return share(len(delays), len(runs)) | {"median_messages": median, "reasons": dict(reasons.most_common(5))}
 
 
 def changes(setting: Setting) -> dict[str, tuple[Change, int]]:
     """Name -> (the change, messages within which it must be seen)."""
-    found = {f"campaign {name}": (campaign_change(pool), CAMPAIGN_MESSAGES) for name, pool in setting.campaigns.items()}
+    cases = {f"campaign {name}": (campaign_change(pool), CAMPAIGN_MESSAGES) for name, pool in setting.campaigns.items()}
     for shift in (PRIOR_SHIFT, -PRIOR_SHIFT):
-        found[f"prior {shift:+.0%}"] = (prior_change(setting.positive, shift), PRIOR_MESSAGES)
-    return found
+        cases[f"prior {shift:+.0%}"] = (prior_change(setting.positive, shift), PRIOR_MESSAGES)
+    return cases
 
 
 def measure(setting: Setting, weeks: int, runs: int, evidently_runs: int, labels: list[str], jobs: int) -> dict[str, Any]:
-    """Everything, with a progress bar. Each run has a seed of its own, so any one can be looked at again.
+    """All figures, with a progress bar. Each run has its own seed, so any one can be repeated.
 
-    No seed of these was looked at while the thresholds were chosen: those begin with less than 30.
+    None of these seeds was used while the thresholds were chosen: those start with a number below 30.
     """
-    peer, todo = Evidently(labels), changes(setting)
-    total = weeks + len(HARMLESS) * runs + len(todo) * runs + evidently_runs * (2 + len(todo))
+    peer, cases = Evidently(labels), changes(setting)
+    total = weeks + len(HARMLESS) * runs + len(cases) * runs + evidently_runs * (2 + len(cases))
     with tqdm(total=total, unit="run", desc="drift") as bar:
 
-        def each(count: int, base: list[int], one: Callable[[list[int]], Any]) -> list[Any]:
-            found = []
-            for result in Parallel(jobs, return_as="generator")(delayed(one)([*base, seed]) for seed in range(count)):
-                found.append(result)
+        def repeat(count: int, base: list[int], run: Callable[[list[int]], Any]) -> list[Any]:
+            results = []
+            for result in Parallel(jobs, return_as="generator")(delayed(run)([*base, seed]) for seed in range(count)):
+                results.append(result)
                 bar.update()
-            return found
+            return results
 
-        def verdicts(base: list[int], one: Callable[[list[int]], Any]) -> dict[str, Any]:
-            seen = each(evidently_runs, base, one)
-            return {part: share(sum(getattr(v, part) for v in seen), len(seen)) for part in ("column", "dataset")}
+        def verdicts(base: list[int], run: Callable[[list[int]], Any]) -> dict[str, Any]:
+            results = repeat(evidently_runs, base, run)
+            return {part: share(sum(getattr(v, part) for v in results), len(results)) for part in ("column", "dataset")}
 
-        result: dict[str, Any] = {"calm": false_alarms(each(weeks, [31], partial(calm_week, setting)))}
-        result["harmless"] = {kind: false_alarms(each(runs, [32], partial(harmless_week, setting, kind))) for kind in HARMLESS}
+        result: dict[str, Any] = {"calm": false_alarms(repeat(weeks, [31], partial(calm_week, setting)))}
+        result["harmless"] = {
+            kind: false_alarms(repeat(runs, [32], partial(harmless_week, setting, kind))) for kind in HARMLESS
+        }
         result["changes"] = {
-            name: {"within": limit} | detections(each(runs, [33, k], partial(delay, setting, change, limit)))
-            for k, (name, (change, limit)) in enumerate(todo.items())
+            name: {"within": limit} | detections(repeat(runs, [33, k], partial(delay, setting, change, limit)))
+            for k, (name, (change, limit)) in enumerate(cases.items())
         }
         result["evidently"] = {
             f"calm, {rows} rows": verdicts([34], partial(evidently_calm, setting, peer, rows)) for rows in (setting.count, WEEK)
         } | {
             name: verdicts([35], partial(evidently_changed, setting, peer, change, limit // setting.count))
-            for name, (change, limit) in todo.items()
+            for name, (change, limit) in cases.items()
         }
     return result
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """The figures as a Markdown table."""
     calm = result["calm"]
     lines = [
         "| what | wanted | measured | Evidently's default: a column / the data set |",
         "| --- | --- | --- | --- |",
     ]
 
-    def beside(name: str) -> str:
-        found = result["evidently"].get(name)
-        return f"{found['column']['share']:.0%} / {found['dataset']['share']:.0%}" if found else ""
+    def evidently_shares(name: str) -> str:
+        verdict = result["evidently"].get(name)
+        return f"{verdict['column']['share']:.0%} / {verdict['dataset']['share']:.0%}" if verdict else ""
 
     windows = next(name for name in result["evidently"] if name.startswith("calm"))
     lines.append(
         f"| calm week with an action | upper bound 1 % | {calm['hits']} of {calm['runs']}, upper bound {calm['upper']:.2%} "
-        f"| of weeks: {beside(f'calm, {WEEK} rows')}; of windows: {beside(windows)} |"
+        f"| of weeks: {evidently_shares(f'calm, {WEEK} rows')}; of windows: {evidently_shares(windows)} |"
     )
-    for name, found in result["harmless"].items():
-        lines.append(f"| {name} | as calm | {found['hits']} of {found['runs']} | |")
-    for name, found in result["changes"].items():
-        median = "-" if found["median_messages"] is None else f"{found['median_messages']:.0f}"
+    for name, entry in result["harmless"].items():
+        lines.append(f"| {name} | as calm | {entry['hits']} of {entry['runs']} | |")
+    for name, entry in result["changes"].items():
+        median = "-" if entry["median_messages"] is None else f"{entry['median_messages']:.0f}"
         lines.append(
-            f"| {name} within {found['within']} messages | 95 % | {found['hits']} of {found['runs']} "
-            f"({found['share']:.1%}), median {median} | {beside(name)} |"
+            f"| {name} within {entry['within']} messages | 95 % | {entry['hits']} of {entry['runs']} "
+            f"({entry['share']:.1%}), median {median} | {evidently_shares(name)} |"
         )
     lines.append(f"| check of {WEEK} messages | 2 s | {result['timing']['seconds']:.2f} s | |")
     lines.append(f"| the same with HTML | 10 s | {result['timing']['seconds_with_html']:.2f} s | |")
     return "\n".join(lines)
 
 
-def setting_of(root: Path, folder: Path, release: Release, count: int) -> Setting:
+def read_setting(root: Path, folder: Path, release: Release, count: int) -> Setting:
     params = read_params(root)
     positive = load_reference(folder).positive
     if positive is None:
@@ -261,8 +263,8 @@ def setting_of(root: Path, folder: Path, release: Release, count: int) -> Settin
     pool = held_out(release, root / "data/prepared.parquet")
     if not pool.sample.features.shape[1]:
         print("this release's model gives no features: their signals are left out", file=sys.stderr)
-    made = campaigns(release, count, positive, np.random.default_rng(0))
-    return Setting(pool, made, positive, read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params))
+    messages = campaigns(release, count, positive, np.random.default_rng(0))
+    return Setting(pool, messages, positive, read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params))
 
 
 def main() -> None:
@@ -273,14 +275,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--release", type=Path, default=Path("release"))
     parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        release = Release(given.release)
-        setting = setting_of(Path.cwd(), given.release, release, 1000)
-        with threadpool_limits(1):  # small arrays: threads only wait for each other
-            result = measure(setting, given.weeks, given.runs, given.evidently_runs, release.labels, given.jobs)
+        release = Release(arguments.release)
+        setting = read_setting(Path.cwd(), arguments.release, release, 1000)
+        with threadpool_limits(1):  # small arrays: more threads only slow it down
+            result = measure(setting, arguments.weeks, arguments.runs, arguments.evidently_runs, release.labels, arguments.jobs)
             week = setting.pool.sample.take(np.arange(WEEK))
-            result["timing"] = timing(setting.monitor, setting.policy, given.release, release, week)
+            result["timing"] = timing(setting.monitor, setting.policy, arguments.release, release, week)
     except (StageError, ReleaseError) as error:
         sys.exit(f"drift: {error}")
     result["world"] = {
@@ -290,8 +292,8 @@ def main() -> None:
         "monitor": setting.monitor.model_dump(mode="json"),
         "decide": setting.policy.model_dump(mode="json"),
     }
-    write_json(given.out / "drift.json", result)
-    (given.out / "drift.md").write_text(table(result) + "\n", encoding="utf-8")
+    write_json(arguments.out / "drift.json", result)
+    (arguments.out / "drift.md").write_text(table(result) + "\n", encoding="utf-8")
     print(table(result))
 
 

@@ -1,9 +1,9 @@
-"""Obfuscated messages: how far the release's answer moves though a reader sees the same message.
+"""Robustness to obfuscated messages: how far the release's score changes although a reader sees the same message.
 
     python -m benchmarks.evasion
 
-Twenty messages of each label of *test* are obfuscated in every way of ``benchmarks/obfuscations.py`` and read as the route
-``/classify_mail`` reads them. Prints a table: mean and largest change of the score.
+Twenty messages of each label of *test* are obfuscated in every way of ``benchmarks/obfuscations.py`` and scored as by the route
+``/classify_mail``. Prints a table: mean and largest change of the score.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.obfuscations import OBFUSCATIONS, Letter
+from benchmarks.obfuscations import OBFUSCATIONS, ParsedMessage
 from service.mail import parse_mail
 from service.record import mail_text
 from service.release import Release
@@ -23,7 +23,7 @@ from tasks.data import npm
 from tasks.stage import Paths, StageError, read_json
 
 MESSAGES = 20
-"""Of each label."""
+"""Per label."""
 WORDS = 20
 
 
@@ -35,27 +35,27 @@ def score(release: Release, raws: Sequence[bytes]) -> np.ndarray[tuple[int], np.
 
 
 def changes(release: Release, raws: Sequence[bytes]) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """By obfuscation: how far the score of each message moved."""
-    before = score(release, raws)
-    letters = [Letter.of(raw) for raw in raws]
+    """Obfuscation -> absolute score change of each message."""
+    originals = score(release, raws)
+    messages = [ParsedMessage.parse(raw) for raw in raws]
     return {
-        name: np.abs(score(release, [obfuscation(letter) for letter in letters]) - before)
+        name: np.abs(score(release, [obfuscation(message) for message in messages]) - originals)
         for name, obfuscation in OBFUSCATIONS.items()
     }
 
 
-def chosen(paths: Paths, raw_of: Mapping[str, bytes]) -> list[bytes]:
-    """The first messages of each label of *test* (of *golden*, where that has too few) that have some words."""
+def select_messages(paths: Paths, raw_of: Mapping[str, bytes]) -> list[bytes]:
+    """The first messages of each label of *test* (*golden*, where that has too few) with at least ``WORDS`` spaces."""
     rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "text"])
     rows = rows[rows.split.isin(["test", "golden"]) & rows.id.isin(list(raw_of)) & (rows.text.str.count(" ") >= WORDS)]
     rows = rows.sort_values(["split", "id"], ascending=[False, True])
     return [raw_of[name] for _, group in rows.groupby("label") for name in group.id[:MESSAGES]]
 
 
-def table(found: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]]) -> str:
+def table(score_changes: Mapping[str, np.ndarray[tuple[int], np.dtype[np.float64]]]) -> str:
     lines = ["| obfuscation | mean change | largest change |", "| --- | ---: | ---: |"]
-    lines += [f"| {name} | {moved.mean():.3f} | {moved.max():.3f} |" for name, moved in found.items()]
-    every = np.stack(list(found.values()))
+    lines += [f"| {name} | {change.mean():.3f} | {change.max():.3f} |" for name, change in score_changes.items()]
+    every = np.stack(list(score_changes.values()))
     return "\n".join([*lines, f"| all of them | {every.mean():.3f} | {every.max():.3f} |"])
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     pointer = npm.read_pointer(Path("data/spamassassin.json"))
     raw_of = {name: raw for name, _, raw in npm.messages(npm.fetch(pointer, paths.downloads), pointer.messages)}
     release = Release(paths.release)
-    raws = chosen(paths, raw_of)
+    raws = select_messages(paths, raw_of)
     print(f"release {release.id}, {len(raws)} messages of test")
     print(table(changes(release, raws)))
 

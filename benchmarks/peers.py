@@ -1,4 +1,4 @@
-"""What others say of the same windows: Evidently's default preset, nothing named, nothing tuned."""
+"""The compared drift detector: Evidently's default preset, without configuration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tasks.monitor.sample import Sample
 @dataclass(frozen=True)
 class Verdict:
     column: bool
-    """At least one column's test failed."""
+    """Whether at least one column's test failed."""
     dataset: bool
-    """The test of the share of drifted columns failed."""
+    """Whether the test of the share of drifted columns failed."""
 
 
 class Evidently:
-    """``DataDriftPreset()`` with ``include_tests``: it chooses tests and thresholds by the number of rows."""
+    """``DataDriftPreset()`` with ``include_tests``, which selects tests and thresholds by the number of rows."""
 
     def __init__(self, labels: list[str]) -> None:
         self._labels = labels

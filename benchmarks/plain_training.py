@@ -1,4 +1,4 @@
-"""The rival of ``benchmarks.training``: the same teacher fine-tuned by ``transformers.Trainer``, as its guide shows it."""
+"""The baseline of ``benchmarks.training``: the same teacher fine-tuned by ``transformers.Trainer``, as in its guide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.stage import StageError
 
 @dataclass(frozen=True)
 class Task:
-    """What all trainings learn from, and how they are judged."""
+    """The data of all training runs, and their metric."""
 
     settings: Train
     train: pd.DataFrame
@@ -36,59 +36,59 @@ class Task:
 
     @property
     def look_every(self) -> int:
-        """Batches between two looks at valid."""
+        """Batches between two evaluations on valid."""
         return max(1, round(self.batches_per_epoch * self.settings.evaluate_every))
 
     def pr_auc(self, logits: npt.NDArray[np.float32]) -> float:
-        """On valid, as the stage train judges."""
+        """PR-AUC on valid, as in the stage train."""
         return ranking(logits, self.valid.label_id.to_numpy(), weights=self.valid.weight.to_numpy())["pr_auc"]
 
 
 @dataclass(frozen=True)
 class Plain:
-    """One way to call Trainer."""
+    """One configuration of Trainer."""
 
     tokens: int
-    """Where a message is cut."""
+    """Tokens to which a message is truncated."""
     tuned: bool
-    """With the two switches that Trainer has itself: bfloat16 where the processor gains, and batches of like lengths."""
+    """Whether to use two of Trainer's own options: bfloat16 where the processor benefits, and batches of similar lengths."""
 
     @property
-    def switches(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         if not self.tuned:
             return {}
         return {"bf16": has_fast_bfloat16(torch.device("cpu")), "train_sampling_strategy": "group_by_length"}
 
 
 class TimedTrainer(Trainer):  # type: ignore[misc]
-    """Trainer, the time of its looks at valid taken apart."""
+    """Trainer with its evaluations on valid timed separately."""
 
-    def __init__(self, clock: Clock, batches_per_epoch: int, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, clock: Clock, batches_per_epoch: int, **options: Any) -> None:
+        super().__init__(**options)
         self.clock, self.batches_per_epoch = clock, batches_per_epoch
 
-    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.clock.look():
-            figures: dict[str, float] = super().evaluate(*given, **named)
+            figures: dict[str, float] = super().evaluate(*args, **kwargs)
         self.clock.note(round((self.state.epoch or 0) * self.batches_per_epoch), figures["eval_pr_auc"])
         return figures
 
 
 def require_accelerate() -> None:
-    """Raises StageError where Trainer's own requirement is not installed."""
+    """Raises StageError where accelerate, which Trainer requires, is not installed."""
     if importlib.util.find_spec("accelerate") is None:
         raise StageError("transformers.Trainer needs accelerate: pip install -c constraints.txt -e '.[bench]'")
 
 
 def longest_input(settings: Train) -> int:
-    """Tokens of the longest message that the encoder can read at once, and that our windows together read."""
+    """The longest input in tokens: limited by the encoder, and by what our windows read together."""
     encoder, tokenizer = load_encoder(settings.model)
-    own = getattr(encoder.config, "max_position_embeddings", tokenizer.model_max_length)
-    return int(min(own, tokenizer.model_max_length, settings.windows * settings.window_tokens))
+    positions = getattr(encoder.config, "max_position_embeddings", tokenizer.model_max_length)
+    return int(min(positions, tokenizer.model_max_length, settings.windows * settings.window_tokens))
 
 
 def encoded(tokenizer: Any, part: pd.DataFrame, tokens: int) -> list[dict[str, Any]]:
-    """Messages as Trainer takes them, cut to ``tokens``."""
+    """Messages in Trainer's format, truncated to ``tokens``."""
     columns = tokenizer(list(part.text), truncation=True, max_length=tokens)
     names, labels = list(columns), part.label_id.tolist()
     rows = zip(*(columns[name] for name in names), strict=True)
@@ -96,7 +96,7 @@ def encoded(tokenizer: Any, part: pd.DataFrame, tokens: int) -> list[dict[str, A
 
 
 def arguments(task: Task, plain: Plain, folder: str) -> TrainingArguments:
-    """The settings of the stage train that Trainer knows too, with our cadence of looks; all else is its default."""
+    """The settings of the stage train that Trainer has too, with our evaluation interval; defaults otherwise."""
     settings = task.settings
     steps = -(-task.batches_per_epoch // settings.accumulate) * settings.epochs
     return TrainingArguments(
@@ -113,18 +113,18 @@ def arguments(task: Task, plain: Plain, folder: str) -> TrainingArguments:
         save_strategy="no",
         report_to="none",
         use_cpu=True,
-        **plain.switches,
+        **plain.options,
     )
 
 
 def fit_plain(task: Task, plain: Plain) -> Clock:
-    """One run of Trainer from raw texts to its last batch; what it writes is thrown away."""
+    """One run of Trainer from raw texts to its last batch; its output files are discarded."""
     settings = task.settings
-    logging.set_verbosity_error()  # it warns of the new head, which is what we ask for
-    torch.use_deterministic_algorithms(False)  # its default, whatever ran before
+    logging.set_verbosity_error()  # it warns of the new head, which is intended
+    torch.use_deterministic_algorithms(False)  # the default, whatever ran before
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     torch.manual_seed(settings.seed)
-    _, tokenizer = load_encoder(settings.model)  # it says what is wrong where there is none
+    _, tokenizer = load_encoder(settings.model)  # raises a clear error if the model is missing
     model = AutoModelForSequenceClassification.from_pretrained(
         locate(settings.model), num_labels=task.labels, dtype=torch.float32
     )
@@ -139,9 +139,9 @@ def fit_plain(task: Task, plain: Plain) -> Clock:
             train_dataset=encoded(tokenizer, task.train, plain.tokens),
             eval_dataset=valid,
             data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=lambda answered: {"pr_auc": task.pr_auc(answered.predictions)},
+            compute_metrics=lambda result: {"pr_auc": task.pr_auc(result.predictions)},
         )
         trainer.train()
         if clock.curve[-1:] == [] or clock.curve[-1]["batches"] < task.batches_per_epoch * settings.epochs:
-            trainer.evaluate()  # ours looks behind the last batch, wherever that is
+            trainer.evaluate()  # ours always evaluates after the last batch
     return clock

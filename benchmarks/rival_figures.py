@@ -1,7 +1,7 @@
-"""The rivals in the figures of the evaluation: what the stage compression shows beside our variants.
+"""Evaluation of the rivals with the metrics of the stage evaluate, for the report of the stage compression.
 
-Same messages, same choice of temperature and threshold on valid, same timing. Our own variants take their turn in it, as
-another run, or another machine, has another pace: by theirs the report scales the rivals' times.
+Same messages, same choice of temperature and threshold on valid, same timing. Our variants are timed in turns with them, so
+that the report can scale the rivals' times to those of another run or machine.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tasks.stage import Paths, read_json
 
 
 def rival_figures(loaded: Mapping[Path, Rival], rivals: Sequence[Path], settings: Evaluate, paths: Paths) -> dict[str, Any]:
-    """``data/rivals.json``: ``prepared`` (SHA-256 of the messages), ``ours`` (microseconds a message), ``models``.
+    """``data/rivals.json``: ``prepared`` (SHA-256 of the messages), ``ours`` (microseconds per message), ``models``.
 
-    Of all models ``loaded``, by their folders, those in the folders ``rivals`` are not ours. No rivals are ``{}``.
+    ``loaded``: folder -> model, ours and rivals; ``rivals``: the folders of the rivals. ``{}`` without rivals.
     """
     if not rivals:
         return {}

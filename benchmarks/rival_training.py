@@ -1,4 +1,4 @@
-"""Training of the rivals of ``benchmarks.speed``: on the train split, what is to be chosen chosen on valid."""
+"""Training of the rivals of ``benchmarks.speed`` on the train split, with model selection on valid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.rivals import LABEL, FastText, Floats, line
+from benchmarks.rivals import LABEL, FastText, Floats, preprocess
 from tasks.metrics import mean_one, ranking
 from tasks.model.teacher import locate
 from tasks.stage import write_json
@@ -20,29 +20,29 @@ STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Inverse strengths of regularisation to try."""
 
 FASTTEXT = {"dim": 10, "lr": 0.5, "epoch": 25, "wordNgrams": 2, "bucket": 200_000, "thread": 1, "verbose": 0}
-"""Near to Joulin et al. 2016, for a small set; one thread, as more are not repeatable."""
+"""Close to Joulin et al. 2016, for a small data set; one thread, as more are not reproducible."""
 FORMS: dict[str, dict[str, int]] = {"fasttext": {}, "fasttext-subwords": {"minn": 3, "maxn": 5}}
-"""Words and their pairs, and with runs of characters."""
+"""Words and word bigrams, without and with character n-grams."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all rivals learn from, and where they are put: a folder each below ``folder``."""
+    """The data of all rivals, and the folder for their models, one subfolder each."""
 
     train: pd.DataFrame
     valid: pd.DataFrame
     labels: int
     positive: int | None
     encoder: str
-    """``train.model`` of params.yaml: what the teacher was made of."""
+    """``train.model`` of params.yaml: the teacher's encoder."""
     folder: Path
 
     def pr_auc(self, logits: Floats) -> float:
-        """On valid."""
+        """PR-AUC on valid."""
         return ranking(logits, self.valid.label_id.to_numpy(), self.positive)["pr_auc"]
 
     def place(self, name: str, **facts: object) -> Path:
-        """A new folder for a rival, with what it takes to load it."""
+        """A new folder for a rival, with the facts needed to load it."""
         folder = self.folder / name
         folder.mkdir()
         write_json(folder / "variant.json", facts)
@@ -50,7 +50,7 @@ class Task:
 
 
 def fit_model2vec(task: Task) -> None:
-    """The teacher's encoder as static vectors: under a logistic regression, and trained further by Model2Vec itself."""
+    """The teacher's encoder as static embeddings: with a logistic regression, and fine-tuned by Model2Vec itself."""
     from model2vec.distill import distill
     from model2vec.train import StaticModelForClassification
 
@@ -67,8 +67,8 @@ def fit_model2vec(task: Task) -> None:
     static.save_pretrained(folder)
     np.savez(folder / "head.npz", weights=weights.astype(np.float32), bias=bias.astype(np.float32))
     tuned = StaticModelForClassification.from_static_model(model=static)
-    bigrams = [(list(part.text), part.label_id.tolist()) for part in (task.train, task.valid)]
-    tuned.fit(*bigrams[0], X_val=bigrams[1][0], y_val=bigrams[1][1])
+    datasets = [(list(part.text), part.label_id.tolist()) for part in (task.train, task.valid)]
+    tuned.fit(*datasets[0], X_val=datasets[1][0], y_val=datasets[1][1])
     tuned.to_pipeline().save_pretrained(str(task.place("model2vec-tuned", kind="model2vec-tuned")))
 
 
@@ -82,12 +82,12 @@ def _one_row_a_label(model: LogisticRegression) -> tuple[Floats, Floats]:
 
 
 def fit_fasttext(task: Task) -> None:
-    """fastText in two forms, and the better one as its own quantisation makes it."""
+    """fastText in two forms, and the better one with its own quantisation."""
     import fasttext
 
     file = task.folder / "fasttext.txt"
     rows = zip(task.train.label_id, task.train.text, strict=True)
-    file.write_text("".join(f"{LABEL}{label} {line(text)}\n" for label, text in rows), encoding="utf-8")
+    file.write_text("".join(f"{LABEL}{label} {preprocess(text)}\n" for label, text in rows), encoding="utf-8")
     fitted = []
     for number, (name, settings) in enumerate(FORMS.items()):
         model = fasttext.train_supervised(str(file), **FASTTEXT, **settings)
@@ -102,11 +102,11 @@ FAMILIES: dict[str, Callable[[Task], None]] = {"model2vec": fit_model2vec, "fast
 
 
 def fit_rivals(task: Task) -> list[Path]:
-    """The folders of all that could be trained; what is not installed is named on stderr and left out."""
+    """The folders of all trained rivals; libraries that are not installed are reported on stderr and skipped."""
     for name, fit in FAMILIES.items():
         try:
             fit(task)
         except ImportError as error:
-            why = str(error).splitlines()[0]
-            print(f"speed: {name} is left out: {why} (pip install -c constraints.txt -e '.[bench]')", file=sys.stderr)
+            reason = str(error).splitlines()[0]
+            print(f"speed: {name} is left out: {reason} (pip install -c constraints.txt -e '.[bench]')", file=sys.stderr)
     return sorted(path.parent for path in task.folder.glob("*/variant.json"))

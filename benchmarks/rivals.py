@@ -1,7 +1,7 @@
-"""Other fast classifiers of text, as a folder holds them: Model2Vec and fastText, asked as our variants are.
+"""Other fast text classifiers, loaded from folders: Model2Vec and fastText, with the interface of our variants.
 
-Nothing heavy is imported before a model is loaded, so that the memory of one process can be told (``benchmarks.memory``).
-Each is loaded in the form in which it answers fastest.
+Heavy imports are deferred until a model is loaded, so that its memory can be measured (``benchmarks.memory``). Each is
+loaded in its fastest form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 LABEL = "__label__"
-"""What fastText knows a label by."""
+"""fastText's prefix of labels."""
 
 _SYMBOLS = [symbol for symbol in string.punctuation if symbol != "_"]
 
@@ -30,7 +30,7 @@ class Rival(Protocol):
 
 
 class Model2Vec:
-    """Static embeddings and a logistic regression, whose product NumPy makes faster than scikit-learn."""
+    """Static embeddings and a logistic regression, computed by NumPy, which is faster than scikit-learn."""
 
     def __init__(self, folder: Path) -> None:
         from model2vec import StaticModel
@@ -46,7 +46,7 @@ class Model2Vec:
 
 
 class TunedModel2Vec:
-    """Model2Vec's own classifier: vectors and a small network, trained together."""
+    """Model2Vec's own classifier: embeddings and a small network, trained jointly."""
 
     def __init__(self, folder: Path) -> None:
         from model2vec.inference import StaticModelPipeline
@@ -58,7 +58,7 @@ class TunedModel2Vec:
 
 
 class FastText:
-    """fastText by the C++ call below its Python method, which NumPy 2 breaks."""
+    """fastText through the C++ binding, as its Python method fails with NumPy 2."""
 
     def __init__(self, model: Any, labels: int) -> None:
         self._predict, self._labels = model.f.predict, labels
@@ -67,30 +67,30 @@ class FastText:
     def load(cls, folder: Path) -> FastText:
         import fasttext
 
-        fasttext.FastText.eprint = lambda *words: None  # a warning about a class that nobody asked for
+        fasttext.FastText.eprint = lambda *words: None  # suppresses an irrelevant warning
         labels = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["labels"]
         return cls(fasttext.load_model(str(folder / "model.bin")), labels)
 
     def logits(self, texts: Sequence[str]) -> Floats:
         probabilities = np.zeros((len(texts), self._labels), dtype=np.float32)
         for row, text in zip(probabilities, texts, strict=True):
-            # -1, as a label of probability 0 is to be told too.
-            for probability, label in self._predict(line(text) + "\n", self._labels, -1.0, "strict"):
+            # -1 as the threshold, so that labels of probability 0 are returned too.
+            for probability, label in self._predict(preprocess(text) + "\n", self._labels, -1.0, "strict"):
                 row[int(label[len(LABEL) :])] = probability
         return logarithms(probabilities)
 
 
-def line(text: str) -> str:
-    """A text as fastText's authors prepare it: in one line, lowered, symbols apart from words."""
+def preprocess(text: str) -> str:
+    """A text prepared as by fastText's authors: on one line, lower case, symbols separated from words."""
     text = text.lower().replace("\n", " ")
-    for symbol in _SYMBOLS:  # a fifth of what one regular expression costs
+    for symbol in _SYMBOLS:  # a fifth of the time of one regular expression
         if symbol in text:
             text = text.replace(symbol, f" {symbol} ")
     return text
 
 
 def logarithms(probabilities: npt.NDArray[np.floating]) -> Floats:
-    """Logits of probabilities; a 0 is as small as a float is."""
+    """Logarithms of probabilities, clipped at the smallest float."""
     scores: Floats = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).astype(np.float32)
     return scores
 

@@ -1,4 +1,4 @@
-"""One seed's scratch project for ``benchmarks.seeds``: links to the data, parameters of its own, and what is done in it."""
+"""The scratch project of one seed for ``benchmarks.seeds``: links to the data, its parameters, and the stages run in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks.seed_path import FIRST, Step, due, given, keys, read_path, seeded
+from benchmarks.seed_path import FIRST, Step, due, keys, path_inputs, read_path, with_seed
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import Evaluate, Floats32
 from tasks.replay.world import run_in, world_environment
@@ -21,12 +21,12 @@ from tasks.tracking import INVOCATION_VARIABLE
 
 BASELINE = "baseline"
 LOGITS = "teacher.npz"
-"""What the teacher of a seed says of all messages; it stays where the teacher does not."""
+"""A seed's teacher logits on all messages; kept even if the teacher is deleted."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """What all seeds share."""
+    """Data and settings common to all seeds."""
 
     paths: Paths
     params: dict[str, Any]
@@ -37,7 +37,7 @@ class Project:
 
     @property
     def settings(self) -> Evaluate:
-        """Those of the stage evaluate, but for its bootstrap: here the interval is over seeds."""
+        """Settings of the stage evaluate, with a minimal bootstrap: here the interval is over seeds."""
         return read_settings(Evaluate, "evaluate", self.params).model_copy(update={"resamples": 10})
 
     @property
@@ -53,7 +53,7 @@ def read(root: Path) -> Project:
     """The project in ``root``. Raises StageError where its pipeline has not been run."""
     paths, params = Paths(root), read_params(root)
     path = read_path(root, params)
-    for needed in [*given(path), f"models/{BASELINE}"]:
+    for needed in [*path_inputs(path), f"models/{BASELINE}"]:
         if not (root / needed).exists():
             raise StageError(f"{needed} is missing: `make run` makes it")
     return Project(paths, params, path, pd.read_parquet(paths.prepared), read_json(paths.schema))
@@ -65,7 +65,7 @@ class Folder:
     def __init__(self, project: Project, home: Path, seed: int) -> None:
         self.project, self.seed = project, seed
         self.root = home.absolute() / str(seed)
-        self.params = seeded(project.params, project.path, seed)
+        self.params = with_seed(project.params, project.path, seed)
         self.keys = keys(project.path, self.params, project.paths.root)
         self.done: dict[str, str] = read_json(self._done) if self._done.exists() else {}
 
@@ -74,16 +74,16 @@ class Folder:
         return self.root / "done.json"
 
     def todo(self) -> list[Step]:
-        """The stages that are due; the teacher itself is needed only until its logits are known."""
+        """The due stages; the teacher itself is needed only until its logits are stored."""
         needed = {f"models/{name}" for name in self.project.students}
         if self.done.get(LOGITS) != self.keys[FIRST]:
             needed.add(f"models/{self.project.teacher}")
-        there = {name for step in self.project.path for name in (*step.outs, *step.deps) if (self.root / name).exists()}
-        return due(self.project.path, self.keys, self.done, there | set(given(self.project.path)), needed)
+        existing = {name for step in self.project.path for name in (*step.outs, *step.deps) if (self.root / name).exists()}
+        return due(self.project.path, self.keys, self.done, existing | set(path_inputs(self.project.path)), needed)
 
     def prepare(self) -> None:
-        """Links to the data, and the parameters of this seed."""
-        for name in given(self.project.path):
+        """Create the links to the data, and write the parameters of this seed."""
+        for name in path_inputs(self.project.path):
             link = self.root / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
@@ -91,38 +91,38 @@ class Folder:
         (self.root / "params.yaml").write_text(yaml.safe_dump(self.params, sort_keys=False), encoding="utf-8")
 
     def run(self, step: Step) -> None:
-        """One stage as its own command. Raises StageError with its last line where it fails."""
-        self._note(step.name, None)
+        """Run one stage as a command. Raises StageError with its last line if it fails."""
+        self._record(step.name, None)
         environment = world_environment(self.root) | {
             "PYTHONPATH": str(Path(__file__).parents[1]),
             INVOCATION_VARIABLE: f"seed {self.seed}",
         }
         run_in(self.root, environment, self.root / "stages.log", sys.executable, "-m", step.module)
-        self._note(step.name, self.keys[step.name])
+        self._record(step.name, self.keys[step.name])
 
-    def ask_teacher(self) -> None:
-        """Keep what the teacher says of all messages."""
+    def store_teacher_logits(self) -> None:
+        """Store the teacher's logits on all messages."""
         if self.done.get(LOGITS) == self.keys[FIRST]:
             return
-        said = self._ask(self.project.teacher)
+        logits = self._compute_logits(self.project.teacher)
         with atomic_write(self.root / LOGITS) as temporary, temporary.open("wb") as file:
-            np.savez(file, ids=self.project.rows.id.to_numpy(dtype=str), logits=said)
-        self._note(LOGITS, self.keys[FIRST])
+            np.savez(file, ids=self.project.rows.id.to_numpy(dtype=str), logits=logits)
+        self._record(LOGITS, self.keys[FIRST])
 
     def logits(self) -> dict[str, Floats32]:
-        """Of the teacher and every student, for all messages. A folder that only training goes on from is no model."""
+        """Model -> logits on all messages, for the teacher and every student. Folders without variant.json are no models."""
         with np.load(self.root / LOGITS) as stored:
-            said = {self.project.teacher: stored["logits"]}
+            teacher_logits = {self.project.teacher: stored["logits"]}
         models = [name for name in self.project.students if (self.root / f"models/{name}/variant.json").exists()]
-        return said | {name: self._ask(name) for name in models}
+        return teacher_logits | {name: self._compute_logits(name) for name in models}
 
     def drop_teacher(self) -> None:
         shutil.rmtree(self.root / "models" / self.project.teacher, ignore_errors=True)
 
-    def _ask(self, model: str) -> Floats32:
+    def _compute_logits(self, model: str) -> Floats32:
         loaded = load_variant(self.root / "models" / model, self.project.settings.threads)
         return loaded.logits(list(self.project.rows.text))
 
-    def _note(self, name: str, key: str | None) -> None:
+    def _record(self, name: str, key: str | None) -> None:
         self.done = {other: value for other, value in self.done.items() if other != name} | ({name: key} if key else {})
         write_json(self._done, self.done)

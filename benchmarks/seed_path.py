@@ -1,4 +1,4 @@
-"""The part of dvc.yaml that makes the models: which stages lie on it, and which of them are due in a seed's folder."""
+"""The model-building path of dvc.yaml: its stages, their cache keys, and which of them are due in a seed's folder."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from tasks.lineage import sha256
 from tasks.stage import StageError
 
 FIRST, LAST = "train", "quantize"
-"""The path: all stages that stand behind the first and before the last, and these two."""
+"""Ends of the path: all stages downstream of the first and upstream of the last, and these two."""
 MODEL = re.compile(r"models/([^/]+)$")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage on the path; its files as ``dvc.yaml`` names them, parameters put in."""
+    """One stage on the path; its files as in ``dvc.yaml``, with parameters substituted."""
 
     name: str
     module: str
     code: tuple[str, ...]
     deps: tuple[str, ...]
-    """Files and folders that it reads, but for code."""
+    """Files and folders that it reads, without code."""
     outs: tuple[str, ...]
 
     @property
     def models(self) -> list[str]:
-        """Folders below models/ that it makes."""
-        return [found[1] for out in self.outs if (found := MODEL.match(out))]
+        """Folders below models/ that it creates."""
+        return [match[1] for out in self.outs if (match := MODEL.match(out))]
 
 
 def read_path(root: Path, params: Mapping[str, Any]) -> list[Step]:
-    """The path from ``FIRST`` to ``LAST`` in the order of ``dvc.yaml``. Raises StageError where it has no such stages."""
+    """The path from ``FIRST`` to ``LAST`` in the order of ``dvc.yaml``. Raises StageError where there is none."""
     try:
         stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
         steps = {name: _step(name, entry, params) for name, entry in stages.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise StageError(f"dvc.yaml cannot be read: {' '.join(str(error).split())}") from error
-    makers = {out: name for name, step in steps.items() for out in step.outs}
-    needs = {name: {makers[dep] for dep in step.deps if dep in makers} for name, step in steps.items()}
-    behind, before = {FIRST}, {LAST}
-    for name in steps:  # dvc.yaml names no stage before those that it reads from: a test of the graph holds that
-        if needs[name] & behind:
-            behind.add(name)
+    producers = {out: name for name, step in steps.items() for out in step.outs}
+    needs = {name: {producers[dep] for dep in step.deps if dep in producers} for name, step in steps.items()}
+    downstream, upstream = {FIRST}, {LAST}
+    for name in steps:  # dvc.yaml lists stages after those that they read from, which a test of the graph ensures
+        if needs[name] & downstream:
+            downstream.add(name)
     for name in reversed(steps):
-        if name in before:
-            before |= needs[name]
-    if FIRST not in before or LAST not in behind:
+        if name in upstream:
+            upstream |= needs[name]
+    if FIRST not in upstream or LAST not in downstream:
         raise StageError(f"dvc.yaml: no path leads from {FIRST} to {LAST}")
-    return [step for name, step in steps.items() if name in behind & before]
+    return [step for name, step in steps.items() if name in downstream & upstream]
 
 
 def _step(name: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Step:
     def names(*kinds: str) -> list[str]:
-        listed = [one for kind in kinds for one in entry.get(kind, [])]
-        return [_filled(one if isinstance(one, str) else next(iter(one)), params) for one in listed]
+        entries = [item for kind in kinds for item in entry.get(kind, [])]
+        return [_substitute(item if isinstance(item, str) else next(iter(item)), params) for item in entries]
 
     deps = names("deps")
     code = tuple(dep for dep in deps if dep.endswith(".py"))
@@ -70,19 +70,19 @@ def _step(name: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Ste
     return Step(name, entry["cmd"].split()[-1], code, tuple(dep for dep in deps if dep not in code), outs)
 
 
-def _filled(text: str, params: Mapping[str, Any]) -> str:
-    """``${quantize.parent}`` as DVC fills it in."""
-    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda found: str(params[found[1]][found[2]]), text)
+def _substitute(text: str, params: Mapping[str, Any]) -> str:
+    """``text`` with templates such as ``${quantize.parent}`` substituted as by DVC."""
+    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda match: str(params[match[1]][match[2]]), text)
 
 
-def given(path: Sequence[Step]) -> list[str]:
-    """What the path reads and does not make itself: the data."""
-    made = {out for step in path for out in step.outs}
-    return sorted({dep for step in path for dep in step.deps} - made)
+def path_inputs(path: Sequence[Step]) -> list[str]:
+    """The files that the path reads but does not create: the data."""
+    outputs = {out for step in path for out in step.outs}
+    return sorted({dep for step in path for dep in step.deps} - outputs)
 
 
-def seeded(params: Mapping[str, Any], path: Sequence[Step], seed: int) -> dict[str, Any]:
-    """``params`` with the seed of every stage on the path set to ``seed``; a stage without one has no chance in it."""
+def with_seed(params: Mapping[str, Any], path: Sequence[Step], seed: int) -> dict[str, Any]:
+    """``params`` with the seed of every stage on the path set to ``seed``; a stage without a seed is deterministic."""
     changed = copy.deepcopy(dict(params))
     for step in path:
         if "seed" in changed[step.name]:
@@ -91,20 +91,20 @@ def seeded(params: Mapping[str, Any], path: Sequence[Step], seed: int) -> dict[s
 
 
 def keys(path: Sequence[Step], params: Mapping[str, Any], root: Path) -> dict[str, str]:
-    """By stage, a hash of all that its outputs rest on: parameters, data, the stages before it, and its code.
+    """Stage -> cache key: a hash of its parameters, data, upstream stages and code.
 
-    The code of ``FIRST`` does not count: a training is too dear to be done again for a comment, so whoever changes how
-    teachers learn takes another folder.
+    The code of ``FIRST`` is excluded, as training is too expensive to repeat for a comment: after a change of the training
+    code use another folder.
     """
-    found: dict[str, str] = {}
-    data = {name: _hash(root / name) for name in given(path)}
-    makers = {out: step.name for step in path for out in step.outs}
+    key_of: dict[str, str] = {}
+    data = {name: _hash(root / name) for name in path_inputs(path)}
+    producers = {out: step.name for step in path for out in step.outs}
     for step in path:
-        read = [data[dep] if dep in data else found[makers[dep]] for dep in sorted(step.deps)]
+        inputs = [data[dep] if dep in data else key_of[producers[dep]] for dep in sorted(step.deps)]
         code = [] if step.name == FIRST else [sha256(root / name) for name in sorted(step.code)]
-        facts = json.dumps([step.name, params[step.name], read, code], sort_keys=True)
-        found[step.name] = hashlib.sha256(facts.encode()).hexdigest()
-    return found
+        facts = json.dumps([step.name, params[step.name], inputs, code], sort_keys=True)
+        key_of[step.name] = hashlib.sha256(facts.encode()).hexdigest()
+    return key_of
 
 
 def _hash(path: Path) -> str:
@@ -115,14 +115,18 @@ def _hash(path: Path) -> str:
 
 
 def due(
-    path: Sequence[Step], wanted: Mapping[str, str], done: Mapping[str, str], there: Collection[str], needed: Collection[str]
+    path: Sequence[Step],
+    current_keys: Mapping[str, str],
+    done: Mapping[str, str],
+    existing: Collection[str],
+    needed: Collection[str],
 ) -> list[Step]:
-    """The stages to run, in order: those whose key is another than when they ran, and those whose output is ``needed``
-    (or read by a stage that is due) and not ``there``.
+    """The stages to run, in order: those whose key has changed since they ran, and those with an output that is ``needed``
+    (or read by a due stage) and does not exist.
     """
-    missing, todo = set(needed) - set(there), []
+    missing, stages = set(needed) - set(existing), []
     for step in reversed(path):
-        if done.get(step.name) != wanted[step.name] or missing & set(step.outs):
-            todo.append(step)
-            missing |= set(step.deps) - set(there)
-    return todo[::-1]
+        if done.get(step.name) != current_keys[step.name] or missing & set(step.outs):
+            stages.append(step)
+            missing |= set(step.deps) - set(existing)
+    return stages[::-1]

@@ -1,16 +1,16 @@
-"""The path from teacher to the smallest student over several seeds: how much of a figure is chance.
+"""Variance over seeds: the path from teacher to the smallest student, trained and evaluated with several seeds.
 
     python -m benchmarks.seeds [--seeds 1 2 3 4 5] [--out reports/seeds.json] [--home var/seeds]
 
-For each seed, the stages from train to quantize (read from dvc.yaml, so a step between them counts; export is none of them)
-run in a folder of their own with every `seed` of theirs set to it, on the project's data. Each model is then judged on
-valid, test, golden and future as the stage evaluate does it, its threshold chosen on valid. Told is each seed, and the mean
-with its 95 % interval (Student's t over seeds: what another seed may bring on these messages, not what other messages may);
-`kept` is a student's figure divided by that of its own teacher. The baseline has no chance in it.
+For each seed, the stages from train to quantize (read from dvc.yaml, with all steps between them, without export) run in a
+separate folder with every `seed` of theirs set to it, on the project's data. Each model is then evaluated on valid, test,
+golden and future as in the stage evaluate, with its threshold chosen on valid. The tables show each seed, and the mean with
+its 95 % interval (Student's t over seeds: the variance over seeds on these messages, not over messages); `kept` is a
+student's figure divided by that of its own teacher. The baseline is deterministic.
 
-A stage runs again only where its parameters, its data, its code or a stage before it changed, so a second call goes on
-where the first was killed, and after a change of distill no teacher is trained. How teachers are trained counts by its
-parameters only: after a change of that code take another --home. A seed whose stage fails is named, and left out.
+A stage runs again only if its parameters, data, code or an upstream stage changed, so a second call resumes a killed one,
+and after a change of distill no teacher is trained. For train only the parameters count: after a change of its code use
+another --home. A seed with a failed stage is reported, and left out.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from tasks.stage import StageError, write_json
 FIGURES = {"pr_auc": "PR-AUC", "f1": "F1"}
 
 Figures = dict[str, dict[str, float | None]]
-"""Of one model: by split, by name."""
+"""Figures of one model: split -> name -> value."""
 
 
 def judge(logits: Floats32, rows: pd.DataFrame, positive: int | None, settings: Evaluate) -> Figures:
-    """One model's figures on each split that there is, at the temperature and threshold chosen on valid."""
+    """One model's figures on each non-empty split, at the temperature and threshold chosen on valid."""
     rows = rows.reset_index(drop=True)
     parts = {split: part for split in SPLITS if len(part := rows[rows.split == split])}
     chosen = choose(logits[parts["valid"].index], parts["valid"], positive, settings.threshold)
-    found = {split: figures(logits[part.index], part, chosen, positive, settings)[0] for split, part in parts.items()}
-    return {split: {name: points[name] for name in FIGURES} for split, points in found.items()}
+    results = {split: figures(logits[part.index], part, chosen, positive, settings)[0] for split, part in parts.items()}
+    return {split: {name: points[name] for name in FIGURES} for split, points in results.items()}
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> dict[str, float | None]:
-    """Mean, and the bounds of its Student's t interval; None of one value."""
+    """Mean, and the bounds of its Student's t interval; bounds are None for a single value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return {"mean": mean, "low": None, "high": None}
@@ -56,45 +56,45 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> dict[str
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def kept(student: float | None, teacher: float | None) -> float | None:
+def share_of_teacher(student: float | None, teacher: float | None) -> float | None:
     """A student's figure as a share of its teacher's."""
     return student / teacher if student is not None and teacher else None
 
 
 def columns(entry: Mapping[str, Figures], teacher: str, split: str, figure: str) -> dict[str, float | None]:
-    """One seed's row: the figure of every model, and what each student kept of it."""
+    """One seed's row: the figure of every model, and each student's share of the teacher's."""
     row = {name: model[split][figure] for name, model in entry.items()}
-    return row | {f"{name} kept": kept(value, row[teacher]) for name, value in row.items() if name != teacher}
+    return row | {f"{name} kept": share_of_teacher(value, row[teacher]) for name, value in row.items() if name != teacher}
 
 
 def summary(seeds: Mapping[str, Mapping[str, Figures]], teacher: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Split -> figure -> column -> mean and interval over the seeds; None where a seed has no such figure."""
     first = next(iter(seeds.values()))
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    result: dict[str, dict[str, dict[str, Any]]] = {}
     for split in first[teacher]:
         for figure in FIGURES:
             rows = [columns(entry, teacher, split, figure) for entry in seeds.values()]
             for name in rows[0]:
                 values = [value for row in rows if (value := row[name]) is not None]
                 interval = mean_interval(values) if len(values) == len(rows) else None
-                found.setdefault(split, {}).setdefault(figure, {})[name] = interval
-    return found
+                result.setdefault(split, {}).setdefault(figure, {})[name] = interval
+    return result
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The means with their intervals in Markdown, a line for each figure and split; the baseline stands beside."""
+    """Markdown table of the means with intervals, one row per figure and split, next to the baseline."""
     mean = report["mean"]
     names = list(next(iter(mean.values()))["pr_auc"])
     lines = [["figure", "split", BASELINE, *names]]
     for figure, title in FIGURES.items():
         for split, entry in mean.items():
-            shown = [_interval(entry[figure][name]) for name in names]
-            lines.append([title, split, _cell(report["baseline"][split][figure]), *shown])
+            cells = [_interval(entry[figure][name]) for name in names]
+            lines.append([title, split, _cell(report["baseline"][split][figure]), *cells])
     return _markdown(lines, words=2)
 
 
 def seed_table(report: Mapping[str, Any]) -> str:
-    """Every seed by itself in Markdown."""
+    """Markdown table of the individual seeds."""
     lines: list[list[str]] = []
     for figure, title in FIGURES.items():
         for split in report["mean"]:
@@ -106,7 +106,7 @@ def seed_table(report: Mapping[str, Any]) -> str:
 
 
 def _markdown(lines: Sequence[Sequence[str]], words: int) -> str:
-    """A table whose first line is its head; all columns but the first ``words`` are figures."""
+    """A table with the header in the first line; all columns but the first ``words`` are numeric."""
     rule = ["---"] * words + ["---:"] * (len(lines[0]) - words)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [lines[0], rule, *lines[1:]])
 
@@ -115,47 +115,49 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _interval(found: Mapping[str, float | None] | None) -> str:
-    if found is None:
+def _interval(entry: Mapping[str, float | None] | None) -> str:
+    if entry is None:
         return ""
-    if found["low"] is None:
-        return _cell(found["mean"])
-    return f"{found['mean']:.4f} ({found['low']:.4f} to {found['high']:.4f})"
+    if entry["low"] is None:
+        return _cell(entry["mean"])
+    return f"{entry['mean']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})"
 
 
 def measure(project: Project, home: Path, seeds: Sequence[int], lean: bool) -> dict[str, Any]:
-    """The whole report; ``failed`` holds the seeds that have no figures, with what stopped them."""
+    """The whole report; ``failed``: seed without figures -> error."""
     folders = [Folder(project, home, seed) for seed in dict.fromkeys(seeds)]
-    named, settings = project.labels["positive"], project.settings
-    positive = None if named is None else project.labels["labels"].index(named)
-    todo = {folder.seed: folder.todo() for folder in folders}
-    found: dict[str, Any] = {}
+    label, settings = project.labels["positive"], project.settings
+    positive = None if label is None else project.labels["labels"].index(label)
+    stages = {folder.seed: folder.todo() for folder in folders}
+    figures_of: dict[str, Any] = {}
     failed: dict[str, str] = {}
     print(f"seeds: what the stages say goes to {home}/SEED/stages.log", file=sys.stderr)
-    with tqdm(total=sum(map(len, todo.values())) + len(folders), desc="seeds", unit=" stages") as bar:
+    with tqdm(total=sum(map(len, stages.values())) + len(folders), desc="seeds", unit=" stages") as bar:
         for folder in folders:
             try:
                 folder.prepare()
-                for step in todo[folder.seed]:
+                for step in stages[folder.seed]:
                     bar.set_postfix(seed=folder.seed, stage=step.name)
                     folder.run(step)
                     bar.update()
                 bar.set_postfix(seed=folder.seed, stage="figures")
-                folder.ask_teacher()
-                said = folder.logits()
+                folder.store_teacher_logits()
+                logits_of = folder.logits()
             except StageError as error:
                 failed[str(folder.seed)] = str(error)
                 continue
-            found[str(folder.seed)] = {name: judge(logits, project.rows, positive, settings) for name, logits in said.items()}
+            figures_of[str(folder.seed)] = {
+                name: judge(logits, project.rows, positive, settings) for name, logits in logits_of.items()
+            }
             if lean:
                 folder.drop_teacher()
             bar.update()
-    if not found:
+    if not figures_of:
         raise StageError(f"no seed has figures: {next(iter(failed.values()))}")
     baseline = load_variant(project.paths.model(BASELINE), settings.threads).logits(list(project.rows.text))
     return {
-        "teacher": project.teacher, "stages": [step.name for step in project.path], "seeds": found, "failed": failed,
-        "mean": summary(found, project.teacher), "baseline": judge(baseline, project.rows, positive, settings),
+        "teacher": project.teacher, "stages": [step.name for step in project.path], "seeds": figures_of, "failed": failed,
+        "mean": summary(figures_of, project.teacher), "baseline": judge(baseline, project.rows, positive, settings),
     }  # fmt: skip
 
 
@@ -171,15 +173,15 @@ def main() -> None:
         action="store_true",
         help="remove each teacher once its figures stand (its logits stay): a stage that reads it would train it anew",
     )
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        report = measure(read(Path.cwd()), asked.home, asked.seeds, asked.lean)
+        report = measure(read(Path.cwd()), arguments.home, arguments.seeds, arguments.lean)
     except StageError as error:
         sys.exit(f"seeds: {error}")
-    write_json(asked.out, report)
+    write_json(arguments.out, report)
     print(f"\nMean over {len(report['seeds'])} seed(s), 95 % interval\n\n{table(report)}\n\n{seed_table(report)}")
-    for seed, why in report["failed"].items():
-        print(f"seeds: seed {seed} is left out: {why}", file=sys.stderr)
+    for seed, reason in report["failed"].items():
+        print(f"seeds: seed {seed} is left out: {reason}", file=sys.stderr)
     sys.exit(bool(report["failed"]))
 
 

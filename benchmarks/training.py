@@ -1,13 +1,13 @@
-"""Our training of the teacher against a plain one: the same encoder, messages, seed and rates under transformers.Trainer.
+"""Our training of the teacher against transformers.Trainer with the same encoder, messages, seed and rates.
 
     python -m benchmarks.training [--out reports/training.json] [--epochs N]
 
-Ours is the stage train as it stands: windows, batches of like lengths, bfloat16 where the processor gains from it. The
-plain run has its epochs, batch size, learning rate, warm-up, weight decay and threads from the same block of params.yaml,
-and all else from Trainer's defaults: float32, random batches, padding to the longest message of a batch, which is cut to
-`train.window_tokens`, and in a second run to as many tokens as our windows read together. Both look at valid equally often,
-each in its own way of reading a message. Seconds run from raw texts on; the looks (with ours the checkpoint too) are counted
-apart. Nobody stops early. Runs are kept in the JSON file as they end: a second call makes those that are missing.
+Ours is the stage train: windows, batches of similar lengths, bfloat16 where the processor benefits. The plain run takes
+epochs, batch size, learning rate, warm-up, weight decay and threads from the same block of params.yaml, and otherwise
+Trainer's defaults: float32, random batches, padding to the longest message of a batch, truncated to `train.window_tokens`,
+and in a second run to as many tokens as our windows read together. Both evaluate on valid equally often, with their own
+tokenization. Seconds count from raw texts on; evaluations (in ours with the checkpoint) are timed separately. There is no
+early stopping. Finished runs are stored in the JSON file: a second call makes the missing ones.
 
 Trainer needs accelerate: `pip install -c constraints.txt -e '.[bench]'`.
 """
@@ -43,7 +43,7 @@ from tasks.tracking import Tracker
 
 
 class TimedTraining(Training):
-    """Our training, the time of its looks at valid taken apart."""
+    """Our training with its evaluations on valid timed separately."""
 
     clock: Clock
 
@@ -54,7 +54,7 @@ class TimedTraining(Training):
 
 
 def fit_ours(task: Task) -> Clock:
-    """One run of the stage's training from raw texts to its last batch, its checkpoints thrown away."""
+    """One run of the stage's training from raw texts to its last batch; its checkpoints are discarded."""
     settings = task.settings
     make_deterministic(settings.seed, settings.threads)
     encoder, tokenizer = load_encoder(settings.model)
@@ -79,22 +79,22 @@ def fit_ours(task: Task) -> Clock:
 
 
 def runs(settings: Train, longest: int, tuned: bool) -> dict[str, Callable[[Task], Clock]]:
-    """Every training by its name in the table; the plain ones with each length at which a message is cut."""
-    found: dict[str, Callable[[Task], Clock]] = {OURS: fit_ours}
-    for switched in (False, True) if tuned else (False,):
+    """Name in the table -> training; the plain ones with each truncation length."""
+    trainings: dict[str, Callable[[Task], Clock]] = {OURS: fit_ours}
+    for is_tuned in (False, True) if tuned else (False,):
         for tokens in sorted({min(settings.window_tokens, longest), longest}):
-            name = f"Trainer{', tuned' if switched else ''}, {tokens} tokens"
-            found[name] = partial(fit_plain, plain=Plain(tokens, switched))
-    return found
+            name = f"Trainer{', tuned' if is_tuned else ''}, {tokens} tokens"
+            trainings[name] = partial(fit_plain, plain=Plain(tokens, is_tuned))
+    return trainings
 
 
-def read_task(paths: Paths, limit: int | None = None, **given: float | None) -> Task:
-    """The messages of train and valid under the project's own settings, but for what is ``given``; on the CPU, to the end."""
+def read_task(paths: Paths, limit: int | None = None, **overrides: float | None) -> Task:
+    """Train and valid with the project's settings, except for ``overrides``; on the CPU, without early stopping."""
     for needed in (paths.prepared, paths.schema):
         if not needed.exists():
             raise StageError(f"{needed.relative_to(paths.root)} is missing: `make run` makes it")
     settings = read_settings(Train, "train", read_params(paths.root))
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = {name: value for name, value in overrides.items() if value is not None}
     settings = settings.model_copy(update=changes | {"device": "cpu", "patience": sys.maxsize})
     rows = pd.read_parquet(paths.prepared, columns=["split", "label_id", "weight", "text"])
     train, valid = (rows[rows.split == split] for split in ("train", "valid"))
@@ -106,26 +106,26 @@ def read_task(paths: Paths, limit: int | None = None, **given: float | None) -> 
 
 
 def identity(task: Task, paths: Paths, name: str) -> str:
-    """What a kept run must agree in to count as this one."""
+    """The cache key of a stored run."""
     threads = task.settings.threads or os.cpu_count()
     facts = (name, task.settings.model_dump_json(), sha256(paths.prepared), len(task.train), len(task.valid), threads)
     return hashlib.sha256(f"{facts} {torch.__version__} {transformers.__version__}".encode()).hexdigest()
 
 
 def measure(paths: Paths, task: Task, out: Path, tuned: bool) -> dict[str, Any]:
-    """Every run by its name, those that ``out`` holds already and those made now, each kept there as it ends."""
+    """Name -> run: those stored in ``out`` already and those made now, each stored there when it ends."""
     require_accelerate()
-    kept: dict[str, Any] = read_json(out)["runs"] if out.exists() else {}
-    wanted = runs(task.settings, longest_input(task.settings), tuned)
-    for name, fit in wanted.items():
+    stored: dict[str, Any] = read_json(out)["runs"] if out.exists() else {}
+    trainings = runs(task.settings, longest_input(task.settings), tuned)
+    for name, fit in trainings.items():
         key = identity(task, paths, name)
-        if kept.get(name, {}).get("key") == key:
+        if stored.get(name, {}).get("key") == key:
             continue
         print(f"training: {name}", file=sys.stderr)
-        with redirect_stdout(sys.stderr):  # Trainer prints what it logs; stdout is the table's
-            kept[name] = {"key": key, "curve": fit(task).curve}
-        write_json(out, {"runs": kept})
-    return {name: kept[name] for name in wanted}
+        with redirect_stdout(sys.stderr):  # Trainer prints its log; stdout is for the table
+            stored[name] = {"key": key, "curve": fit(task).curve}
+        write_json(out, {"runs": stored})
+    return {name: stored[name] for name in trainings}
 
 
 def main() -> None:
@@ -139,21 +139,23 @@ def main() -> None:
     parser.add_argument("--tuned", action="store_true", help="also Trainer with bfloat16 and batches of like lengths")
     parser.add_argument("--limit", type=int, help="so many messages of each split only, for a quick try")
     parser.add_argument("--out", type=Path, default=Path("reports/training.json"), help="where the figures go as JSON")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     paths = Paths(Path.cwd())
     try:
-        task = read_task(paths, given.limit, epochs=given.epochs, evaluate_every=given.every, threads=given.threads)
-        found = measure(paths, task, given.out, given.tuned)
+        task = read_task(
+            paths, arguments.limit, epochs=arguments.epochs, evaluate_every=arguments.every, threads=arguments.threads
+        )
+        stored_runs = measure(paths, task, arguments.out, arguments.tuned)
     except StageError as error:
         sys.exit(f"training: {error}")
-    curves = {name: run["curve"] for name, run in found.items()}
-    score = given.score if given.score is not None else reached_by_all(list(curves.values()))
+    curves = {name: run["curve"] for name, run in stored_runs.items()}
+    score = arguments.score if arguments.score is not None else reached_by_all(list(curves.values()))
     figures = compare(curves, score)
     threads = task.settings.threads or os.cpu_count()
     facts = {"score": score, "threads": threads, "settings": task.settings.model_dump(mode="json", exclude={"patience"})}
-    write_json(given.out, read_json(given.out) | facts | {"figures": figures})
-    asked = f"{len(task.train):,} messages, {task.settings.epochs} epoch(s), {threads} thread(s)"
-    print(f"\n{asked}; times ours: how many times as long as ours\n")
+    write_json(arguments.out, read_json(arguments.out) | facts | {"figures": figures})
+    setup = f"{len(task.train):,} messages, {task.settings.epochs} epoch(s), {threads} thread(s)"
+    print(f"\n{setup}; times ours: how many times as long as ours\n")
     print(table(figures, score))
 
 

@@ -1,7 +1,7 @@
-"""Made traffic for the benchmark of drift: windows drawn from a pool of messages that a release has scored.
+"""Synthetic traffic for the benchmark of drift: windows sampled from a pool of scored messages.
 
-The reference is drawn afresh for every run, with replacement, from the same pool: both are samples of one world, as
-they are in service. A window is drawn without replacement.
+The reference of every run is a bootstrap sample of the same pool: reference and windows are samples of one distribution, as
+in service. A window is sampled without replacement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 POOL_SPLITS = ("valid", "test", "golden")
 CLIENTS = 20
 LABELLED = 0.1
-"""Share of messages that a reviewer labels, one window later."""
+"""Share of messages labelled by a reviewer, one window later."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,12 @@ def join(first: Pool, second: Pool) -> Pool:
 
 
 def score(release: Release, raw: list[str]) -> Sample:
-    """What the journal would hold of these raw texts."""
+    """The sample that the journal would hold for these raw texts."""
     texts = [release.normalise(text) for text in raw]
     answers, probabilities, features = release.predict(texts)
-    rows = [describe(text, release.student.tokenizer.unknown_share(seen)) for text, seen in zip(raw, texts, strict=True)]
+    rows = [
+        describe(text, release.student.tokenizer.unknown_share(normalised)) for text, normalised in zip(raw, texts, strict=True)
+    ]
     return Sample(
         np.array([[row[name] for name in NAMES] for row in rows]),
         probabilities,
@@ -64,7 +66,7 @@ def score(release: Release, raw: list[str]) -> Sample:
 
 
 def held_out(release: Release, prepared: Path) -> Pool:
-    """The messages that no training saw, scored."""
+    """The scored messages of the held-out splits."""
     rows = pd.read_parquet(prepared)
     rows = rows[rows.split.isin(POOL_SPLITS)]
     labels = np.array([release.labels.index(label) for label in rows.label])
@@ -72,7 +74,7 @@ def held_out(release: Release, prepared: Path) -> Pool:
 
 
 def campaigns(release: Release, count: int, label: int, rng: np.random.Generator) -> dict[str, Pool]:
-    """``count`` messages of each made campaign, scored; ``label`` is what reviewers say of them."""
+    """``count`` scored messages of each synthetic campaign; ``label``: their true label."""
     return {
         campaign.name: Pool(score(release, [message(campaign, rng) for _ in range(count)]), np.full(count, label))
         for campaign in CAMPAIGNS
@@ -80,52 +82,53 @@ def campaigns(release: Release, count: int, label: int, rng: np.random.Generator
 
 
 class World:
-    """One stream of windows, and the monitor that watches it: real signals, real decision, real history."""
+    """A stream of windows with its monitor: real signals, decision and history."""
 
     def __init__(self, pool: Pool, positive: int, monitor: Monitor, policy: Decide, rng: np.random.Generator) -> None:
         self.pool, self.positive, self.monitor, self.policy, self.rng = pool, positive, monitor, policy, rng
-        self.drawn = pool.take(rng.integers(0, len(pool), len(pool)))
+        self.reference_pool = pool.take(rng.integers(0, len(pool), len(pool)))
         self.prepare()
         self.past: list[JudgedWindow] = []
         self.samples: list[Sample] = []
         self.labelled: list[Labelled] = []
         self.traffic: list[Traffic] = []
-        self.late = Labelled(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self.pending_labels = Labelled(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 
     def prepare(self) -> None:
-        """What a check begins with."""
-        self.reference = Reference(self.drawn.sample, self.drawn.labels, NAMES, self.positive)
+        """Build the reference."""
+        self.reference = Reference(self.reference_pool.sample, self.reference_pool.labels, NAMES, self.positive)
 
     def draw(self, count: int) -> Pool:
-        """Calm messages."""
+        """Sample ``count`` messages without drift."""
         return self.pool.take(self.rng.choice(len(self.pool), count, replace=False))
 
-    def show(self, window: Pool, traffic: Traffic | None = None) -> Decision:
-        """Let the monitor judge one more window."""
+    def judge(self, window: Pool, traffic: Traffic | None = None) -> Decision:
+        """The monitor's decision about the next window."""
         number = len(self.past) + 1
         self.samples.append(window.sample)
-        self.labelled.append(self.late)
+        self.labelled.append(self.pending_labels)
         self.traffic.append(traffic or calm_traffic(len(window), self.rng))
-        chosen = self.rng.random(len(window)) < LABELLED
-        self.late = Labelled(window.labels[chosen], window.sample.answered[chosen])
-        merged = slice(-max(self.monitor.signals.scales), None)
+        is_labelled = self.rng.random(len(window)) < LABELLED
+        self.pending_labels = Labelled(window.labels[is_labelled], window.sample.answered[is_labelled])
+        newest = slice(-max(self.monitor.signals.scales), None)
         signals = (
-            *drift_signals(self.reference, self._trusted(self.samples)[merged], self.monitor.signals),
-            *quality_signals(self.reference, self._trusted(self.labelled)[merged], self.monitor.signals),
-            *health_signals(self.reference, self.traffic[-1], window.sample, self.traffic[:-1][merged], self.monitor.limits),
+            *drift_signals(self.reference, self._trusted(self.samples)[newest], self.monitor.signals),
+            *quality_signals(self.reference, self._trusted(self.labelled)[newest], self.monitor.signals),
+            *health_signals(self.reference, self.traffic[-1], window.sample, self.traffic[:-1][newest], self.monitor.limits),
         )
-        seen = JudgedWindow(number, f"window {number}", "release", len(window), signals)
-        decision = decide(seen, History(tuple(self.past[-self.policy.memory :]), (), self.policy.floor, None), self.policy)
-        self.past.append(replace(seen, decision=decision))
+        measured = JudgedWindow(number, f"window {number}", "release", len(window), signals)
+        decision = decide(measured, History(tuple(self.past[-self.policy.memory :]), (), self.policy.floor, None), self.policy)
+        self.past.append(replace(measured, decision=decision))
         return decision
 
     def _trusted(self, items: list[T]) -> list[T]:
-        kept = [item for item, seen in zip(items, self.past, strict=False) if seen.decision and seen.decision.action != "block"]
-        return [*kept, items[-1]]
+        judged = zip(items, self.past, strict=False)
+        trusted = [item for item, window in judged if window.decision and window.decision.action != "block"]
+        return [*trusted, items[-1]]
 
 
 def calm_traffic(count: int, rng: np.random.Generator) -> Traffic:
-    """A healthy service, and clients of which some send more than others."""
+    """Traffic of a healthy service, with clients of unequal volume."""
     shares = 1 / np.arange(1, CLIENTS + 1)
     clients = np.sort(rng.multinomial(count, shares / shares.sum()))[::-1]
     return Traffic(

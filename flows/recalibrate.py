@@ -13,7 +13,7 @@ from typing import Any
 from flows.notice import name_of
 from flows.steps import Steps, build_bento, gate_release, notify, promote_release, tree_of
 from service.store import read_pointer
-from tasks.monitor.closer import records_of
+from tasks.monitor.followup import records_of
 from tasks.monitor.state import Intent, State
 from tasks.release.recalibrate import Recalibrate, recalibrate
 from tasks.release.register import register_recalibrated

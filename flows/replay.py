@@ -33,12 +33,12 @@ from tasks.data.ingest import Ingest, collect, read_source
 from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
-from tasks.replay.page import SHOWN, draw_weeks, replay_page
-from tasks.replay.recalibrated import Recalibrated
+from tasks.replay.page import METRICS, draw_weeks, replay_page
+from tasks.replay.recalibrated import RecalibratedArm
 from tasks.replay.scenarios import Scenario, scenarios
 from tasks.replay.server import prefect, service
 from tasks.replay.stream import Client, Reviewer, ask
-from tasks.replay.weeks import MODELS, figures, undone
+from tasks.replay.weeks import MODELS, figures, rollback_change
 from tasks.replay.world import make_world, run_in
 from tasks.stage import Paths, Settings, StageError, as_time, atomic_write, read_params, read_settings, write_json
 
@@ -99,7 +99,7 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
     answers: list[tuple[Any, ...]] = []
     windows: list[JudgedWindow] = []
     changes: list[dict[str, Any]] = []
-    arm = Recalibrated(world, world / "recalibrated", settings.labelled, settings.delay, settings.seed)
+    arm = RecalibratedArm(world, world / "recalibrated", settings.labelled, settings.delay, settings.seed)
     with closing(arm), service(world, environment, home, None, world / "service.log") as client:
         reviewer = Reviewer(client, settings.labelled, settings.delay, settings.seed)
         for number, row in enumerate(stream.to_dict("records"), start=1):
@@ -112,14 +112,18 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
             answers.append((row["id"], row["received"], row["label"], *others, said["label"], said["release"]))
             reviewer.see(number, row["id"], said["id"], row["label"], text)
             reviewer.work(number)
-            progress.set_postfix(day=str(row["received"].date()), release=said["release"], labels=reviewer.given, refresh=False)
+            progress.set_postfix(
+                day=str(row["received"].date()), release=said["release"], labels=reviewer.label_count, refresh=False
+            )
             progress.update()
             if len(answers) % window == 0:
                 time.sleep(1)  # the journal's last group commit, and a status record
                 judged = judge_traffic(world, environment, log, state)
                 windows += judged
-                here = {"number": number, "received": row["received"], "labels": reviewer.given}
-                changes += [undone(seen) | here for seen in judged if seen.decision and seen.decision.action == "rollback"]
+                here = {"number": number, "received": row["received"], "labels": reviewer.label_count}
+                changes += [
+                    rollback_change(seen) | here for seen in judged if seen.decision and seen.decision.action == "rollback"
+                ]
                 while (intent := state.open_intent("recalibrate") or state.open_intent("restill")) is not None:
                     changes.append(restill_now(world, environment, log, state, intent.id, client, progress) | here)
     names = ["id", "received", "label", *MODELS, "release"]
@@ -245,7 +249,7 @@ def main() -> None:
         temporary.write_text(draw_weeks(report), encoding="utf-8")
     for title, entry in report["totals"].items():
         print(f"{title}: {entry['messages']} messages")
-        for name in SHOWN:
+        for name in METRICS:
             figures_of_all = "  ".join(f"{model} {_figure(entry[model][name])}" for model in MODELS)
             differences = "  ".join(f"{model} {found[name]['interval']}" for model, found in entry["difference"].items())
             print(f"  {name:20} {figures_of_all}  difference to frozen: {differences}")

@@ -24,10 +24,10 @@ from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
 from tasks.release.table import markdown
 from tasks.stage import StageError, atomic_write, read_params, read_settings
-from tasks.tune.front import Point, draw, other_than, rows
-from tasks.tune.memory import outcome
+from tasks.tune.front import Point, describe_changes, draw, rows
 from tasks.tune.search import Search, Tune, run_trials
-from tasks.tune.space import read_point, written
+from tasks.tune.space import edit_yaml, read_point
+from tasks.tune.studies import outcome
 from tasks.tune.trial import Step
 
 FIRST = "distill"
@@ -68,13 +68,13 @@ def open_search(root: Path) -> Search:
 
 def tune(search: Search, seconds: float, trials: int | None) -> None:
     """Search, and leave the front as a picture, also in MLflow. Raises StageError where another search is at work."""
-    with run_lock(search.ground.paths, "tune") as free:
+    with run_lock(search.workspace.paths, "tune") as free:
         if not free:
             raise StageError("another search is at work")
         run = run_trials(search, seconds, trials)
-        picture = search.ground.folder / "pareto.svg"
+        picture = search.workspace.folder / "pareto.svg"
         with atomic_write(picture) as temporary:
-            drawn = draw(search.points, search.front, search.chosen, search.least, search.present)
+            drawn = draw(search.points, search.front, search.chosen, search.min_pr_auc, search.present)
             temporary.write_text(drawn, encoding="utf-8")
         mlflow.MlflowClient().log_artifact(run, str(picture))
 
@@ -89,7 +89,7 @@ def every_trial(search: Search) -> str:
         values = read_point(space, trial.params) if trial.params.keys() == space.keys() else search.present
         figures = rows([point], search.chosen, search.present)[0] if point else {
             "trial": str(trial.number), "bytes": "-", "µs a message": "-", "PR-AUC valid": "-",
-            "other than params.yaml": other_than(values, search.present),
+            "other than params.yaml": describe_changes(values, search.present),
         }  # fmt: skip
         table.append(figures | {"outcome": f"{word}: {reason}" if reason else word})
     return markdown(table) if table else "no trial yet"
@@ -104,7 +104,7 @@ def summary(search: Search) -> str:
     lines = [markdown(table)] if table else []
     lines.append(f"{sum(counts.values())} trials: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
     lines.append(
-        f"chosen is the {settings.choose} of PR-AUC {search.least:.4f} or better, the teacher's less tune.margin: "
+        f"chosen is the {settings.choose} of PR-AUC {search.min_pr_auc:.4f} or better, the teacher's less tune.margin: "
         + (f"trial {chosen.trial}" if chosen else "there is none")
     )
     if chosen and chosen.values != search.present:
@@ -118,12 +118,12 @@ def apply(search: Search, which: str) -> str:
     Raises StageError where there is no such point: what broke a gate or was stopped is none.
     """
     point = _asked(search, which)
-    path = search.ground.root / "params.yaml"
+    path = search.workspace.root / "params.yaml"
     new = {name: value for name, value in point.values.items() if value != search.present[name]}
     if not new:
         return f"trial {point.trial} is what params.yaml says already"
     with atomic_write(path) as temporary:
-        temporary.write_text(written(path.read_text(encoding="utf-8"), new), encoding="utf-8")
+        temporary.write_text(edit_yaml(path.read_text(encoding="utf-8"), new), encoding="utf-8")
     changes = ", ".join(f"{name} {search.present[name]} -> {value}" for name, value in new.items())
     return f"params.yaml: {changes}; `make run` makes it"
 

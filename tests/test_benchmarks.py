@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.disagreement_rate import flip
 
+from benchmarks.flips import flip
 from service.journal import Journal
 from service.segments import read, segments
 from tests.imports import ROOT

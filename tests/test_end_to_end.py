@@ -23,7 +23,7 @@ import mlflow
 import pytest
 import yaml
 
-from benchmarks.evasion import MESSAGES, changes, chosen
+from benchmarks.evasion import MESSAGES, changes, select_messages
 from benchmarks.obfuscations import OBFUSCATIONS
 from service.release import Release
 from tasks.stage import Paths, sqlite_uri
@@ -116,7 +116,9 @@ def test_make_run_ends_with_a_table_a_release_and_a_bento(project: Project) -> N
 def test_no_obfuscation_changes_what_the_release_answers(project: Project) -> None:
     """The suite of ``python -m benchmarks.evasion``, on the release of the small slice."""
     mail = project.root / "data/mail"
-    raws = chosen(Paths(project.root), {path.relative_to(mail).as_posix(): path.read_bytes() for path in mail.glob("*/*.eml")})
+    raws = select_messages(
+        Paths(project.root), {path.relative_to(mail).as_posix(): path.read_bytes() for path in mail.glob("*/*.eml")}
+    )
     assert len(raws) == 2 * MESSAGES
     moved = changes(Release(project.root / "release"), raws)
     assert set(moved) == set(OBFUSCATIONS)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from benchmarks import seeds
 from benchmarks.seed_folder import LOGITS, Folder, Project, read
-from benchmarks.seed_path import due, given, keys, read_path, seeded
+from benchmarks.seed_path import due, keys, path_inputs, read_path, with_seed
 from tasks.model.train import Train
 from tasks.release.evaluate import Evaluate
 from tasks.stage import StageError, read_settings, write_json
@@ -63,7 +63,7 @@ def test_the_path_is_that_of_the_graph_without_what_it_does_not_need() -> None:
     assert {"train", "distill", "quantize"} <= set(names(path))
     assert not {"ingest", "prepare", "baseline", "export", "evaluate", "package"} & set(names(path))
     assert names(path)[0] == "train" and names(path)[-1] == "quantize"
-    assert {"data/prepared.parquet", "data/schema.json"} <= set(given(path))
+    assert {"data/prepared.parquet", "data/schema.json"} <= set(path_inputs(path))
     assert path[0].module == "tasks.model.train" and path[0].models == ["teacher"]
     assert path[-1].models == ["student-quantized"]
 
@@ -87,7 +87,7 @@ def test_a_graph_without_such_a_path_is_said_in_a_sentence(root: Path) -> None:
 
 def test_every_seed_on_the_path_is_set_and_no_other(root: Path) -> None:
     params = with_shrink(root)
-    found = seeded(params, read_path(root, params), 7)
+    found = with_seed(params, read_path(root, params), 7)
     assert [found[name]["seed"] for name in ("train", "distill", "shrink", "quantize")] == [7, 7, 7, 7]
     assert "seed" not in found["prune"], "it goes on with the student's"
     for name in ("evaluate", "package", "gate"):

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import rival_training, speed
 from benchmarks.memory import resident
-from benchmarks.rivals import line, logarithms
+from benchmarks.rivals import logarithms, preprocess
 from service.text import Normaliser
 from tasks.release.teacher_comparison import fastest_teacher
 from tests.imports import ROOT
@@ -137,7 +137,7 @@ def test_memory_is_that_of_a_process_of_its_own() -> None:
 
 
 def test_fasttext_reads_one_line_a_text() -> None:
-    assert line("Free!\nNow") == "free !  now"
+    assert preprocess("Free!\nNow") == "free !  now"
 
 
 def test_a_probability_of_zero_has_a_logarithm() -> None:

@@ -1,7 +1,7 @@
-"""Stage drift: has the world moved since the release's data? Evidently's report of the future against the reference.
+"""Stage drift: Evidently's report of the future split against the release's reference.
 
-The reference is the release's own (``reference.npz``); the future is what was received after ``ingest.until``.
-Evidently is given descriptors and scores, never a text, so its page cannot show a message. Methods and thresholds
+The reference is in the release (``reference.npz``); the future is what was received after ``ingest.until``.
+Evidently gets descriptors and scores, never a text, so its page cannot show a message. Methods and thresholds
 are named in ``params.yaml``: Evidently's defaults change with the number of rows.
 """
 
@@ -23,22 +23,22 @@ from tasks.release.package import drift_reference
 from tasks.stage import Paths, Settings, atomic_write, run, write_json
 
 TOO_FEW = Path(__file__).with_name("too_few.html.j2")
-"""The page where nothing was compared; Evidently writes the other, which holds its own scripts and fonts."""
+"""The page where nothing was compared; otherwise Evidently writes the page, with its own scripts and fonts."""
 
 
 class Drift(Settings):
     method: Literal["wasserstein", "jensenshannon", "psi"]
     """Distance between the two distributions of a column (Wasserstein's is in standard deviations of the reference)."""
     threshold: float = Field(gt=0)
-    """The distance from which a column counts as drifted."""
+    """Distance at or above which a column counts as drifted."""
     share: float = Field(gt=0, le=1)
-    """Share of drifted columns from which the data set counts as drifted."""
+    """Share of drifted columns at or above which the data set counts as drifted."""
     minimum: int = Field(ge=1)
     """Fewer messages than this are not compared: below some 500 such distances are mostly noise."""
 
 
 def observed(arrays: dict[str, npt.NDArray[Any]], labels: list[str]) -> pd.DataFrame:
-    """The columns that are watched: each descriptor, and the score of each label but the first."""
+    """The monitored columns: each descriptor, and the score of each label but the first."""
     frame = pd.DataFrame(arrays["descriptors"], columns=arrays["names"].tolist())
     for number, label in enumerate(labels[1:], start=1):
         frame[f"score of {label}"] = arrays["probabilities"][:, number]
@@ -66,32 +66,32 @@ def distances(snapshot: Any) -> dict[str, float]:
     }
 
 
-def drifted(found: dict[str, float], threshold: float) -> list[str]:
+def drifted(distance_of: dict[str, float], threshold: float) -> list[str]:
     """The columns whose distance reaches ``threshold``, by name."""
-    return sorted(column for column, distance in found.items() if distance >= threshold)
+    return sorted(column for column, distance in distance_of.items() if distance >= threshold)
 
 
 def drift(settings: Drift, paths: Paths) -> None:
-    """Compare the messages of the future with the release's reference, on descriptors and scores."""
+    """Compare the future split with the release's reference, on descriptors and scores."""
     release = Release(paths.release)
     rows = pd.read_parquet(paths.prepared)
     future = rows[rows.split == "future"]
-    with np.load(paths.release / "reference.npz") as stored:
-        reference = observed(dict(stored), release.labels)
+    with np.load(paths.release / "reference.npz") as arrays:
+        reference = observed(dict(arrays), release.labels)
     if len(future) < settings.minimum:
         report: dict[str, Any] = {"reference": len(reference), "future": len(future), "compared": False}
         page = render(TOO_FEW, future=len(future), minimum=settings.minimum)
     else:
         current = observed(drift_reference(release.student, future, release.temperature), release.labels)
         snapshot = compare(reference, current, settings)
-        found = distances(snapshot)
-        columns = drifted(found, settings.threshold)
+        distance_of = distances(snapshot)
+        columns = drifted(distance_of, settings.threshold)
         report = {
             "reference": len(reference),
             "future": len(future),
             "compared": True,
-            "distances": {name: round(distance, 6) for name, distance in found.items()},
-            "drifted": {"columns": columns, "share": round(len(columns) / len(found), 6)},
+            "distances": {name: round(distance, 6) for name, distance in distance_of.items()},
+            "drifted": {"columns": columns, "share": round(len(columns) / len(distance_of), 6)},
         }
         page = snapshot.get_html_str(as_iframe=False)
     write_json(paths.report("drift.json"), report)

@@ -1,7 +1,7 @@
-"""Is the service well, and are the window's data to be trusted? Figures with fixed limits, named in ``params.yaml``.
+"""Health and trust signals: figures of the service and of the input, with fixed limits from ``params.yaml``.
 
-``health`` signals (latency, errors, memory) say that a person should look; ``trust`` signals (journal loss, a burst of
-one client, floods of copies, empty or truncated input) say that no later window should be measured with this one.
+``health`` signals (latency, errors, memory) call for a person to look; ``trust`` signals (journal loss, a burst of one
+client, floods of copies, empty or truncated input) exclude the window from later measurements.
 """
 
 from __future__ import annotations
@@ -26,55 +26,57 @@ class HealthLimits(Settings):
     latency_p50_ms: float = Field(gt=0)
     latency_p99_ms: float = Field(gt=0)
     errors: float = Field(ge=0, le=1)
-    """Share of requests that failed by our fault (5xx)."""
+    """Share of requests that failed with a server error (5xx)."""
     memory_growth: float = Field(gt=0)
-    """Growth of a worker's resident memory over the windows that are merged, as a share of where it began."""
+    """Relative growth of a worker's resident memory over the merged windows."""
     journal_loss: float = Field(ge=0, le=1)
-    """Share of records that were lost."""
+    """Share of records lost."""
     client_rise: float = Field(gt=0, le=1)
-    """How much the share of the busiest client may rise over what the busiest had in earlier windows."""
+    """How much the busiest client's share may rise above that of the busiest in earlier windows."""
     copies: float = Field(gt=0, le=1)
-    """Share of the sample's messages whose text came before in it."""
+    """Share of the sample's messages whose text occurred earlier in the sample."""
     near_copies: float = Field(gt=0, le=1)
-    """Share of the sample's messages that are nearly another one of it."""
+    """Share of the sample's messages with a near-duplicate in the sample."""
     near_distance: float = Field(gt=0)
-    """So close are near copies, root mean square of normal scores of features and descriptors."""
+    """Distance below which messages are near-duplicates: root mean square over normal scores of features and descriptors."""
     empty: float = Field(ge=0, le=1)
     """Share of requests without a text."""
     truncated: float = Field(ge=0, le=1)
-    """Share of texts that were cut at the limit of characters."""
+    """Share of texts truncated at the character limit."""
     minimum: int = Field(ge=1)
-    """Requests below which no limit on a share is broken."""
+    """Requests below which limits on shares are not checked."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a window says of the service and of who asked, not of the messages."""
+    """A window's figures about the service and its clients, not about the messages."""
 
     millis: Floats
     """Time of each answer, milliseconds."""
     clients: tuple[int, ...]
-    """Messages of each client, most first; no name."""
+    """Messages per client, in descending order, without names."""
     sampled: int
-    """Messages that copies are sought among: the more there are, the more repeat."""
+    """Messages in which copies are counted: a larger sample has a larger share of copies."""
     copies: int
-    """Of these, messages whose text came before among them."""
+    """Those whose text occurred earlier in the sample."""
     truncated: int
     requests: int
-    """Of the status records; at least the answers."""
+    """According to the status records; at least the number of answers."""
     errors: int
     empty: int
     records: int
     lost: int
     memory: Mapping[int, tuple[float, float]]
-    """Process -> its resident bytes at the first and the last status."""
+    """Process id -> resident bytes at the first and the last status."""
 
 
-def of_records(records: Sequence[Mapping[str, Any]], lost: int, sample: Sequence[Mapping[str, Any]] | None = None) -> Traffic:
-    """The traffic of a window's records; ``lost``: numbers without a record in its ranges; ``sample``: answers among which
-    copies are sought, None for all.
+def traffic_from_records(
+    records: Sequence[Mapping[str, Any]], lost: int, sample: Sequence[Mapping[str, Any]] | None = None
+) -> Traffic:
+    """The traffic of a window's records. ``lost``: record numbers in its ranges without a record; ``sample``: the answers in
+    which copies are counted, None for all.
 
-    What a worker counts as lost took numbers as a rule, so the two are the same records: the larger one counts.
+    Records that a worker reports as lost usually have numbers, so both counts cover the same records: the larger one is used.
     """
     answers = [record for record in records if record["kind"] == "answer"]
     statuses = [record for record in records if record["kind"] == "status"]
@@ -102,25 +104,25 @@ def of_records(records: Sequence[Mapping[str, Any]], lost: int, sample: Sequence
 def health_signals(
     reference: Reference | None, window: Traffic, sample: Sample | None, earlier: Sequence[Traffic], limits: HealthLimits
 ) -> list[Signal]:
-    """``earlier``: the windows before, oldest first, of any release: clients and memory know of none.
+    """All health and trust signals of ``window``. ``earlier``: the windows before it, oldest first, of any release.
 
-    Without a reference near copies are not measured: what is near is said in its scores.
+    Without a reference near-duplicates are not measured: their distance is defined on its normal scores.
     """
-    answers, least = len(window.millis), limits.minimum
+    answers, minimum = len(window.millis), limits.minimum
     near = near_copies(reference, sample, limits.near_distance) if reference is not None and sample is not None else None
-    found = [
+    signals = [
         _quantile("latency_p50", window.millis, 0.5, limits.latency_p50_ms),
         _quantile("latency_p99", window.millis, 0.99, limits.latency_p99_ms),
-        _rate("errors", "health", window.errors, window.requests, limits.errors, least),
+        _rate("errors", "health", window.errors, window.requests, limits.errors, minimum),
         _memory([*earlier, window], limits.memory_growth),
         _rate("journal_loss", "trust", window.lost, window.lost + window.records, limits.journal_loss, 1),
         _burst(window, earlier, limits),
-        _rate("copies", "trust", window.copies, window.sampled, limits.copies, least),
-        _rate("near_copies", "trust", near, window.sampled, limits.near_copies, least),
-        _rate("empty", "trust", window.empty, window.empty + answers, limits.empty, least),
-        _rate("truncated", "trust", window.truncated, answers, limits.truncated, least),
+        _rate("copies", "trust", window.copies, window.sampled, limits.copies, minimum),
+        _rate("near_copies", "trust", near, window.sampled, limits.near_copies, minimum),
+        _rate("empty", "trust", window.empty, window.empty + answers, limits.empty, minimum),
+        _rate("truncated", "trust", window.truncated, answers, limits.truncated, minimum),
     ]
-    return [signal for signal in found if signal is not None]
+    return [signal for signal in signals if signal is not None]
 
 
 def _rate(name: str, kind: Any, hits: int | None, n: int, limit: float, minimum: int) -> Signal | None:
@@ -131,7 +133,7 @@ def _rate(name: str, kind: Any, hits: int | None, n: int, limit: float, minimum:
 
 
 def _quantile(name: str, millis: Floats, share: float, limit: float) -> Signal | None:
-    """A quantile and its interval by order statistics: the ranks that a binomial count lies between."""
+    """A quantile and its 95 % interval by order statistics (binomial ranks, normal approximation)."""
     n = len(millis)
     if not n:
         return None
@@ -142,36 +144,44 @@ def _quantile(name: str, millis: Floats, share: float, limit: float) -> Signal |
 
 
 def _memory(windows: Sequence[Traffic], limit: float) -> Signal | None:
-    """Growth of the process that grew most, of those that still live in the last window."""
-    first: dict[int, float] = {}
+    """Growth of the process that grew most, among those alive in the last window."""
+    initial: dict[int, float] = {}
     for window in windows:
         for process, (begin, _) in window.memory.items():
-            first.setdefault(process, begin)
-    growth = [end / first[process] - 1 for process, (_, end) in windows[-1].memory.items() if first[process] > 0]
+            initial.setdefault(process, begin)
+    growth = [end / initial[process] - 1 for process, (_, end) in windows[-1].memory.items() if initial[process] > 0]
     if not growth:
         return None
     return Signal("memory_growth", "health", max(growth), None, None, limit, None, "up", len(growth), len(windows))
 
 
 def _burst(window: Traffic, earlier: Sequence[Traffic], limits: HealthLimits) -> Signal | None:
-    """Rise of the busiest client's share. By rank, not by name: a client that changes its name is no burst."""
+    """Rise of the busiest client's share, compared by rank, not by name: a client that changes its name is no burst."""
     shares = [other.clients[0] / sum(other.clients) for other in earlier if sum(other.clients) >= limits.minimum]
     n = sum(window.clients)
     if n < limits.minimum or not shares:
         return None
     low, high = wilson(window.clients[0], n)
-    usual = float(np.median(shares))
+    baseline = float(np.median(shares))
     return Signal(
-        "client_burst", "trust", window.clients[0] / n - usual, low - usual, high - usual, limits.client_rise, None, "up", n
+        "client_burst",
+        "trust",
+        window.clients[0] / n - baseline,
+        low - baseline,
+        high - baseline,
+        limits.client_rise,
+        None,
+        "up",
+        n,
     )
 
 
 def near_copies(reference: Reference, sample: Sample, distance: float) -> int:
-    """Messages of the window that have another within ``distance``."""
+    """Number of messages with a nearest neighbour closer than ``distance``."""
     if len(sample) < 2:
         return 0
-    scores = reference.place(sample).scores
+    scores = reference.rank(sample).scores
     squares = (scores**2).sum(axis=1)
-    gaps: npt.NDArray[np.float64] = squares[:, None] + squares[None] - 2 * scores @ scores.T
-    np.fill_diagonal(gaps, np.inf)
-    return int((gaps.min(axis=1) < distance**2 * scores.shape[1]).sum())
+    squared_distances: npt.NDArray[np.float64] = squares[:, None] + squares[None] - 2 * scores @ scores.T
+    np.fill_diagonal(squared_distances, np.inf)
+    return int((squared_distances.min(axis=1) < distance**2 * scores.shape[1]).sum())

@@ -1,7 +1,7 @@
-"""Two releases on the same labelled messages: is this one worse than the one before it, or has the world moved?
+"""Paired comparison of two releases on the same labelled messages, which tells a bad release from drift.
 
-The messages were answered by the release in service; the one before it answers them here. Neither learned from them, for
-they came after the promotion. Their texts are in the records of feedback, and a text costs some hundred microseconds.
+The release in service has answered the messages; the previous one answers them here. Neither was trained on them, as they
+came after the promotion. Their texts are in the feedback records, and a text costs some hundred microseconds.
 """
 
 from __future__ import annotations
@@ -18,55 +18,57 @@ from tasks.monitor.policy import History, Paired
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """A message whose label a reviewer confirmed, and what the release in service had answered."""
+class ConfirmedMessage:
+    """A message with a confirmed label, and the answer of the release in service."""
 
     text: str
     label: str
     answered: str
 
 
-def confirmed(records: Sequence[Mapping[str, Any]], release: str) -> list[Confirmed]:
-    """The labelled messages that ``release`` had answered, each text once.
+def confirmed_messages(records: Sequence[Mapping[str, Any]], release: str) -> list[ConfirmedMessage]:
+    """The labelled messages that ``release`` answered, each text once.
 
-    A reviewer who corrects himself is believed in what he said last. Where labels of one text contradict each other, none
-    is believed. Copies are one message: they would be right or wrong together, and the test takes messages for independent.
+    A reviewer's last label for a message counts. A text with contradictory labels is left out. Copies are one message: the
+    test assumes independent messages, and copies would be right or wrong together.
     """
-    said: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
+    votes_by_text: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
     for record in sorted(records, key=lambda record: str(record["time"])):
         if record["answered"] is not None and record["answered"]["release"] == release:
-            said.setdefault(record["answered"]["hash"], {})[record["id"], record["reviewer"]] = record
-    found = []
-    for votes in said.values():
+            votes_by_text.setdefault(record["answered"]["hash"], {})[record["id"], record["reviewer"]] = record
+    messages = []
+    for votes in votes_by_text.values():
         first, labels = next(iter(votes.values())), {record["label"] for record in votes.values()}
         if len(labels) == 1:
             text = document(first["subject"], first["text"])
-            found.append(Confirmed(text, str(first["label"]), str(first["answered"]["label"])))
-    return found
+            messages.append(ConfirmedMessage(text, str(first["label"]), str(first["answered"]["label"])))
+    return messages
 
 
-def compare(messages: Sequence[Confirmed], before: Release) -> Paired:
-    """Who has which of the messages wrong; those in which ``before`` finds nothing to read are left out."""
-    texts = [before.normalise(message.text[: before.limits["characters"]]) for message in messages]
+def compare(messages: Sequence[ConfirmedMessage], previous: Release) -> Paired:
+    """The errors of both releases; messages that ``previous`` normalises to an empty text are left out."""
+    texts = [previous.normalise(message.text[: previous.limits["characters"]]) for message in messages]
     both = lost = won = 0
-    answers = before.answer_normalised([text for text in texts if text])
-    asked = [message for message, text in zip(messages, texts, strict=True) if text]
-    for message, answer in zip(asked, answers, strict=True):
-        here, there = message.answered != message.label, answer.label != message.label
-        both, lost, won = both + (here and there), lost + (here and not there), won + (there and not here)
-    return Paired(len(asked), both, lost, won)
+    answers = previous.answer_normalised([text for text in texts if text])
+    compared = [message for message, text in zip(messages, texts, strict=True) if text]
+    for message, answer in zip(compared, answers, strict=True):
+        wrong, wrong_before = message.answered != message.label, answer.label != message.label
+        both += wrong and wrong_before
+        lost += wrong and not wrong_before
+        won += wrong_before and not wrong
+    return Paired(len(compared), both, lost, won)
 
 
-def ask_previous(history: History, store: Path, release: str, records: Sequence[Mapping[str, Any]]) -> History:
-    """``history`` with what the previous release says of the labelled messages in ``records`` that ``release`` answered.
+def compare_with_previous(history: History, store: Path, release: str, records: Sequence[Mapping[str, Any]]) -> History:
+    """``history`` with the paired comparison on the labelled messages in ``records`` that ``release`` answered.
 
-    Where it cannot be asked (it is gone, not whole, or scores otherwise on this host), ``unasked`` says why.
+    Where the previous release cannot be loaded (missing, incomplete, or other scores on this host), ``not_compared`` says why.
     """
-    messages = confirmed(records, release)
+    messages = confirmed_messages(records, release)
     if history.previous is None or not messages:
-        return replace(history, unasked="no labelled message of theirs is there")
+        return replace(history, not_compared="no labelled message of theirs is there")
     try:
-        before = Release(release_folder(store, history.previous))
+        previous = Release(release_folder(store, history.previous))
     except (ReleaseError, OSError, ValueError, LookupError) as error:
-        return replace(history, unasked=" ".join(str(error).split()))
-    return replace(history, paired=compare(messages, before))
+        return replace(history, not_compared=" ".join(str(error).split()))
+    return replace(history, paired=compare(messages, previous))

@@ -1,4 +1,4 @@
-"""What ``decide`` is told and what it says: the policy, the windows and attempts so far, the decision."""
+"""Inputs and output of ``decide``: the policy, the history of windows and attempts, the decision."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Budget(Settings):
     restills: int = Field(ge=1)
     windows: int = Field(ge=1)
-    """At most so many restills in so many windows."""
+    """At most ``restills`` restills in this many windows."""
 
 
 class Rollback(Settings):
     within: int = Field(ge=1)
     """Windows after a promotion in which it may be undone."""
     before: int = Field(ge=1)
-    """Windows of the release before it that it is compared with."""
+    """Windows of the previous release that it is compared with."""
     labels: int = Field(ge=1)
     """Confirmed labels that each side needs."""
     level: float = Field(gt=0, lt=1)
-    """Chance that a promotion is undone whose release is no worse than the one before it, over all windows within."""
+    """Probability that a release no worse than the previous one is rolled back, over all windows ``within``."""
 
 
 class Recalibration(Settings):
@@ -40,20 +40,20 @@ class Recalibration(Settings):
 
 class Decide(Settings):
     false_alarm: float = Field(gt=0, lt=1)
-    """Chance that a calm window raises a first alarm, over all its signals and scales together."""
+    """False-alarm budget: probability that a window without drift raises a first alarm, over all signals and scales."""
     weights: dict[str, Weight]
-    """Signal -> its part of the budget, in parts of a signal that is not named here."""
+    """Signal -> weight of its share of the budget; a signal not named here has weight 1."""
     confirm: float = Field(gt=0, lt=1)
-    """p of a single test that confirms a first alarm."""
+    """Significance level of the single test that confirms a first alarm."""
     confirm_within: int = Field(ge=1)
     """Windows after a first alarm in which it may be confirmed."""
     minimum: int = Field(ge=1)
-    """Messages below which a drift signal is not heard."""
+    """Messages below which a drift signal is not tested."""
     minimum_labels: int = Field(ge=1)
     """The same for signals of realised quality."""
     cooldown: int = Field(ge=0)
-    """Windows without a restill after one has started, and again after it has ended, however it ended; the same for a
-    recalibration."""
+    """Windows without a restill after one has started, and again after it has ended, whatever its outcome; the same for
+    recalibrations."""
     floor: int = Field(ge=0)
     """Labelled rows since the last snapshot that a restill needs."""
     budget: Budget
@@ -73,29 +73,29 @@ class Decide(Settings):
 
     @property
     def memory(self) -> int:
-        """How many past windows a decision looks at."""
+        """Number of past windows that a decision uses."""
         return 16 + max(2 * self.confirm_within, self.rollback.within + self.rollback.before)
 
 
 @dataclass(frozen=True)
 class Decision:
     id: str
-    """A hash of the window's id: a window asked about twice is one decision."""
+    """Hash of the window's id: deciding twice about a window gives one decision."""
     action: Action
     reasons: tuple[str, ...]
     alarms: tuple[str, ...]
-    """Keys of the signals that raise a first alarm here."""
+    """Trends of the signals that raise a first alarm in this window."""
     confirmed: tuple[str, ...]
-    """Keys of the signals that are confirmed, or are over a fixed limit for the second time."""
+    """Trends of the confirmed signals, and names of the limits broken for the second time."""
     broken: tuple[str, ...]
-    """Names of the limits that this window is over."""
+    """Names of the limits that this window breaks."""
     news: bool
-    """Whether people should be told: false while an episode of which they know goes on."""
+    """Whether to notify people: false while an episode that was reported continues."""
 
 
 @dataclass(frozen=True)
 class JudgedWindow:
-    """A window and its signals. ``decision`` is None for the one to decide about."""
+    """A window and its signals. ``decision`` is None for the window to be decided about."""
 
     number: int
     id: str
@@ -103,13 +103,13 @@ class JudgedWindow:
     rows: int
     signals: tuple[Signal, ...]
     decision: Decision | None = None
-    unknown: str | None = None
+    no_reference: str | None = None
     """Why there is no reference to compare the window with; None where there is one."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """An intent as the policy sees it: windows in place of times."""
+    """An intent as the policy sees it, with window numbers instead of times."""
 
     kind: str
     started: int
@@ -120,15 +120,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Paired:
-    """The release in service and the one before it on the same labelled messages, which came since the promotion."""
+    """Errors of the release in service and of the previous one on the same labelled messages since the promotion."""
 
     messages: int
     both: int
-    """Messages that both have wrong."""
+    """Messages that both got wrong."""
     lost: int
-    """Messages that the release in service has wrong, and the one before it right."""
+    """Messages that only the release in service got wrong."""
     won: int
-    """The other way round."""
+    """Messages that only the previous release got wrong."""
 
     @property
     def wrong(self) -> int:
@@ -140,25 +140,25 @@ class Paired:
 
     @property
     def p(self) -> float:
-        """Chance of so many lost ones, or more, where either is as likely: McNemar's test (1947), exact and one-sided."""
+        """One-sided p-value of McNemar's exact test (1947): P(at least ``lost`` discordant messages) at probability 1/2."""
         return float(bdtrc(self.lost - 1, self.lost + self.won, 0.5))
 
 
 @dataclass(frozen=True)
 class History:
     past: tuple[JudgedWindow, ...]
-    """Earlier windows, oldest first; at least ``Decide.memory`` of them where there are as many."""
+    """Earlier windows, oldest first; at least ``Decide.memory`` of them, or all."""
     attempts: tuple[Attempt, ...]
     labelled: int
     """Labelled rows since the last snapshot."""
     previous: str | None
-    """The release that a rollback would bring back; None where there is none, where the champion came by a rollback, or
-    where the window's release is not the champion any more."""
+    """The release that a rollback would restore; None where there is none, where the champion came by a rollback, or where
+    the window's release is no longer the champion."""
     serves: bool = True
-    """Whether the window's release is still the champion: only that one can be recalibrated."""
+    """Whether the window's release is still the champion: only the champion can be recalibrated."""
     paired: Paired | None = None
-    """What ``previous`` says of the labelled messages of ``evidence.suspected``; None where it was not asked."""
-    unasked: str = "it was not asked"
-    """Why ``paired`` is None, where it should not be."""
+    """Comparison with ``previous`` on the labelled messages of ``evidence.windows_to_compare``; None where it was not made."""
+    not_compared: str = "it was not asked"
+    """Why ``paired`` is None."""
     explained: frozenset[str] = frozenset()
-    """Confirmed drift that a shift of the label mix explains, as the messages themselves show."""
+    """Confirmed drift that label shift explains, by a test on the messages."""

@@ -1,4 +1,4 @@
-"""What a release is compared with: the messages of its ``reference.npz``, which no training saw, as numbers."""
+"""Reference samples of releases: the held-out messages of ``reference.npz`` as arrays, prepared for the tests."""
 
 from __future__ import annotations
 
@@ -17,75 +17,75 @@ from scipy.special import ndtri
 
 from service.decision import decide as answer
 from service.store import is_identity, release_folder
-from tasks.monitor.sample import Floats, Integers, Sample, of_answers
-from tasks.monitor.statistics import Centre, Columns, Places, merge_places
+from tasks.monitor.sample import Floats, Integers, Sample, sample_from_answers
+from tasks.monitor.statistics import Centre, Columns, RankCounts, merge_rank_counts
 from tasks.stage import StageError, read_json
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Where each message of a sample stands among those of the reference."""
+class RankedSample:
+    """The ranks of a sample's messages within the reference."""
 
-    places: Places
-    """Of the descriptors, and last of the probability of what was answered."""
+    counts: RankCounts
+    """Columns: the descriptors, and last the probability of the answered label."""
     scores: Floats
-    """Normal scores of features and descriptors by their mid-ranks in the reference: no scale, no outlier."""
+    """Normal scores of features and descriptors by their mid-ranks in the reference: robust to scale and outliers."""
 
 
 class Reference:
-    """The messages a release is compared with: what tests ask of them is worked out once, and for a sample once."""
+    """The reference sample of a release; what the tests need of it is computed once, and once per compared sample."""
 
     def __init__(self, sample: Sample, labels: Integers, names: Sequence[str], positive: int | None) -> None:
-        """``labels`` int64[n]: the true ones. ``names``: of the descriptors. ``positive``: label index, or None."""
+        """``labels`` int64[n]: true labels. ``names``: of the descriptors. ``positive``: label index, or None."""
         self.sample, self.labels, self.names, self.positive = sample, labels, list(names), positive
         self.width = sample.features.shape[1]
-        self.doubt = doubt(sample.probabilities)
-        self.mean_own = float(own(sample).mean())
+        self.uncertainty = uncertainty(sample.probabilities)
+        self.mean_answer_probability = float(answer_probability(sample).mean())
         self.mean_descriptors = sample.descriptors.mean(axis=0)
-        self.columns = Columns(np.column_stack([sample.descriptors, own(sample)]))
+        self.columns = Columns(np.column_stack([sample.descriptors, answer_probability(sample)]))
         self._features = Columns(sample.features)
-        self._placed: WeakKeyDictionary[Sample, Placed] = WeakKeyDictionary()
-        standing = self.place(sample).scores
-        self.joint = Centre(standing)
-        self.centre = Centre(standing[:, : self.width]) if self.width else None
-        """Of the features alone."""
+        self._ranked: WeakKeyDictionary[Sample, RankedSample] = WeakKeyDictionary()
+        scores = self.rank(sample).scores
+        self.joint = Centre(scores)
+        self.centre = Centre(scores[:, : self.width]) if self.width else None
+        """Of the features only."""
 
     def __len__(self) -> int:
         return len(self.sample)
 
-    def place(self, sample: Sample) -> Placed:
-        """``sample`` among the reference; a window is asked for again with each one that it is merged with."""
-        if sample not in self._placed:
-            places = self.columns.place(np.column_stack([sample.descriptors, own(sample)]))
-            features = self._features.midranks(self._features.place(sample.features))
-            ranks = np.hstack([features, self.columns.midranks(places)[:, :-1]])
+    def rank(self, sample: Sample) -> RankedSample:
+        """The ranks of ``sample`` in the reference, cached: a window is used again in each merge with later windows."""
+        if sample not in self._ranked:
+            counts = self.columns.rank(np.column_stack([sample.descriptors, answer_probability(sample)]))
+            features = self._features.midranks(self._features.rank(sample.features))
+            ranks = np.hstack([features, self.columns.midranks(counts)[:, :-1]])
             edge = 0.5 / len(self)
-            self._placed[sample] = Placed(places, ndtri(np.clip(ranks, edge, 1 - edge)))
-        return self._placed[sample]
+            self._ranked[sample] = RankedSample(counts, ndtri(np.clip(ranks, edge, 1 - edge)))
+        return self._ranked[sample]
 
 
-def merge_placed(parts: Sequence[Placed]) -> Placed:
-    return Placed(merge_places([part.places for part in parts]), np.concatenate([part.scores for part in parts]))
+def merge_ranked(parts: Sequence[RankedSample]) -> RankedSample:
+    return RankedSample(merge_rank_counts([part.counts for part in parts]), np.concatenate([part.scores for part in parts]))
 
 
-def own(sample: Sample) -> Floats:
-    """Probability of each answered label."""
-    found: Floats = sample.probabilities[np.arange(len(sample)), sample.answered]
-    return found
+def answer_probability(sample: Sample) -> Floats:
+    """The probability of each answered label."""
+    probabilities: Floats = sample.probabilities[np.arange(len(sample)), sample.answered]
+    return probabilities
 
 
-def doubt(probabilities: Floats) -> Floats:
-    """What the likeliest label leaves to the others."""
-    left: Floats = 1 - probabilities.max(axis=1)
-    return left
+def uncertainty(probabilities: Floats) -> Floats:
+    """One minus the probability of the most likely label."""
+    uncertainties: Floats = 1 - probabilities.max(axis=1)
+    return uncertainties
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a release says of the messages it is to be compared with."""
+class ReferenceData:
+    """The stored reference of a release, with the settings needed to read it."""
 
     arrays: dict[str, npt.NDArray[Any]]
-    """Those of ``reference.npz``."""
+    """Contents of ``reference.npz``."""
     labels: list[str]
     positive: int | None
     threshold: float
@@ -95,11 +95,11 @@ class Held:
         return [str(name) for name in self.arrays["names"]]
 
     def sample_of(self, records: Sequence[dict[str, Any]]) -> Sample:
-        return of_answers(records, self.names, self.labels)
+        return sample_from_answers(records, self.names, self.labels)
 
     @cached_property
     def reference(self) -> Reference:
-        """The same in numbers, prepared once."""
+        """The prepared reference, computed once."""
         probabilities = self.arrays["probabilities"].astype(np.float64)
         sample = Sample(
             self.arrays["descriptors"].astype(np.float64),
@@ -110,10 +110,10 @@ class Held:
         return Reference(sample, self.arrays["label_ids"].astype(np.int64), self.names, self.positive)
 
 
-def stored_reference(store: Path, release: str) -> Held:
-    """The reference of a release that the journal names. Raises StageError where it is not in the store, or not readable.
+def stored_reference(store: Path, release: str) -> ReferenceData:
+    """The reference of a release named in the journal. Raises StageError where it is not in the store or cannot be read.
 
-    A release may answer and not be in the store: one that is packed with the service, or fixed by its configuration.
+    A serving release may be missing from the store: one packed with the service, or fixed by its configuration.
     """
     if not release:
         raise StageError("no release was served")
@@ -122,16 +122,16 @@ def stored_reference(store: Path, release: str) -> Held:
     return load_reference(release_folder(store, release))
 
 
-def load_reference(folder: Path) -> Held:
+def load_reference(folder: Path) -> ReferenceData:
     """The reference of the release in ``folder``. Raises StageError where it cannot be read."""
     try:
         settings = read_json(folder / "settings.json")
         with np.load(folder / "reference.npz") as arrays:
-            held: dict[str, npt.NDArray[Any]] = dict(arrays)
-        held.setdefault("features", np.empty((len(held["probabilities"]), 0)))
+            contents: dict[str, npt.NDArray[Any]] = dict(arrays)
+        contents.setdefault("features", np.empty((len(contents["probabilities"]), 0)))
         labels: list[str] = settings["labels"]
         positive = labels.index(settings["positive"]) if settings["positive"] is not None else None
-        return Held(held, labels, positive, float(settings["threshold"]))
+        return ReferenceData(contents, labels, positive, float(settings["threshold"]))
     except (OSError, EOFError, ValueError, LookupError, TypeError, BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise StageError(f"{folder}: the release's reference cannot be read: {type(error).__name__}: {reason}") from error

@@ -1,7 +1,7 @@
-"""The report that people read: Evidently on descriptors and scores of the newest windows.
+"""Evidently's drift report of the newest windows, on descriptors and scores, for people to read.
 
-Written as HTML and JSON, and kept as a run in a workspace that ``evidently ui --workspace`` opens. Evidently is given
-numbers only. Its methods and thresholds are named in ``params.yaml``, and nothing is decided by them.
+Written as HTML and JSON, and stored as a run in a workspace that ``evidently ui --workspace`` opens. Evidently gets numbers
+only. Its methods and thresholds are named in ``params.yaml``, and no decision depends on them.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from evidently.sdk.models import ProjectModel
 from evidently.ui.storage.local.base import LocalState
 
 from tasks.monitor.drift import Drift, compare, distances, drifted, observed
-from tasks.monitor.loaded import Recent
 from tasks.monitor.reference import stored_reference
 from tasks.monitor.sample import Sample, merge
 from tasks.monitor.settings import Monitor, Report
 from tasks.monitor.state import State, TrafficWindow
+from tasks.monitor.window_records import WindowCache
 from tasks.stage import Paths, StageError, atomic_write, write_json
 
 PROJECT = "restill"
 RUN = "72657374-696c-7000-8000-"
-"""What the ids of our runs begin with; the rest is the window's number."""
+"""Prefix of our run ids; the rest is the window's number."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: numbers alone."""
+    """The data that Evidently compares: numbers only."""
 
     reference: Mapping[str, Any]
     """The arrays of a release's ``reference.npz``."""
@@ -40,23 +40,23 @@ class Comparison:
 
 
 def report_window(settings: Monitor, state: State, paths: Paths, window: TrafficWindow) -> Path | None:
-    """Report ``window`` and those of its release just before it; the path of the HTML, the JSON beside it.
+    """Report on ``window`` merged with the windows of its release just before it; the path of the HTML, next to the JSON.
 
-    Names a run in the workspace after the window. Done twice, it is one report. None where nothing was answered, or
-    where the release is not in the store.
+    The run in the workspace is named after the window; reporting is idempotent. None where there are no answers, or where
+    the release is not in the store.
     """
     try:
-        held = stored_reference(paths.store, window.plan.release)
-    except StageError:  # the decision about the window says so already
+        reference_data = stored_reference(paths.store, window.plan.release)
+    except StageError:  # the decision about the window reports it already
         return None
-    before = state.past(window.number, settings.report.windows - 1)
-    numbers = [seen.number for seen in before if seen.release == window.plan.release]
-    recent = Recent(paths, settings.windows.count, 1)
-    samples = [recent.load(number, state).sample(held) for number in (*numbers, window.number)]
+    earlier = state.past(window.number, settings.report.windows - 1)
+    numbers = [other.number for other in earlier if other.release == window.plan.release]
+    cache = WindowCache(paths, settings.windows.count, 1)
+    samples = [cache.load(number, state).sample(reference_data) for number in (*numbers, window.number)]
     current = merge([sample for sample in samples if len(sample)] or samples[-1:])
     if not len(current):
         return None
-    snapshot = evidently_snapshot(settings.report, Comparison(held.arrays, current, held.labels))
+    snapshot = evidently_snapshot(settings.report, Comparison(reference_data.arrays, current, reference_data.labels))
     return write_report(settings.report, window.number, snapshot, paths.monitor / "reports", paths.evidently)
 
 
@@ -65,34 +65,34 @@ def write_report(settings: Report, number: int, snapshot: Any, folder: Path, wor
     page = folder / f"window-{number:06d}.html"
     with atomic_write(page) as temporary:
         temporary.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
-    found = distances(snapshot)
-    columns = drifted(found, settings.threshold)
-    named = {"method": settings.method, "threshold": settings.threshold}
+    distance_of = distances(snapshot)
+    columns = drifted(distance_of, settings.threshold)
+    method = {"method": settings.method, "threshold": settings.threshold}
     write_json(
         page.with_suffix(".json"),
-        {"window": page.stem, **named, "distances": {c: round(d, 6) for c, d in found.items()}, "drifted": columns},
+        {"window": page.stem, **method, "distances": {c: round(d, 6) for c, d in distance_of.items()}, "drifted": columns},
     )
     snapshot.set_name(page.stem)
     write_run(workspace, number, snapshot, settings.keep)
-    _forget(folder, settings.keep)
+    _delete_old_reports(folder, settings.keep)
     return page
 
 
 def evidently_snapshot(settings: Report, comparison: Comparison) -> Any:
     """Evidently's comparison of descriptors and scores with the reference."""
-    held, current = dict(comparison.reference), comparison.current
-    now = {"names": held["names"], "descriptors": current.descriptors, "probabilities": current.probabilities}
-    named = Drift(method=settings.method, threshold=settings.threshold, share=settings.share, minimum=1)
-    # Evidently also correlates the columns, of which one that is constant (no hidden text, all alike) divides by zero.
+    reference, current = dict(comparison.reference), comparison.current
+    arrays = {"names": reference["names"], "descriptors": current.descriptors, "probabilities": current.probabilities}
+    drift_settings = Drift(method=settings.method, threshold=settings.threshold, share=settings.share, minimum=1)
+    # Evidently also correlates the columns, and a constant column (no hidden text) makes it divide by zero.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return compare(observed(held, comparison.labels), observed(now, comparison.labels), named)
+        return compare(observed(reference, comparison.labels), observed(arrays, comparison.labels), drift_settings)
 
 
 def write_run(workspace: Path, number: int, snapshot: Any, keep: int) -> None:
-    """Put the snapshot into the project of the workspace, as the run of the window ``number``.
+    """Store the snapshot in the workspace's project, as the run of window ``number``.
 
-    The id is made of the number: written twice, it is one run. The project is the monitor's own, and what is no newest
-    window in it is removed. Evidently's ``Workspace`` would read every run to open, so its files are asked.
+    The id derives from the number, so writing is idempotent. The project is the monitor's own: all but its newest windows are
+    deleted. Evidently's ``Workspace`` would load every run, so its file storage is used directly.
     """
     workspace.mkdir(parents=True, exist_ok=True)
     files = LocalState(str(workspace))
@@ -100,14 +100,14 @@ def write_run(workspace: Path, number: int, snapshot: Any, keep: int) -> None:
     project = projects[0] if projects else files.write_project(ProjectModel(name=PROJECT, description="Windows of the traffic"))
     files.write_snapshot(project.id, UUID(f"{RUN}{number:012x}"), snapshot.to_snapshot_model())
     runs = sorted(map(str, files.list_snapshots(project.id)))
-    kept = [run for run in runs if run.startswith(RUN)][-keep:]
+    newest = [run for run in runs if run.startswith(RUN)][-keep:]
     for run in runs:
-        if run not in kept:
+        if run not in newest:
             files.delete_snapshot(project.id, run)
 
 
-def _forget(folder: Path, keep: int) -> None:
-    """Remove the reports of the oldest windows; their names sort by number."""
+def _delete_old_reports(folder: Path, keep: int) -> None:
+    """Delete the reports of the oldest windows; their names sort by number."""
     for suffix in (".json", ".html"):
         for old in sorted(folder.glob(f"window-*{suffix}"))[:-keep]:
             old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Messages as the monitor knows them: numbers in arrays. From journal records, from a release's reference, or merged."""
+"""Samples of messages as arrays: from journal records, from a release's reference, or merged."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """``n`` messages that one release answered. Two are the same only where they are one."""
+    """``n`` messages answered by one release. Compared by identity."""
 
     descriptors: Floats
     """``[n, names]``, columns as in ``service.descriptors.NAMES``."""
     probabilities: Floats
     """``[n, labels]``, calibrated."""
     features: Floats
-    """``[n, d]``; d is 0 where the model gives none."""
+    """``[n, d]``; d is 0 where the model has none."""
     answered: Integers
-    """``[n]``, index of the label that was answered."""
+    """``[n]``, index of the answered label."""
 
     def __len__(self) -> int:
         return len(self.answered)
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Confirmed labels, and what had been answered."""
+    """Confirmed labels and the labels answered."""
 
     labels: Integers
     """``[n]``; -1 for a label that the release does not know."""
@@ -58,8 +58,8 @@ def merge_labelled(parts: Sequence[Labelled]) -> Labelled:
     return Labelled(np.concatenate([p.labels for p in parts]), np.concatenate([p.answered for p in parts]))
 
 
-def of_answers(records: Sequence[Mapping[str, Any]], names: Sequence[str], labels: Sequence[str]) -> Sample:
-    """The answer records of one release, in the order given; others among ``records`` are passed over."""
+def sample_from_answers(records: Sequence[Mapping[str, Any]], names: Sequence[str], labels: Sequence[str]) -> Sample:
+    """The answers among ``records``, all of one release, in their order."""
     answers = [record for record in records if record["kind"] == "answer"]
     count = len(answers)
     return Sample(
@@ -70,8 +70,8 @@ def of_answers(records: Sequence[Mapping[str, Any]], names: Sequence[str], label
     )
 
 
-def of_feedback(records: Sequence[Mapping[str, Any]], release: str, labels: Sequence[str]) -> Labelled:
-    """Labels of messages that ``release`` had answered; imported rows, which nobody had answered, say nothing of it."""
+def labels_from_feedback(records: Sequence[Mapping[str, Any]], release: str, labels: Sequence[str]) -> Labelled:
+    """Labels of messages that ``release`` answered; imported rows, which have no answer, are skipped."""
     index = {label: number for number, label in enumerate(labels)}
     own = [r for r in records if r["answered"] is not None and r["answered"]["release"] == release]
     return Labelled(

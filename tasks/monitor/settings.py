@@ -1,4 +1,4 @@
-"""The block ``monitor`` of ``params.yaml``: how windows are cut, measured and reported, and what their limits are."""
+"""Settings of the block ``monitor`` of ``params.yaml``: cutting, signals, limits and reports of windows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tasks.stage import Settings, StageError, read_settings
 
 class Report(Settings):
     windows: int = Field(ge=1)
-    """Windows that are merged: below some 500 messages distances are mostly noise."""
+    """Windows merged into a report: below some 500 messages distances are mostly noise."""
     method: Literal["wasserstein", "jensenshannon", "psi"]
     threshold: float = Field(gt=0)
     share: float = Field(gt=0, le=1)
     keep: int = Field(ge=1)
-    """Reports that are kept, as files and in the workspace."""
+    """Number of reports kept, as files and in the workspace."""
 
 
 class Monitor(Settings):
@@ -31,7 +31,7 @@ class Monitor(Settings):
 
 
 def read_monitor(params: dict[str, Any]) -> tuple[Monitor, Decide]:
-    """The blocks ``monitor`` and ``decide``, each checked by itself and against the other. Raises StageError."""
+    """The blocks ``monitor`` and ``decide``, each validated by itself and against the other. Raises StageError."""
     settings, policy = read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params)
     if policy.minimum > settings.windows.count:
         raise StageError(

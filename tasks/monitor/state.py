@@ -1,8 +1,8 @@
-"""What the monitor has done, in one SQLite file: windows, decisions, intents. Each exactly once, whatever dies.
+"""The monitor's state in one SQLite file: windows, decisions, intents, each stored exactly once, even after a crash.
 
-Windows are *cut* in one transaction (their ranges and the cursors behind them) and *judged* in another (signals, decision
-and, where one is due, the intent), many at once. A killed monitor begins again where the last whole transaction ended. Two
-monitors at once take turns: every transaction locks before it reads.
+Windows are *cut* in one transaction (their ranges and the new cursors) and *judged* in another (signals, decision and, where
+one is due, the intent), many at once. A killed monitor resumes from the last committed transaction. Concurrent monitors take
+turns: every transaction locks before it reads.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.monitor.cutting import cut_some
+from tasks.monitor.cutting import cut_batch
 from tasks.monitor.policy import Attempt, Decision, JudgedWindow
 from tasks.monitor.signals import Signal
-from tasks.monitor.stored import SCHEMA, Intent, TrafficWindow, read_seen, read_window
+from tasks.monitor.state_schema import SCHEMA, Intent, TrafficWindow, read_judged_window, read_window
 from tasks.monitor.traffic_windows import TrafficWindows
 from tasks.stage import StageError
 
 __all__ = ["Intent", "State", "TrafficWindow"]
 
 INTENTS = ("recalibrate", "restill", "rollback")
-"""Actions that are written down before they are taken."""
+"""Actions that are stored as intents before they are taken."""
 AT_ONCE = 100_000
-"""Records that are cut at once: they are in memory together, and a monitor may have been away for days."""
+"""Records cut per transaction: they are in memory together, and a backlog may be days long."""
 
 
 class State:
-    """Raises StageError where the file is no database of ours."""
+    """The state file, opened. Raises StageError where the file is not such a database."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._base = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode = WAL")
-            self._base.execute("PRAGMA synchronous = FULL")
-            self._base.executescript(SCHEMA)
-            self._summed = 0, 0
+            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(SCHEMA)
+            self._label_total = 0, 0
         except sqlite3.DatabaseError as error:
             raise StageError(f"{path}: {error}; move it away to begin anew with all segments that are there") from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """What is written within is written together, or not at all. Within another it is a part of that one."""
-        part = self._base.in_transaction
-        self._base.execute("SAVEPOINT part" if part else "BEGIN IMMEDIATE")
+        """An atomic transaction; inside another one, a savepoint of it."""
+        nested = self._connection.in_transaction
+        self._connection.execute("SAVEPOINT part" if nested else "BEGIN IMMEDIATE")
         try:
-            yield self._base
-            self._base.execute("RELEASE part" if part else "COMMIT")
+            yield self._connection
+            self._connection.execute("RELEASE part" if nested else "COMMIT")
         except BaseException:
-            if self._base.in_transaction:  # a full disk has ended it already
-                for undo in ("ROLLBACK TO part", "RELEASE part") if part else ("ROLLBACK",):
-                    self._base.execute(undo)
+            if self._connection.in_transaction:  # a full disk rolls back by itself
+                for statement in ("ROLLBACK TO part", "RELEASE part") if nested else ("ROLLBACK",):
+                    self._connection.execute(statement)
             raise
 
     # Windows
@@ -63,20 +63,20 @@ class State:
     def cut(
         self, journal: Path, feedback: Path, settings: TrafficWindows, now: datetime, at_once: int = AT_ONCE
     ) -> list[TrafficWindow]:
-        """Cut every window that closes by ``now``; those that are new. A long backlog takes several transactions."""
+        """Cut every window that closes by ``now``; the new windows. A long backlog takes several transactions."""
         windows: list[TrafficWindow] = []
         most = at_once
         while True:
-            with self.transaction() as base:
-                found, more = cut_some(base, journal, feedback, settings, now, most)
-            windows += found
+            with self.transaction() as connection:
+                new, more = cut_batch(connection, journal, feedback, settings, now, most)
+            windows += new
             if not more:
                 return windows
-            most = at_once if found else 2 * most  # so few do not fill a window
+            most = at_once if new else 2 * most  # too few records to fill a window
 
     def unjudged(self, most: int = -1) -> list[TrafficWindow]:
-        """Windows that are cut and not judged, oldest first, at most so many. They are judged in their order."""
-        rows = self._base.execute(
+        """At most ``most`` windows that are cut and not judged, oldest first. They are judged in this order."""
+        rows = self._connection.execute(
             "SELECT number, id, plan FROM windows WHERE number > (SELECT ifnull(max(window), 0) FROM decisions) "
             "ORDER BY number LIMIT ?",
             (most,),
@@ -84,7 +84,7 @@ class State:
         return [read_window(row) for row in rows]
 
     def window(self, number: int) -> TrafficWindow:
-        row = self._base.execute("SELECT number, id, plan FROM windows WHERE number = ?", (number,)).fetchone()
+        row = self._connection.execute("SELECT number, id, plan FROM windows WHERE number = ?", (number,)).fetchone()
         if row is None:
             raise StageError(f"window {number}: not in the monitor's state")
         return read_window(row)
@@ -94,18 +94,18 @@ class State:
     def judge(
         self, window: TrafficWindow, signals: tuple[Signal, ...], decision: Decision, now: datetime, **facts: Any
     ) -> Intent | None:
-        """Write down what was seen, what was decided and, where it is due, the intent with its ``facts``: all or nothing.
+        """Store signals, decision and, where one is due, the intent with its ``facts``, in one transaction.
 
-        The intent is the open one of that kind where there is one: a second restill is merged into the first. A
-        window that is judged already stays as it is.
+        An open intent of that kind is reused: a second restill is merged into the first. A window that is judged already
+        stays as it is.
         """
-        with self.transaction() as base:
-            known = base.execute("SELECT intent FROM decisions WHERE window = ?", (window.number,)).fetchone()
-            if known is not None:
-                return self.intent(known[0]) if known[0] is not None else None
+        with self.transaction() as connection:
+            stored = connection.execute("SELECT intent FROM decisions WHERE window = ?", (window.number,)).fetchone()
+            if stored is not None:
+                return self.intent(stored[0]) if stored[0] is not None else None
             due = decision.action in INTENTS
-            intent = self._intend(decision.action, decision.id, window.number, now, facts) if due else None
-            base.execute(
+            intent = self._open_or_create_intent(decision.action, decision.id, window.number, now, facts) if due else None
+            connection.execute(
                 "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     window.number,
@@ -120,82 +120,84 @@ class State:
         return self.intent(intent) if intent is not None else None
 
     def ask(self, why: str, now: datetime) -> Intent:
-        """A restill that a person wants: the open one where there is one, else a new one; ``why`` stands for its decision."""
-        with self.transaction() as base:
-            number = int(base.execute("SELECT total(n) FROM (SELECT max(number) AS n FROM windows)").fetchone()[0])
-            intent = self._intend("restill", f"{now.isoformat()} by hand: {why}", number, now, {})
+        """A restill requested by hand: the open intent, else a new one, with ``why`` in place of a decision."""
+        with self.transaction() as connection:
+            number = int(connection.execute("SELECT total(n) FROM (SELECT max(number) AS n FROM windows)").fetchone()[0])
+            intent = self._open_or_create_intent("restill", f"{now.isoformat()} by hand: {why}", number, now, {})
         return self.intent(intent)
 
-    def _intend(self, kind: str, decision: str, number: int, now: datetime, facts: dict[str, Any]) -> int:
-        """The open intent of this kind, else a new one as of window ``number``."""
-        open_one = self._base.execute("SELECT id FROM intents WHERE outcome IS NULL AND kind = ?", (kind,)).fetchone()
-        if open_one is not None:
-            return int(open_one[0])
-        done = self._base.execute(
+    def _open_or_create_intent(self, kind: str, decision: str, number: int, now: datetime, facts: dict[str, Any]) -> int:
+        """Id of the open intent of this kind, else of a new one as of window ``number``."""
+        row = self._connection.execute("SELECT id FROM intents WHERE outcome IS NULL AND kind = ?", (kind,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        cursor = self._connection.execute(
             "INSERT INTO intents (kind, created, decision, window, step, facts, labels) VALUES (?, ?, ?, ?, 'open', ?, ?)",
             (kind, now.isoformat(), decision, number, json.dumps(facts), self._labels(number)),
         )
-        return int(done.lastrowid or 0)
+        return int(cursor.lastrowid or 0)
 
     def past(self, before: int, count: int) -> tuple[JudgedWindow, ...]:
         """The last ``count`` judged windows with a number below ``before``, oldest first."""
-        rows = self._base.execute(
+        rows = self._connection.execute(
             "SELECT number, w.id, release, rows, signals, decision FROM windows w JOIN decisions d ON d.window = w.number "
             "WHERE number < ? ORDER BY number DESC LIMIT ?",
             (before, count),
         ).fetchall()
-        return tuple(map(read_seen, reversed(rows)))
+        return tuple(map(read_judged_window, reversed(rows)))
 
     def newest(self, before: int) -> int:
         """The number of the newest judged window below ``before``; 0 where there is none."""
-        return int(self._base.execute("SELECT ifnull(max(window), 0) FROM decisions WHERE window < ?", (before,)).fetchone()[0])
+        return int(
+            self._connection.execute("SELECT ifnull(max(window), 0) FROM decisions WHERE window < ?", (before,)).fetchone()[0]
+        )
 
     def unshown(self, effect: str, count: int) -> tuple[JudgedWindow, ...]:
-        """What people should see and ``effect`` has not shown yet, oldest first: of the last ``count`` judged windows the
-        newest, and those that are news."""
-        rows = self._base.execute(
+        """Windows that ``effect`` still has to show, oldest first: of the last ``count`` judged windows the newest, and those
+        that are news."""
+        rows = self._connection.execute(
             "SELECT number, w.id, release, rows, signals, decision FROM windows w JOIN decisions d ON d.window = w.number "
             "WHERE number IN (SELECT window FROM decisions ORDER BY window DESC LIMIT ?) "
             "AND (json_extract(decision, '$.news') OR number = (SELECT max(window) FROM decisions)) "
             "AND number NOT IN (SELECT window FROM shown WHERE effect = ?) ORDER BY number",
             (count, effect),
         )
-        return tuple(map(read_seen, rows))
+        return tuple(map(read_judged_window, rows))
 
     def show(self, effect: str, number: int) -> None:
-        """Write down that ``effect`` has shown the window; again is no harm."""
-        self._base.execute("INSERT OR IGNORE INTO shown VALUES (?, ?)", (number, effect))
+        """Record that ``effect`` has shown the window. Idempotent."""
+        self._connection.execute("INSERT OR IGNORE INTO shown VALUES (?, ?)", (number, effect))
 
     def labelled(self, number: int) -> int:
-        """Feedback records of windows up to ``number`` that no snapshot holds yet: since the last restill that was tried."""
-        (held,) = self._base.execute(
+        """Feedback records in windows up to ``number`` that are in no snapshot: since the last restill that did not fail."""
+        (in_snapshot,) = self._connection.execute(
             "SELECT ifnull(max(labels), 0) FROM intents WHERE kind = 'restill' AND window < ? AND outcome IS NOT 'failed'",
             (number,),
         ).fetchone()
-        return self._labels(number) - int(held)
+        return self._labels(number) - int(in_snapshot)
 
     def _labels(self, number: int) -> int:
-        """Feedback records of windows up to ``number``. A window stays as it was cut, and is not summed again."""
-        upto, labels = self._summed if self._summed[0] <= number else (0, 0)
-        more = self._base.execute("SELECT total(labels) FROM windows WHERE number > ? AND number <= ?", (upto, number))
-        self._summed = number, labels + int(more.fetchone()[0])
-        return self._summed[1]
+        """Number of feedback records in windows up to ``number``. Windows never change, so the sum is kept and extended."""
+        upto, labels = self._label_total if self._label_total[0] <= number else (0, 0)
+        added = self._connection.execute("SELECT total(labels) FROM windows WHERE number > ? AND number <= ?", (upto, number))
+        self._label_total = number, labels + int(added.fetchone()[0])
+        return self._label_total[1]
 
     # Intents
 
     def attempts(self) -> tuple[Attempt, ...]:
-        rows = self._base.execute("SELECT kind, window, finished, outcome FROM intents ORDER BY id")
+        rows = self._connection.execute("SELECT kind, window, finished, outcome FROM intents ORDER BY id")
         return tuple(Attempt(*row) for row in rows)
 
     def open_intent(self, kind: str | None = None) -> Intent | None:
-        """The oldest intent that is not closed, of this kind or of any; a restill comes last."""
-        row = self._base.execute(
+        """The oldest open intent, of this kind or of any; restills come last."""
+        row = self._connection.execute(
             "SELECT id FROM intents WHERE outcome IS NULL AND kind = ifnull(?, kind) ORDER BY kind = 'restill', id", (kind,)
         ).fetchone()
         return self.intent(row[0]) if row else None
 
     def intent(self, identity: int) -> Intent:
-        row = self._base.execute(
+        row = self._connection.execute(
             "SELECT id, kind, created, decision, window, step, facts, outcome FROM intents WHERE id = ?", (identity,)
         ).fetchone()
         if row is None:
@@ -204,27 +206,27 @@ class State:
         return Intent(identity, kind, created, decision, window, step, json.loads(facts), outcome)
 
     def advance(self, identity: int, step: str, **facts: Any) -> Intent:
-        """Write down that ``step`` is reached, and what it found; again is no harm. StageError where it is closed."""
-        with self.transaction() as base:
+        """Record that ``step`` is reached, with its ``facts``. Idempotent. Raises StageError where the intent is closed."""
+        with self.transaction() as connection:
             intent = self.intent(identity)
             if intent.outcome is not None:
                 raise StageError(f"intent {identity}: ended as {intent.outcome}; step {step} comes too late")
-            base.execute(
+            connection.execute(
                 "UPDATE intents SET step = ?, facts = ? WHERE id = ?", (step, json.dumps(intent.facts | facts), identity)
             )
         return self.intent(identity)
 
     def end(self, identity: int, outcome: str, **facts: Any) -> Intent:
-        """Close the intent: promoted | rejected | failed | rolled back ... Again with the same outcome is no harm.
+        """Close the intent: promoted | rejected | failed | rolled back ... Idempotent for the same outcome.
 
-        "failed" says that no snapshot was used up: its labels count for the next restill. The cooldown counts from here.
+        After "failed" its labels count for the next restill. The cooldown starts here.
         """
-        with self.transaction() as base:
+        with self.transaction() as connection:
             intent = self.intent(identity)
             if intent.outcome not in (None, outcome):
                 raise StageError(f"intent {identity}: ended as {intent.outcome}, and cannot end as {outcome}")
             if intent.outcome is None:
-                base.execute(
+                connection.execute(
                     "UPDATE intents SET outcome = ?, step = ?, facts = ?, finished = (SELECT max(number) FROM windows) "
                     "WHERE id = ?",
                     (outcome, outcome, json.dumps(intent.facts | facts), identity),

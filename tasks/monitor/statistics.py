@@ -1,6 +1,6 @@
-"""The tests behind the signals: of two samples each, exact or by ranks. Pure functions of arrays.
+"""Two-sample tests behind the signals: Fisher's exact test, rank sums, Hotelling's T-squared. Pure functions of arrays.
 
-What a test asks of the reference alone (its order, its ties, its covariance) is worked out once, in ``Columns`` and ``Centre``.
+What depends on the reference only (its order, ties, covariance) is computed once, in ``Columns`` and ``Centre``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tasks.monitor.sample import Floats, Integers
 
 
 @dataclass(frozen=True)
-class Places:
-    """Values ``[n, columns]``, and of each how many of the reference lie below it and how many not above it."""
+class RankCounts:
+    """Values ``[n, columns]``, and for each the number of reference values below it, and at or below it."""
 
     values: Floats
     below: Integers
@@ -27,12 +27,12 @@ class Places:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, columns: slice) -> Places:
-        return Places(self.values[:, columns], self.below[:, columns], self.upto[:, columns])
+    def take(self, columns: slice) -> RankCounts:
+        return RankCounts(self.values[:, columns], self.below[:, columns], self.upto[:, columns])
 
 
-def merge_places(parts: Sequence[Places]) -> Places:
-    return Places(
+def merge_rank_counts(parts: Sequence[RankCounts]) -> RankCounts:
+    return RankCounts(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.below for part in parts]),
         np.concatenate([part.upto for part in parts]),
@@ -40,26 +40,27 @@ def merge_places(parts: Sequence[Places]) -> Places:
 
 
 class Columns:
-    """Columns of the reference, among which others are ranked."""
+    """The reference's columns, sorted, in which other values are ranked."""
 
     def __init__(self, values: Floats) -> None:
         self._sorted = np.asfortranarray(np.sort(values, axis=0))
         self.ties = np.array([_ties(column) for column in self._sorted.T])
-        """Of each column, the sum of t^3 - t over the runs of equal values."""
+        """Per column, the sum of t^3 - t over the runs of equal values."""
 
     def __len__(self) -> int:
         return len(self._sorted)
 
-    def place(self, values: Floats) -> Places:
+    def rank(self, values: Floats) -> RankCounts:
         below, upto = np.empty(values.shape, dtype=np.int64), np.empty(values.shape, dtype=np.int64)
         for column in range(values.shape[1]):
-            sought, among = values[:, column].copy(), self._sorted[:, column]
-            below[:, column], upto[:, column] = np.searchsorted(among, sought, "left"), np.searchsorted(among, sought, "right")
-        return Places(values, below, upto)
+            queries, reference = values[:, column].copy(), self._sorted[:, column]
+            below[:, column] = np.searchsorted(reference, queries, "left")
+            upto[:, column] = np.searchsorted(reference, queries, "right")
+        return RankCounts(values, below, upto)
 
-    def midranks(self, places: Places) -> Floats:
-        """Share of the reference below each value, ties counted half: 0 to 1."""
-        ranks: Floats = (places.below + places.upto) / (2 * len(self))
+    def midranks(self, counts: RankCounts) -> Floats:
+        """Share of the reference below each value, ties counting half: 0 to 1."""
+        ranks: Floats = (counts.below + counts.upto) / (2 * len(self))
         return ranks
 
 
@@ -71,7 +72,7 @@ def _ties(column: Floats) -> float:
 
 
 def wilson(hits: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share (1927); (0, 1) of nothing."""
+    """Wilson's score interval of a share (1927); (0, 1) for n = 0."""
     if n == 0:
         return 0.0, 1.0
     z = float(ndtri(0.5 + confidence / 2))
@@ -81,27 +82,27 @@ def wilson(hits: float, n: int, confidence: float = 0.95) -> tuple[float, float]
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def more(hits: Any, n: int, base_hits: Any, base_n: int) -> float:
-    """p of at least so many hits among ``n``, by Fisher's exact test against ``base_hits`` of ``base_n``."""
-    chances, first = _hypergeometric(n, base_n, int(hits + base_hits))
-    return min(1.0, float(chances[int(hits) - first :].sum()))
+def fisher_greater(hits: Any, n: int, base_hits: Any, base_n: int) -> float:
+    """One-sided p-value of Fisher's exact test: at least ``hits`` among ``n``, against ``base_hits`` among ``base_n``."""
+    probabilities, first = _hypergeometric(n, base_n, int(hits + base_hits))
+    return min(1.0, float(probabilities[int(hits) - first :].sum()))
 
 
-def two_sided(here: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]) -> tuple[float, str]:
-    """Twice the smaller tail of Fisher's exact test, and the side it is on.
+def fisher_two_sided(sample: npt.NDArray[np.bool_], base: npt.NDArray[np.bool_]) -> tuple[float, str]:
+    """(two-sided p-value of Fisher's exact test, the direction): twice the smaller tail.
 
-    The tails are mid-p (Lancaster, 1961): the figure itself is counted half, else the test keeps well below its level.
+    The tails are mid-p (Lancaster, 1961): the observed count enters by half, or the test would be conservative.
     """
-    hits = int(here.sum())
-    chances, first = _hypergeometric(len(here), len(there), hits + int(there.sum()))
-    place = hits - first
-    half = float(chances[place]) / 2
-    up, down = float(chances[place:].sum()) - half, float(chances[: place + 1].sum()) - half
+    hits = int(sample.sum())
+    probabilities, first = _hypergeometric(len(sample), len(base), hits + int(base.sum()))
+    observed = hits - first
+    half = float(probabilities[observed]) / 2
+    up, down = float(probabilities[observed:].sum()) - half, float(probabilities[: observed + 1].sum()) - half
     return min(1.0, 2 * min(up, down)), "up" if up < down else "down"
 
 
 def _hypergeometric(n: int, others: int, hits: int) -> tuple[Floats, int]:
-    """(chances that k of ``hits`` among ``n + others`` are among the ``n``, the first k that may be)."""
+    """(probabilities that k of ``hits`` among ``n + others`` are among the ``n``, the smallest possible k)."""
     first = max(0, hits - others)
     k = np.arange(first, min(n, hits) + 1)
     logarithms = _choose(n, k) + _choose(others, hits - k) - _choose(n + others, np.array(hits))
@@ -109,39 +110,39 @@ def _hypergeometric(n: int, others: int, hits: int) -> tuple[Floats, int]:
 
 
 def _choose(n: int, k: npt.NDArray[Any]) -> Floats:
-    """Logarithms of n over k."""
+    """Logarithms of the binomial coefficients n over k."""
     logarithms: Floats = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     return logarithms
 
 
-def rank_test(reference: Columns, places: Places) -> tuple[Floats, Floats, Floats]:
-    """Mann-Whitney, column by column, ties counted: (p two-sided, z, chance that a value exceeds a reference's)."""
-    n, m = len(places), len(reference)
-    exceeds = reference.midranks(places).mean(axis=0)
-    ties = reference.ties + _further_ties(places)
+def rank_test(reference: Columns, counts: RankCounts) -> tuple[Floats, Floats, Floats]:
+    """Mann-Whitney test per column, corrected for ties: (two-sided p, z, probability of superiority over the reference)."""
+    n, m = len(counts), len(reference)
+    superiority = reference.midranks(counts).mean(axis=0)
+    ties = reference.ties + _added_ties(counts)
     variance = (n + m + 1 - ties / ((n + m) * (n + m - 1))) / (12 * n * m)
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(variance > 0, (exceeds - 0.5) / np.sqrt(variance), 0.0)
-    return 2 * ndtr(-np.abs(z)), z, exceeds
+        z = np.where(variance > 0, (superiority - 0.5) / np.sqrt(variance), 0.0)
+    return 2 * ndtr(-np.abs(z)), z, superiority
 
 
-def _further_ties(places: Places) -> Floats:
-    """By how much the values raise each column's sum of t^3 - t, beside the reference's own."""
-    n, columns = places.values.shape
-    order = np.argsort(places.values, axis=0)
-    values = np.take_along_axis(places.values, order, axis=0)
-    begins = np.ones((n, columns), dtype=bool)
-    begins[1:] = values[1:] != values[:-1]
-    there = np.take_along_axis(places.upto - places.below, order, axis=0).T[begins.T].astype(float)
-    starts = np.flatnonzero(begins.T)  # column after column; each begins with a run
-    here = np.diff(np.append(starts, n * columns)).astype(float)
-    together = here + there
-    further = (together**3 - together) - (there**3 - there)
-    return np.bincount(starts // n, further, minlength=columns).astype(np.float64)
+def _added_ties(counts: RankCounts) -> Floats:
+    """By how much the values raise each column's sum of t^3 - t above that of the reference."""
+    n, columns = counts.values.shape
+    order = np.argsort(counts.values, axis=0)
+    values = np.take_along_axis(counts.values, order, axis=0)
+    is_start = np.ones((n, columns), dtype=bool)
+    is_start[1:] = values[1:] != values[:-1]
+    reference_ties = np.take_along_axis(counts.upto - counts.below, order, axis=0).T[is_start.T].astype(float)
+    starts = np.flatnonzero(is_start.T)  # column after column; each starts with a run
+    sample_ties = np.diff(np.append(starts, n * columns)).astype(float)
+    ties = sample_ties + reference_ties
+    added = (ties**3 - ties) - (reference_ties**3 - reference_ties)
+    return np.bincount(starts // n, added, minlength=columns).astype(np.float64)
 
 
 class Centre:
-    """The centre of the reference's columns, and how they vary together."""
+    """Mean vector and covariance of the reference's columns."""
 
     def __init__(self, values: Floats) -> None:
         covariance = np.atleast_2d(np.cov(values, rowvar=False))
@@ -150,9 +151,9 @@ class Centre:
         self._inverse = np.linalg.pinv(covariance, hermitian=True)
 
     def hotelling(self, values: Floats) -> tuple[float, float]:
-        """(p, Mahalanobis's distance) of the centre of ``values`` ``[n, k]`` from this one.
+        """(p-value, Mahalanobis distance) of the mean of ``values`` ``[n, k]`` against the reference's.
 
-        Hotelling's T-squared with the covariance of the reference; columns that hold nothing new take no degree of freedom.
+        Hotelling's T-squared with the covariance of the reference; linearly dependent columns take no degree of freedom.
         """
         n, m, rank = len(values), self._n, self._rank
         if not 0 < rank < m:

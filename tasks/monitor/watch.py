@@ -1,8 +1,8 @@
-"""Windows from end to end: their records are loaded, turned into signals, decided about and written down.
+"""The monitor's main loop: cuts windows, loads their records, computes signals, decides and stores the result.
 
-``cut`` and ``Watcher.judge_next`` are what a scheduled flow calls: first every window that has closed is cut, then all are
-judged, many in one transaction. Both can be killed anywhere and called again. What windows share (the reference, the
-records and decisions before them) is kept while a watcher lives.
+A scheduled flow calls ``cut`` and ``Watcher.judge_next``: first every closed window is cut, then all are judged, many in one
+transaction. Both can be killed at any point and called again. A watcher caches what windows share: the reference, and the
+records and decisions of earlier windows.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from service.store import Pointer, read_pointer
-from tasks.monitor.closer import look_closer
 from tasks.monitor.decide import Decide, Decision, History, JudgedWindow, decide
-from tasks.monitor.evidence import comparable_windows, since_alarm
+from tasks.monitor.evidence import comparable_windows, windows_since_alarm
+from tasks.monitor.followup import follow_up
 from tasks.monitor.health import health_signals
-from tasks.monitor.loaded import Recent
 from tasks.monitor.quality import quality_signals
-from tasks.monitor.reference import Held, stored_reference
+from tasks.monitor.reference import ReferenceData, stored_reference
 from tasks.monitor.settings import Monitor
 from tasks.monitor.signals import Signal, drift_signals
 from tasks.monitor.state import Intent, State, TrafficWindow
+from tasks.monitor.window_records import WindowCache
 from tasks.stage import Paths, StageError
 
 __all__ = ["Judgement", "Monitor", "Watcher", "cut", "judge"]
 
 AT_ONCE, SECONDS = 100, 2.0
-"""Windows that are judged in one transaction at most, and how long another is begun in it: others wait for its end."""
+"""Limits of one transaction: windows, and the time after which no further window is started, as other processes wait for it."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What came of one window."""
+    """The result for one window."""
 
     window: TrafficWindow
     signals: tuple[Signal, ...]
@@ -45,7 +45,7 @@ class Judgement:
 
 
 def cut(settings: Monitor, state: State, paths: Paths, now: datetime | None = None) -> list[TrafficWindow]:
-    """Cut the windows that have closed. ``now`` decides about those that time closes."""
+    """Cut the windows that have closed by ``now``."""
     return state.cut(paths.journal, paths.feedback, settings.windows, now or datetime.now(UTC))
 
 
@@ -61,117 +61,123 @@ class Watcher:
 
     def __init__(self, settings: Monitor, policy: Decide, state: State, paths: Paths) -> None:
         self.settings, self.policy, self.state, self.paths = settings, policy, state, paths
-        # Those that a window is merged with, and those just before it, which may be others.
-        self._recent = Recent(paths, settings.windows.count, 2 * max(settings.signals.scales))
+        # The windows merged with the current one, and those just before it, which may differ.
+        self._cache = WindowCache(paths, settings.windows.count, 2 * max(settings.signals.scales))
         self._past: deque[JudgedWindow] = deque(maxlen=policy.memory)
-        self._held: dict[str, Held] = {}
+        self._references: dict[str, ReferenceData] = {}
 
     def judge_next(self, most: int = AT_ONCE, now: datetime | None = None) -> list[Judgement]:
-        """Judge the oldest windows that are not judged, in one transaction: killed in its midst, all of it is done again.
+        """Judge the oldest unjudged windows in one transaction, which is repeated as a whole if killed.
 
-        An error in one window does not undo those before it; it is raised when that window is the first.
+        An error in one window keeps the results of those before it; it is raised when that window is the first.
         """
-        done: list[Judgement] = []
-        until = time.monotonic() + SECONDS
+        judgements: list[Judgement] = []
+        deadline = time.monotonic() + SECONDS
         with self.state.transaction():
             for window in self.state.unjudged(most):
-                if done and time.monotonic() > until:
+                if judgements and time.monotonic() > deadline:
                     break
                 try:
-                    done.append(self.judge(window, now))
-                except Exception:  # of whatever kind: the next call begins with this window
-                    if not done:
+                    judgements.append(self.judge(window, now))
+                except Exception:  # of any type: the next call starts with this window
+                    if not judgements:
                         raise
                     break
-        return done
+        return judgements
 
     def judge(self, window: TrafficWindow, now: datetime | None = None) -> Judgement:
-        """Measure ``window``, decide, write both down. A window that is judged already keeps its judgement.
+        """Measure ``window``, decide, and store both. A window that is judged already keeps its judgement.
 
-        With a rollback goes the token of the pointer that was looked at: a pointer that has moved since is left alone.
-        With a recalibration go the release that is to be recalibrated and the windows in which the mix has moved.
+        A rollback intent stores the pointer's token: if the pointer has changed since, nothing is undone. A recalibration
+        intent stores the release to recalibrate and the windows since the label shift.
         """
         with self.state.transaction():
             past = self._before(window.number)
-            held, unknown = self._reference(window.plan.release)
-            signals = self.measure(window, past, held)
-            seen = JudgedWindow(window.number, window.id, window.plan.release, window.plan.rows, signals, unknown=unknown)
+            reference_data, no_reference = self._reference(window.plan.release)
+            signals = self.measure(window, past, reference_data)
+            measured = JudgedWindow(
+                window.number, window.id, window.plan.release, window.plan.rows, signals, no_reference=no_reference
+            )
             pointer = read_pointer(self.paths.store)
             previous = previous_release(pointer, window.plan.release)
             serves = pointer is not None and pointer.champion == window.plan.release
             history = History(past, self.state.attempts(), self.state.labelled(window.number), previous, serves)
-            closer = look_closer(self.settings, self.policy, self.state, self.paths, seen, history, held)
-            decision = decide(seen, closer, self.policy)
+            history = follow_up(self.settings, self.policy, self.state, self.paths, measured, history, reference_data)
+            decision = decide(measured, history, self.policy)
             facts: dict[str, Any] = {}
             if pointer is not None and decision.action == "rollback":
                 facts = {"champion": pointer.champion, "token": pointer.token}
             if decision.action == "recalibrate":
                 facts = {
-                    "parent": seen.release,
-                    "windows": since_alarm([*comparable_windows(seen, past, self.policy), seen], self.policy),
+                    "parent": measured.release,
+                    "windows": windows_since_alarm([*comparable_windows(measured, past, self.policy), measured], self.policy),
                 }
             intent = self.state.judge(window, signals, decision, now or datetime.now(UTC), **facts)
         return Judgement(window, signals, decision, intent)
 
     def _before(self, number: int) -> tuple[JudgedWindow, ...]:
-        """The judged windows that a decision about ``number`` looks at; of those that are known, only the newer are read."""
+        """The judged windows that a decision about ``number`` uses; only those newer than the cached ones are read."""
         newest = self.state.newest(number)
-        known = self._past[-1].number if self._past else 0
-        if known != newest:
-            newer = self.state.past(number, min(newest - known, self.policy.memory) if known < newest else self.policy.memory)
-            if known > newest or len(newer) == self.policy.memory:
+        cached = self._past[-1].number if self._past else 0
+        if cached != newest:
+            count = min(newest - cached, self.policy.memory) if cached < newest else self.policy.memory
+            newer = self.state.past(number, count)
+            if cached > newest or len(newer) == self.policy.memory:
                 self._past.clear()
             self._past.extend(newer)
         return tuple(self._past)
 
-    def _reference(self, release: str) -> tuple[Held | None, str | None]:
-        """What windows of ``release`` are compared with, or why there is nothing."""
-        if release not in self._held:
+    def _reference(self, release: str) -> tuple[ReferenceData | None, str | None]:
+        """(the reference of ``release`` or None, why there is none)."""
+        if release not in self._references:
             try:
-                self._held[release] = stored_reference(self.paths.store, release)
-            except StageError as error:  # one window that cannot be compared must not keep the next ones from being judged
+                self._references[release] = stored_reference(self.paths.store, release)
+            except StageError as error:  # a window without a reference must not block the judging of later ones
                 return None, str(error)
-        return self._held[release], None
+        return self._references[release], None
 
-    def measure(self, window: TrafficWindow, past: Sequence[JudgedWindow], held: Held | None) -> tuple[Signal, ...]:
-        """All signals of ``window``; of drift and quality also those of the newest windows merged.
+    def measure(
+        self, window: TrafficWindow, past: Sequence[JudgedWindow], reference_data: ReferenceData | None
+    ) -> tuple[Signal, ...]:
+        """All signals of ``window``; drift and quality also on the newest windows merged.
 
-        Windows that were blocked, were too small or belong to another release are not merged, nor is what lies before a
-        window whose records are gone meanwhile. Without a reference (``held``) only health and trust are measured.
+        Windows that were blocked, are too small or belong to another release are not merged, nor are windows up to one whose
+        records were deleted meanwhile. Without ``reference_data`` only health and trust are measured.
         """
         settings = self.settings
         most = max(settings.signals.scales) - 1
         recent = [other.number for other in past[len(past) - min(most, len(past)) :]]
-        mates = _mates(window, past, self.policy, most) if held is not None else []
-        earlier = {number: self._recent.load(number, self.state) for number in sorted({*mates, *recent})}
-        own = self._recent.load(window.number, self.state)
-        before = [earlier[number].traffic for number in recent]
-        if held is None:
-            return tuple(health_signals(None, own.traffic, None, before, settings.limits))
-        first = max((position + 1 for position, number in enumerate(mates) if earlier[number].gone), default=0)
-        parts = [*(earlier[number] for number in mates[first:]), own]
-        samples = [part.sample(held) for part in parts]
+        merged = _windows_to_merge(window, past, self.policy, most) if reference_data is not None else []
+        earlier = {number: self._cache.load(number, self.state) for number in sorted({*merged, *recent})}
+        current = self._cache.load(window.number, self.state)
+        traffic = [earlier[number].traffic for number in recent]
+        if reference_data is None:
+            return tuple(health_signals(None, current.traffic, None, traffic, settings.limits))
+        first = max((position + 1 for position, number in enumerate(merged) if earlier[number].incomplete), default=0)
+        windows = [*(earlier[number] for number in merged[first:]), current]
+        samples = [part.sample(reference_data) for part in windows]
+        reference = reference_data.reference
         return (
-            *drift_signals(held.reference, samples, settings.signals),
-            *quality_signals(held.reference, [part.labelled(held) for part in parts], settings.signals),
-            *health_signals(held.reference, own.traffic, samples[-1], before, settings.limits),
+            *drift_signals(reference, samples, settings.signals),
+            *quality_signals(reference, [part.labelled(reference_data) for part in windows], settings.signals),
+            *health_signals(reference, current.traffic, samples[-1], traffic, settings.limits),
         )
 
 
 def page_of(paths: Paths, number: int) -> Path:
-    """Where the report of a window lies, or will lie."""
+    """Path of the report of a window, whether or not it exists yet."""
     return paths.monitor / "reports" / f"window-{number:06d}.html"
 
 
-def _mates(window: TrafficWindow, past: Sequence[JudgedWindow], policy: Decide, most: int) -> list[int]:
+def _windows_to_merge(window: TrafficWindow, past: Sequence[JudgedWindow], policy: Decide, most: int) -> list[int]:
     """Numbers of the newest ``most`` windows that may be merged with ``window``."""
-    seen = JudgedWindow(window.number, window.id, window.plan.release, window.plan.rows, ())
-    found = comparable_windows(seen, past, policy)
-    return [other.number for other in found[len(found) - min(most, len(found)) :]]
+    unmeasured = JudgedWindow(window.number, window.id, window.plan.release, window.plan.rows, ())
+    comparable = comparable_windows(unmeasured, past, policy)
+    return [other.number for other in comparable[len(comparable) - min(most, len(comparable)) :]]
 
 
 def previous_release(pointer: Pointer | None, judged: str) -> str | None:
-    """What a rollback would bring back on evidence about the release ``judged``; None where there is nothing.
+    """The release that a rollback would restore on evidence about the release ``judged``; None where there is none.
 
     Nothing is undone where another release serves by now, or where the champion itself came by a rollback.
     """

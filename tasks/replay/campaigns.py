@@ -1,8 +1,8 @@
-"""Campaigns that no model of this corpus has seen: mail of topics that came long after it, each message another.
+"""Synthetic campaigns, unseen in this corpus: mail on later topics, generated from templates.
 
-A campaign is a grammar. Every message draws its sentences, names, numbers, links and length anew, so that no two are
-copies. Some are what a filter of 2002 calls spam, some what it does not know what to make of, and some, written like
-the mail of a list or of a colleague, what it calls ham with confidence: no score shows those.
+Each message samples its sentences, names, numbers, links and length, so no two are copies. A filter of 2002 classifies some
+as spam, is uncertain about some, and classifies others, written like the mail of a list or of a colleague, as ham with high
+confidence: scores alone do not detect those.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Campaign:
     sentences: Sequence[str]
     closings: Sequence[str]
     shortest: int
-    """Sentences at least."""
+    """Minimum number of sentences."""
     longest: int
 
 
@@ -94,7 +94,7 @@ CAMPAIGNS = (
         6,
     ),
     Campaign(
-        "cluster",  # the talk of a technical list, on things that did not exist: ham for sure, as far as scores go
+        "cluster",  # a technical list on later technology: confidently ham by its score
         [
             "Re: [{service}] pod restarts after upgrade",
             "Re: {service} patch {number}",
@@ -114,7 +114,7 @@ CAMPAIGNS = (
         7,
     ),
     Campaign(
-        "invoice",  # a colleague's voice that asks for money: ham by its words
+        "invoice",  # a request for money in a colleague's style: ham by its words
         ["Re: the meeting on {day}", "Re: notes for {name}", "Quick question, {name}"],
         ["Hi {name},", "{name},", "Morning {name},"],
         [
@@ -130,7 +130,7 @@ CAMPAIGNS = (
         5,
     ),
     Campaign(
-        "supper",  # a neighbourhood's newsletter: no spam at all, only new
+        "supper",  # a neighbourhood newsletter: new, but not spam
         ["Street supper in {city}", "Recipes for {day}", "Who brings the {dish}?"],
         ["Dear neighbours,", "Hello {name} and all,", "Hi everyone,"],
         [
@@ -148,7 +148,7 @@ CAMPAIGNS = (
 
 
 def message(campaign: Campaign, rng: np.random.Generator) -> str:
-    """One message: subject, a line end, text."""
+    """One message: subject, newline, text."""
     count = int(rng.integers(campaign.shortest, campaign.longest + 1))
     lines = [
         _pick(campaign.openings, rng),

@@ -1,4 +1,4 @@
-"""Servers on free ports of loopback, for as long as a replay needs them: the service, and Prefect."""
+"""Context managers that run the service and a Prefect server on free loopback ports during a replay."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from tasks.stage import StageError
 
 
 def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager
 def service(world: Path, environment: Mapping[str, str], home: Path, release: Path | None, log: Path) -> Iterator[Client]:
-    """The service of ``world`` over the runtime state in ``home``; stopped at the end. StageError where it does not start."""
+    """The service of ``world`` on the runtime state in ``home``, stopped at the end. Raises StageError if it does not start."""
     key = add(home / "keys.json", "replay", ["classify", "feedback"])
     port = free_port()
-    own = dict(environment) | {"RESTILL_HOME": str(home), "RESTILL_STATUS_SECONDS": "5"}
+    variables = dict(environment) | {"RESTILL_HOME": str(home), "RESTILL_STATUS_SECONDS": "5"}
     if release is not None:
-        own["RESTILL_RELEASE"] = str(release)
+        variables["RESTILL_RELEASE"] = str(release)
     command = [sys.executable, "-m", "bentoml", "serve", "service.app:Restill", "--host", "127.0.0.1", "--port", str(port)]
-    with _running(command, world, own, log) as process:
-        yield _ready(Client(port, key), "/model", process, log)
+    with _running(command, world, variables, log) as process:
+        yield _wait_until_ready(Client(port, key), "/model", process, log)
 
 
 @contextmanager
 def prefect(world: Path, environment: Mapping[str, str], log: Path) -> Iterator[dict[str, str]]:
-    """The environment with a Prefect server in it: else each run of a flow would start one, and wait for it."""
+    """The environment with the address of a Prefect server; otherwise each flow run would start one, and wait for it."""
     port = free_port()
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with _running(command, world, environment, log) as process:
-        _ready(Client(port, ""), "/api/health", process, log)
+        _wait_until_ready(Client(port, ""), "/api/health", process, log)
         yield {**environment, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
 
 
@@ -57,7 +57,7 @@ def _running(command: list[str], folder: Path, environment: Mapping[str, str], l
         _stop(process)
 
 
-def _ready(client: Client, path: str, process: subprocess.Popen[bytes], log: Path) -> Client:
+def _wait_until_ready(client: Client, path: str, process: subprocess.Popen[bytes], log: Path) -> Client:
     for _ in range(240):
         if process.poll() is not None:
             break
@@ -71,7 +71,7 @@ def _ready(client: Client, path: str, process: subprocess.Popen[bytes], log: Pat
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the service and all it started; it may have died by itself."""
+    """Stop the server and all its processes; it may have ended by itself."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

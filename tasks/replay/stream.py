@@ -1,4 +1,4 @@
-"""The mail of later months as traffic: one request a message in the order of arrival, labels for some of them later."""
+"""Replay traffic: an HTTP client for the service, and a reviewer who sends delayed labels for a sample of the messages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 from tasks.stage import StageError
 
 IDLE_SECONDS = 2
-"""A server closes a connection that is idle for some seconds; a request that crosses it would be lost."""
+"""A server closes connections that idle for some seconds; a request sent at that moment would be lost."""
 
 
 class Client:
-    """One kept connection to the service, with an API key."""
+    """A persistent connection to the service, with an API key."""
 
     def __init__(self, port: int, key: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -26,11 +26,11 @@ class Client:
         self._headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
 
     def close(self) -> None:
-        """Let the connection go; the next request opens another."""
+        """Close the connection; the next request opens another."""
         self._connection.close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
-        """(status, JSON) of one request."""
+        """(status, JSON body) of one request."""
         if time.monotonic() - self._last > IDLE_SECONDS:
             self._connection.close()  # the next request opens it again
         self._connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
@@ -40,8 +40,8 @@ class Client:
         return response.status, json.loads(content) if content else None
 
 
-def chosen(identity: str, share: float, seed: int) -> bool:
-    """Whether a reviewer looks at this message: a stable draw, the same in every run of the same seed."""
+def is_reviewed(identity: str, share: float, seed: int) -> bool:
+    """Whether a reviewer labels this message: a deterministic sample, the same in every run with the same seed."""
     digest = hashlib.sha256(f"{seed}:{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
@@ -54,27 +54,27 @@ class Reviewer:
     share: float
     delay: int
     seed: int
-    given: int = 0
-    _waiting: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
+    label_count: int = 0
+    _pending: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
 
     def see(self, number: int, identity: str, answer: str, label: str, text: str) -> None:
-        """Message ``number`` of the stream was answered under the journal id ``answer``."""
-        if chosen(identity, self.share, self.seed):
-            self._waiting.append((number + self.delay, {"id": answer, "label": label, "text": text}))
+        """Register message ``number`` of the stream, answered under the journal id ``answer``."""
+        if is_reviewed(identity, self.share, self.seed):
+            self._pending.append((number + self.delay, {"id": answer, "label": label, "text": text}))
 
     def work(self, number: int) -> None:
-        """Give the labels that are due when message ``number`` has been answered."""
-        while self._waiting and self._waiting[0][0] <= number:
-            _, body = self._waiting.popleft()
-            status, said = self.client.call("POST", "/feedback", body)
+        """Send the labels that are due once message ``number`` has been answered."""
+        while self._pending and self._pending[0][0] <= number:
+            _, body = self._pending.popleft()
+            status, response = self.client.call("POST", "/feedback", body)
             if status not in (200, 201, 202):
-                raise StageError(f"/feedback answered {status}: {said}")
-            self.given += 1
+                raise StageError(f"/feedback answered {status}: {response}")
+            self.label_count += 1
 
 
 def ask(client: Client, text: str) -> dict[str, Any]:
-    """The service's answer to one text. Raises StageError where it refuses it."""
-    status, said = client.call("POST", "/classify", {"text": text})
+    """The service's answer to one text. Raises StageError for any status but 200."""
+    status, response = client.call("POST", "/classify", {"text": text})
     if status != 200:
-        raise StageError(f"/classify answered {status}: {said}")
-    return dict(said)
+        raise StageError(f"/classify answered {status}: {response}")
+    return dict(response)

@@ -1,4 +1,4 @@
-"""Frozen, recalibrated and restilled in figures: week by week and in total, with intervals from a paired bootstrap."""
+"""Metrics of the frozen, recalibrated and restilled models by week and in total, with paired-bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tasks.metrics import interval
 from tasks.monitor.policy import JudgedWindow
 
 MODELS = ("frozen", "recalibrated", "restilled")
-"""Columns of the answers; the first is what the others are compared with."""
+"""Columns of the answers; the first is the baseline of the comparisons."""
 
 
 def confusion(hits: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """F1, false-positive rate and miss rate, one figure for each row of ``weights`` ``[resamples, n]``; NaN where undefined."""
+    """F1, false-positive rate and miss rate, one value per row of ``weights`` ``[resamples, n]``; NaN where undefined."""
     true, false = weights @ (hits & answered), weights @ (~hits & answered)
     missed, passed = weights @ (hits & ~answered), weights @ (~hits & ~answered)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
-            # Where there is nothing to find, F1 would be 0 for one false alarm and for a hundred: it says nothing.
+            # Without positives F1 would be 0 for any number of false positives, so it is left undefined.
             "f1": np.where(true + missed > 0, 2 * true / (2 * true + false + missed), np.nan),
             "false_positive_rate": false / (false + passed),
             "miss_rate": missed / (true + missed),
@@ -48,22 +48,22 @@ def _rounded(value: float) -> float | None:
 
 
 def weekly(rows: pd.DataFrame, positive: str) -> list[dict[str, Any]]:
-    """One entry for each week (from Monday, UTC) of ``rows``: received, label, and the labels answered by each of MODELS."""
+    """One entry per week (from Monday, UTC). ``rows``: received, label, and the labels answered by each of MODELS."""
     weeks = rows.received.dt.tz_convert(None).dt.to_period("W").dt.start_time
     return [{"week": str(week.date()), **_figures(part, positive)} for week, part in rows.groupby(weeks)]
 
 
 def total(rows: pd.DataFrame, positive: str, resamples: int, seed: int) -> dict[str, Any]:
-    """The figures of all ``rows``; ``difference`` is, by model and figure, that of each other model to the frozen one."""
+    """The metrics of all ``rows``; ``difference`` is, by model and metric, the difference to the frozen model."""
     entry = _figures(rows, positive)
     hits = (rows.label == positive).to_numpy()
     weights = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
-    drawn = {model: confusion(hits, (rows[model] == positive).to_numpy(), weights.astype(np.float64)) for model in MODELS}
+    resampled = {model: confusion(hits, (rows[model] == positive).to_numpy(), weights.astype(np.float64)) for model in MODELS}
     frozen, *others = MODELS
     entry["difference"] = {
         model: {
-            name: {"value": _difference(entry, model, name), "interval": interval(drawn[model][name] - values)}
-            for name, values in drawn[frozen].items()
+            name: {"value": _difference(entry, model, name), "interval": interval(resampled[model][name] - values)}
+            for name, values in resampled[frozen].items()
         }
         for model in others
     }
@@ -75,18 +75,18 @@ def _difference(entry: dict[str, Any], model: str, name: str) -> float | None:
     return None if frozen is None or other is None else round(other - frozen, 5)
 
 
-def undone(seen: JudgedWindow) -> dict[str, Any]:
-    """A rollback that the monitor carried out after this window, as a change."""
-    assert seen.decision is not None
-    return {"kind": "rollback", "outcome": "rolled back", "release": None, "why": "; ".join(seen.decision.reasons)}
+def rollback_change(window: JudgedWindow) -> dict[str, Any]:
+    """The change entry of a rollback that the monitor carried out after this window."""
+    assert window.decision is not None
+    return {"kind": "rollback", "outcome": "rolled back", "release": None, "why": "; ".join(window.decision.reasons)}
 
 
-def figures(found: Mapping[str, Any], positive: str, resamples: int, seed: int) -> dict[str, Any]:
-    """Weeks, totals, windows and changes of both arms, as the report holds them, of what a replay ``found``."""
-    answers: pd.DataFrame = found["answers"]
+def figures(results: Mapping[str, Any], positive: str, resamples: int, seed: int) -> dict[str, Any]:
+    """Weeks, totals, windows and changes of both arms for the report, from the ``results`` of a replay."""
+    answers: pd.DataFrame = results["answers"]
     weeks = weekly(answers, positive)
     totals = {"The whole stream": total(answers, positive, resamples, seed)}
-    promoted = [change for change in found["changes"] if change["release"]]
+    promoted = [change for change in results["changes"] if change["release"]]
     later = answers[answers.received > promoted[0]["received"]] if promoted else answers.head(0)
     if len(later):
         totals["After the first promotion"] = total(later, positive, resamples, seed)
@@ -94,26 +94,26 @@ def figures(found: Mapping[str, Any], positive: str, resamples: int, seed: int) 
     return {
         "weeks": weeks,
         "totals": totals,
-        "changes": _in_weeks(found["changes"], starts),
-        "recalibrations": _in_weeks(found["recalibrations"], starts),
-        "windows": [_window(seen) for seen in found["windows"]],
+        "changes": _in_weeks(results["changes"], starts),
+        "recalibrations": _in_weeks(results["recalibrations"], starts),
+        "windows": [_window_entry(window) for window in results["windows"]],
     }
 
 
 def _in_weeks(changes: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> list[dict[str, Any]]:
-    """The changes with the week that each was in, and its place among the weeks that begin at ``starts``."""
-    placed = []
+    """The changes with the week of each, and its index among the weeks that start at ``starts``."""
+    entries = []
     for change in changes:
-        place = sum(pd.Timestamp(start, tz="UTC") <= change["received"] for start in starts) - 1
-        placed.append({**change, "received": str(change["received"]), "place": place, "week": starts[place]})
-    return placed
+        index = sum(pd.Timestamp(start, tz="UTC") <= change["received"] for start in starts) - 1
+        entries.append({**change, "received": str(change["received"]), "place": index, "week": starts[index]})
+    return entries
 
 
-def _window(seen: JudgedWindow) -> dict[str, Any]:
+def _window_entry(window: JudgedWindow) -> dict[str, Any]:
     return {
-        "number": seen.number,
-        "release": seen.release,
-        "action": seen.decision.action if seen.decision else "",
-        "reasons": list(seen.decision.reasons) if seen.decision else [],
-        "surprise": {s.key: round(-log10(max(s.p, 1e-300)), 3) for s in seen.signals if s.p is not None},
+        "number": window.number,
+        "release": window.release,
+        "action": window.decision.action if window.decision else "",
+        "reasons": list(window.decision.reasons) if window.decision else [],
+        "surprise": {s.key: round(-log10(max(s.p, 1e-300)), 3) for s in window.signals if s.p is not None},
     }

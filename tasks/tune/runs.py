@@ -1,4 +1,4 @@
-"""A search in MLflow: one run for its study, a run a trial below it, and below that what the trial's stages track."""
+"""MLflow runs of a search: one per study, nested in it one per trial, and in that the runs of the trial's stages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tasks.tracking import INVOCATION_VARIABLE, connect, find_or_make_parent
 
 @contextmanager
 def study_run(root: Path, study: str) -> Iterator[str]:
-    """The id of the study's run in the project's experiment: a search that goes on goes on with its run."""
-    run = _run(root, study, "tune")
+    """The id of the study's run in the project's experiment; a resumed search reuses its run."""
+    run = _find_or_create_run(root, study, "tune")
     status = "KILLED"
     try:
         yield run
@@ -27,14 +27,14 @@ def study_run(root: Path, study: str) -> Iterator[str]:
 
 
 @contextmanager
-def trial_run(root: Path, key: str, name: str, above: str) -> Iterator[str]:
-    """The id of a trial's run. Stages that are called inside are tracked below it, wherever their folder lies.
+def trial_run(root: Path, key: str, name: str, parent_run: str) -> Iterator[str]:
+    """The id of a trial's run. Stages called inside are tracked as its children, wherever their folder is.
 
-    A trial that was stopped early ends as KILLED, one that broke a gate as FAILED.
+    A pruned trial ends as KILLED, an infeasible one as FAILED.
     """
-    run = _run(root, key, name)
+    run = _find_or_create_run(root, key, name)
     client = mlflow.MlflowClient()
-    client.set_tag(run, MLFLOW_PARENT_RUN_ID, above)
+    client.set_tag(run, MLFLOW_PARENT_RUN_ID, parent_run)
     status = "FAILED"
     try:
         with _environment(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), **{INVOCATION_VARIABLE: key}):
@@ -47,7 +47,7 @@ def trial_run(root: Path, key: str, name: str, above: str) -> Iterator[str]:
         client.set_terminated(run, status)
 
 
-def _run(root: Path, key: str, name: str) -> str:
+def _find_or_create_run(root: Path, key: str, name: str) -> str:
     run = find_or_make_parent(connect(root), key, root)
     mlflow.MlflowClient().update_run(run, name=name)
     return run
@@ -55,10 +55,10 @@ def _run(root: Path, key: str, name: str) -> str:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
+    previous = {name: os.environ.get(name) for name in values}
     os.environ |= values
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

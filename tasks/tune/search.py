@@ -1,8 +1,7 @@
-"""A search over the student's parameters: small, fast, good, as far as valid can tell. Test, golden and future are never
-looked at.
+"""The search over the student's parameters for size, latency and PR-AUC on valid; test, golden and future are never used.
 
-A trial is pruned early where it is behind most others and not yet good enough to be chosen (Golovin et al. 2017); Optuna
-has no pruner for several objectives. What breaks a gate of its stage is infeasible: the graph would not make it either.
+A trial is pruned where it is below the median of the others and not good enough to be chosen (Golovin et al. 2017); Optuna
+has no pruner for several objectives. A trial that fails a gate of its stage is infeasible: the pipeline would fail too.
 """
 
 from __future__ import annotations
@@ -21,71 +20,71 @@ from pydantic import Field
 from tqdm import tqdm
 
 from tasks.stage import Settings, StageError, atomic_write
-from tasks.tune import memory
-from tasks.tune.front import Alike, Point, choose, front
+from tasks.tune import studies
+from tasks.tune.front import Point, Tolerances, choose, front
 from tasks.tune.runs import study_run, trial_run
-from tasks.tune.space import Axis, changed, check, present_point, read_point
-from tasks.tune.trial import Ground, Measured, Step, Timing, measure, run_steps
+from tasks.tune.space import Axis, apply_point, check, present_point, read_point
+from tasks.tune.trial import Measurement, Step, Timing, Workspace, measure, run_steps
 
 REPEATS = 20
-"""Points in a row that were tried before, after which a space holds nothing new."""
-PACE = "pace"
-"""What a study remembers of the time that its first student took."""
+"""Consecutive points already tried, after which the space counts as exhausted."""
+REFERENCE_LATENCY = "pace"
+"""Study attribute: microseconds per message of the study's first student."""
 
 
 class Warmup(Settings):
-    """What is not stopped early."""
+    """Conditions before pruning starts."""
 
     trials: int = Field(ge=1)
-    """Finished trials with which a later one is compared, at least."""
+    """Minimum number of finished trials to compare with."""
     epochs: int = Field(ge=0)
-    """First epochs of a trial."""
+    """Initial epochs of a trial without pruning."""
 
 
 class Tune(Settings):
     seconds: float = Field(gt=0)
-    """Time of one search. No trial is begun that is not likely to end within it."""
+    """Time limit of one search. No trial is started that is unlikely to end within it."""
     seed: int
     variant: str
-    """The folder below models/ that is measured: what may be served."""
+    """The folder below models/ that is measured: the servable variant."""
     margin: float = Field(ge=0)
-    """How far the PR-AUC on valid of a chosen point may be below the teacher's."""
+    """How far below the teacher's PR-AUC on valid a chosen point may be."""
     choose: Literal["smallest", "fastest"]
-    """Which of the front is chosen of those that are good enough."""
-    alike: Alike
-    """What the front takes for equal."""
+    """Which point is chosen among those of the front that are good enough."""
+    alike: Tolerances
+    """Differences that the front regards as noise."""
     timing: Timing
     warmup: Warmup
     space: dict[str, Axis] = Field(min_length=1)
-    """Dotted names of parameters: ``{low, high}``, with ``log: true`` in ratios, or ``{choices: [...]}``."""
+    """Dotted parameter name -> ``{low, high}``, with ``log: true`` for a log scale, or ``{choices: [...]}``."""
 
 
 class Search:
-    """A search as it stands: what its trials stand on, and what they found.
+    """The state of a search: the workspace of its trials, and their study.
 
-    ``params`` is the whole of params.yaml, ``steps`` the stages of a trial in their order, ``needs`` what they read.
-    Raises StageError where the space or a file is not as it must be.
+    ``params`` is all of params.yaml, ``steps`` the stages of a trial in order, ``needs`` the files they read.
+    Raises StageError for an invalid space or a missing file.
     """
 
     def __init__(self, settings: Tune, root: Path, params: dict[str, Any], steps: Sequence[Step], needs: Sequence[str]) -> None:
         check(settings.space, params, {step.name: step.settings for step in steps})
         self.settings = settings
         self.present = present_point(settings.space, params)
-        self.ground = Ground(root, params, steps, needs, settings.variant, settings.timing)
-        self.least = self.ground.teacher_quality() - settings.margin
+        self.workspace = Workspace(root, params, steps, needs, settings.variant, settings.timing)
+        self.min_pr_auc = self.workspace.teacher_quality() - settings.margin
         first = {name: axis.ends[0] for name, axis in settings.space.items()}
-        world = {
-            "files": self.ground.hashes(),
+        inputs = {
+            "files": self.workspace.hashes(),
             "space": {name: axis.model_dump() for name, axis in settings.space.items()},
-            "fixed": {step.name: changed(params, first)[step.name] for step in steps},
+            "fixed": {step.name: apply_point(params, first)[step.name] for step in steps},
             "variant": settings.variant,
             "timing": settings.timing.model_dump(),
         }
-        self.study = memory.open_study(self.ground.folder, memory.study_name(world), settings.seed)
+        self.study = studies.open_study(self.workspace.folder, studies.study_name(inputs), settings.seed)
 
     @property
     def points(self) -> list[Point]:
-        return memory.points(self.study, self.settings.space)
+        return studies.points(self.study, self.settings.space)
 
     @property
     def front(self) -> list[Point]:
@@ -93,29 +92,29 @@ class Search:
 
     @property
     def chosen(self) -> Point | None:
-        return choose(self.points, self.settings.choose, self.least, self.settings.alike)
+        return choose(self.points, self.settings.choose, self.min_pr_auc, self.settings.alike)
 
 
 class TrialPruner:
-    """Ends a trial that is behind. Its epochs are those of all stages that learn, one after the other."""
+    """Prunes a trial that is below the median. Epochs are counted over all training stages of a trial."""
 
     def __init__(self, search: Search, progress: SearchProgress) -> None:
         self.curve: list[float] = []
-        self._others = [trial.user_attrs[memory.CURVE] for trial in memory.finished(search.study)]
-        self._least, self._warmup, self._progress = search.least, search.settings.warmup, progress
+        self._curves = [trial.user_attrs[studies.CURVE] for trial in studies.finished(search.study)]
+        self._min_pr_auc, self._warmup, self._progress = search.min_pr_auc, search.settings.warmup, progress
 
     def __call__(self, epoch: int, pr_auc: float) -> None:
         self.curve.append(pr_auc)
         self._progress.tick()
-        if len(self._others) < self._warmup.trials or len(self.curve) <= self._warmup.epochs:
+        if len(self._curves) < self._warmup.trials or len(self.curve) <= self._warmup.epochs:
             return
-        # What is good enough to be chosen goes on, however many are better: it may be the smallest.
-        if max(self.curve) < self._least and memory.is_behind(self.curve, self._others):
+        # A trial good enough to be chosen continues, even if others are better: it may be the smallest.
+        if max(self.curve) < self._min_pr_auc and studies.is_below_median(self.curve, self._curves):
             raise optuna.TrialPruned(f"epoch {len(self.curve)}: PR-AUC {max(self.curve):.4f} is below the median")
 
 
 class SearchProgress:
-    """The time of a search as a bar."""
+    """A progress bar of the search's time."""
 
     def __init__(self, seconds: float) -> None:
         self._start, self._seconds = time.monotonic(), seconds
@@ -125,9 +124,9 @@ class SearchProgress:
     def left(self) -> float:
         return self._start + self._seconds - time.monotonic()
 
-    def tick(self, **words: Any) -> None:
-        if words:
-            self._bar.set_postfix(words, refresh=False)
+    def tick(self, **postfix: Any) -> None:
+        if postfix:
+            self._bar.set_postfix(postfix, refresh=False)
         self._bar.n = min(self._seconds - self.left, self._seconds)
         self._bar.refresh()
 
@@ -136,64 +135,64 @@ class SearchProgress:
 
 
 def run_trials(search: Search, seconds: float, limit: int | None = None) -> str:
-    """Run trials until the time is over, ``limit`` have run, or nothing new is found to try; the id of its MLflow run.
+    """Run trials until the time is up, ``limit`` have run, or no new points are found; the id of the MLflow run.
 
-    To be called by one process at a time. A killed search goes on where it was; the trial that it was at begins anew.
+    Call from one process at a time. A killed search resumes, and the interrupted trial is repeated.
     """
     study, space = search.study, search.settings.space
-    memory.retry_dead(study)
-    memory.put_in(study, space, search.present)
+    studies.retry_killed(study)
+    studies.enqueue(study, space, search.present)
     progress = SearchProgress(seconds)
-    ran = repeats = 0
-    with study_run(search.ground.root, study.study_name) as run:
+    count = repeats = 0
+    with study_run(search.workspace.root, study.study_name) as run:
         try:
-            while (limit is None or ran < limit) and repeats < REPEATS and progress.left > memory.typical_seconds(study):
+            while (limit is None or count < limit) and repeats < REPEATS and progress.left > studies.typical_seconds(study):
                 trial = study.ask({name: axis.distribution for name, axis in space.items()})
-                if (known := memory.earlier(study, space, read_point(space, trial.params))) is not None:
-                    trial.set_user_attr(memory.REASON, f"the same as trial {known}")
+                if (duplicate := studies.find_trial(study, space, read_point(space, trial.params))) is not None:
+                    trial.set_user_attr(studies.REASON, f"the same as trial {duplicate}")
                     study.tell(trial, state=TrialState.FAIL)
                     repeats += 1
                     continue
-                progress.tick(trial=trial.number, finished=len(memory.finished(study)))
+                progress.tick(trial=trial.number, finished=len(studies.finished(study)))
                 run_trial(search, trial, run, progress)
-                ran, repeats = ran + 1, 0
+                count, repeats = count + 1, 0
         finally:
             progress.close()
     return run
 
 
-def run_trial(search: Search, trial: optuna.Trial, above: str, progress: SearchProgress) -> None:
-    """One trial to its end, told to the study and to MLflow. An error that is none of the user's is raised again."""
-    study, watch = search.study, TrialPruner(search, progress)
+def run_trial(search: Search, trial: optuna.Trial, parent_run: str, progress: SearchProgress) -> None:
+    """Run one trial and report it to the study and to MLflow. Unexpected errors are raised again."""
+    study, pruner = search.study, TrialPruner(search, progress)
     values = read_point(search.settings.space, trial.params)
     try:
-        key = f"{study.study_name}/{trial.number}/{trial.datetime_start}"  # a study that begins anew counts from 0 again
-        with trial_run(search.ground.root, key, f"trial {trial.number}", above) as run:
+        key = f"{study.study_name}/{trial.number}/{trial.datetime_start}"  # a new study numbers its trials from 0 again
+        with trial_run(search.workspace.root, key, f"trial {trial.number}", parent_run) as run:
             mlflow.log_params(values, run_id=run)
-            folder = run_steps(search.ground, changed(search.ground.params, values), watch)
-            found = timed(search, folder)
-            mlflow.log_metrics({name: float(value) for name, value in asdict(found).items()}, run_id=run)
+            folder = run_steps(search.workspace, apply_point(search.workspace.params, values), pruner)
+            measurement = measure_student(search, folder)
+            mlflow.log_metrics({name: float(value) for name, value in asdict(measurement).items()}, run_id=run)
     except (optuna.TrialPruned, StageError) as error:
-        trial.set_user_attr(memory.OUTCOME, memory.INFEASIBLE if isinstance(error, StageError) else memory.STOPPED)
-        trial.set_user_attr(memory.REASON, str(error))
-        study.tell(trial, state=TrialState.PRUNED)  # the sampler then knows that it is no good place
-    except Exception as error:  # told, so that the next search does not begin with it, and raised
-        trial.set_user_attr(memory.REASON, repr(error))
+        trial.set_user_attr(studies.OUTCOME, studies.INFEASIBLE if isinstance(error, StageError) else studies.STOPPED)
+        trial.set_user_attr(studies.REASON, str(error))
+        study.tell(trial, state=TrialState.PRUNED)  # so that the sampler avoids this region
+    except Exception as error:  # recorded as failed, so that the next search does not start with it, and raised
+        trial.set_user_attr(studies.REASON, repr(error))
         study.tell(trial, state=TrialState.FAIL)
         raise
     else:
-        trial.set_user_attr(memory.CURVE, watch.curve)
-        study.tell(trial, [found.bytes, found.latency_us, found.pr_auc])
+        trial.set_user_attr(studies.CURVE, pruner.curve)
+        study.tell(trial, [measurement.bytes, measurement.latency_us, measurement.pr_auc])
 
 
-def timed(search: Search, folder: Path) -> Measured:
-    """The student in ``folder``, measured. The first of a study becomes the clock of all."""
+def measure_student(search: Search, folder: Path) -> Measurement:
+    """The measurement of the student in ``folder``. A study's first student is the timing reference of all others."""
     study = search.study
-    clock = search.ground.folder / "clocks" / study.study_name
-    if clock.exists() and PACE in study.user_attrs:
-        return measure(search.ground, folder, clock, study.user_attrs[PACE])
-    found = measure(search.ground, folder, folder, None)
-    with atomic_write(clock) as temporary:
+    reference = search.workspace.folder / "clocks" / study.study_name
+    if reference.exists() and REFERENCE_LATENCY in study.user_attrs:
+        return measure(search.workspace, folder, reference, study.user_attrs[REFERENCE_LATENCY])
+    measurement = measure(search.workspace, folder, folder, None)
+    with atomic_write(reference) as temporary:
         shutil.copytree(folder, temporary)
-    study.set_user_attr(PACE, found.latency_us)
-    return found
+    study.set_user_attr(REFERENCE_LATENCY, measurement.latency_us)
+    return measurement

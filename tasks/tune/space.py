@@ -1,6 +1,6 @@
-"""The space of a search: dotted names of ``params.yaml``, and the values that each may take.
+"""The search space: dotted names of ``params.yaml`` with the values that each may take, and points in it.
 
-Nothing here knows a parameter by its name: what is in the space is searched.
+No parameter is hard-coded: all that is in the space is searched.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pydantic import model_validator
 from tasks.stage import Settings, StageError, read_settings
 
 DIGITS = 4
-"""Significant digits of a searched fraction: more say nothing, and a person is to read them in ``params.yaml``."""
+"""Significant digits of a searched float: more are noise, and ``params.yaml`` is to be readable."""
 
 
 class Axis(Settings):
-    """The values of one parameter: from ``low`` to ``high``, whole numbers where both are, or one of ``choices``."""
+    """The values of one parameter: ``low`` to ``high``, integers where both are, or one of ``choices``."""
 
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
-    """Small steps where the values are small, large ones where they are large."""
+    """Whether the scale is logarithmic."""
     choices: list[Any] | None = None
-    """Whatever YAML can hold, lists too."""
+    """Any YAML values, including lists."""
 
     @model_validator(mode="after")
     def _is_a_range_or_choices(self) -> Axis:
@@ -45,12 +45,12 @@ class Axis(Settings):
 
     @property
     def ends(self) -> list[Any]:
-        """The values between which all others lie; of choices all."""
+        """The lower and upper bound; for choices all of them."""
         return self.choices if self.choices is not None else [self.low, self.high]
 
     @property
     def distribution(self) -> BaseDistribution:
-        """The same for Optuna, which stores choices as JSON: of its own it keeps no lists."""
+        """The Optuna distribution. Choices are encoded as JSON, since Optuna does not store lists."""
         if self.choices is not None:
             return CategoricalDistribution([json.dumps(choice) for choice in self.choices])
         assert self.low is not None and self.high is not None
@@ -59,7 +59,7 @@ class Axis(Settings):
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def read(self, stored: Any) -> Any:
-        """The parameter's value, of what Optuna stored."""
+        """The parameter's value from Optuna's stored one."""
         if self.choices is not None:
             return json.loads(stored)
         if isinstance(stored, float):
@@ -67,14 +67,14 @@ class Axis(Settings):
         return stored
 
     def write(self, value: Any) -> Any:
-        """What Optuna is to store for this value."""
+        """The value as stored by Optuna."""
         return json.dumps(value) if self.choices is not None else value
 
     def holds(self, value: Any) -> bool:
         if self.choices is not None:
             return value in self.choices
-        whole = isinstance(self.distribution, IntDistribution)
-        return isinstance(value, int if whole else (int, float)) and self.ends[0] <= value <= self.ends[1]
+        is_integer = isinstance(self.distribution, IntDistribution)
+        return isinstance(value, int if is_integer else (int, float)) and self.ends[0] <= value <= self.ends[1]
 
 
 Space = Mapping[str, Axis]
@@ -90,23 +90,23 @@ def write_point(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def present_point(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Where ``params.yaml`` stands in the space. Raises StageError for a name that is not there, or a value outside."""
+    """The point of the current ``params.yaml``. Raises StageError for an unknown name, or a value outside the space."""
     return {name: _present(name, axis, params) for name, axis in space.items()}
 
 
 def _present(name: str, axis: Axis, params: Mapping[str, Any]) -> Any:
     value: Any = params
-    for word in name.split("."):
-        if not isinstance(value, Mapping) or word not in value:
+    for key in name.split("."):
+        if not isinstance(value, Mapping) or key not in value:
             raise StageError(f"params.yaml: tune.space.{name}: there is no such parameter; its name is STAGE.NAME")
-        value = value[word]
+        value = value[key]
     if not axis.holds(value):
         raise StageError(f"params.yaml: tune.space.{name}: {value!r}, what {name} is now, is not in it: a search begins there")
     return value
 
 
-def changed(params: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` with the values of a point; what was given stays as it is."""
+def apply_point(params: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``params`` with the values of a point."""
     result = deepcopy(dict(params))
     for name, value in point.items():
         *blocks, last = name.split(".")
@@ -118,7 +118,7 @@ def changed(params: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, An
 
 
 def check(space: Space, params: Mapping[str, Any], stages: Mapping[str, type[Settings]]) -> None:
-    """Raises StageError that names what in the space no trial of these stages could be run with."""
+    """Raises StageError where the space has parameters or values with which no trial of these stages can run."""
     present_point(space, params)
     for name, axis in space.items():
         block = name.split(".")[0]
@@ -126,31 +126,31 @@ def check(space: Space, params: Mapping[str, Any], stages: Mapping[str, type[Set
             raise StageError(f"params.yaml: tune.space.{name}: a trial runs {', '.join(stages)}; it would change nothing")
         for value in axis.ends:
             try:
-                read_settings(stages[block], block, changed(params, {name: value}))
+                read_settings(stages[block], block, apply_point(params, {name: value}))
             except StageError as error:
                 raise StageError(f"params.yaml: tune.space.{name}: {value!r} cannot be: {error}") from error
 
 
-def written(text: str, point: Mapping[str, Any]) -> str:
-    """The YAML ``text`` with the values of a point: every other character, comments too, stays where it is.
+def edit_yaml(text: str, point: Mapping[str, Any]) -> str:
+    """The YAML ``text`` with the values of a point; all other characters, including comments, stay unchanged.
 
-    Raises StageError where a value stands on several lines, between which a comment may be.
+    Raises StageError for a value on several lines, between which there may be a comment.
     """
     for name, value in point.items():
         node: Any = yaml.compose(text)
-        for word in name.split("."):
-            node = next(inner for key, inner in node.value if key.value == word)
+        for part in name.split("."):
+            node = next(inner for key, inner in node.value if key.value == part)
         if node.start_mark.line != node.end_mark.line:
             raise StageError(f"params.yaml: {name}: write its value in one line, so that another can be put in its place")
-        shown = yaml.safe_dump([value], default_flow_style=True, width=10_000).rstrip()[1:-1]
-        text = _replaced(text, node.start_mark.index, node.end_mark.index, shown)
+        literal = yaml.safe_dump([value], default_flow_style=True, width=10_000).rstrip()[1:-1]
+        text = _replace(text, node.start_mark.index, node.end_mark.index, literal)
     return text
 
 
-def _replaced(text: str, start: int, end: int, shown: str) -> str:
-    """A comment behind the value stays in its column, where there is room."""
+def _replace(text: str, start: int, end: int, literal: str) -> str:
+    """``text`` with a value replaced; a comment after it keeps its column, where there is room."""
     rest = text[end:].lstrip(" ")
     blanks = len(text) - end - len(rest)
     if rest.startswith("#"):
-        blanks = max(1, blanks + (end - start) - len(shown))
-    return text[:start] + shown + " " * blanks + rest
+        blanks = max(1, blanks + (end - start) - len(literal))
+    return text[:start] + literal + " " * blanks + rest

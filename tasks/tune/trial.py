@@ -1,7 +1,7 @@
-"""One trial of a search: the student's stages with other parameters, in a folder of their own, and what came of it.
+"""One trial of a search: runs the student's stages with other parameters in a scratch folder, and measures the result.
 
-A search looks at train and valid alone. The copy of the data that trials work on holds no other row, so no stage in it
-can look at test, golden or future, however it is written.
+A search uses train, valid and unlabelled rows only. The trials' copy of the data holds no others, so no stage can use test,
+golden or future, however it is written.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from tasks.model.variants import load_variant
 from tasks.release.evaluate import latency_us
 from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, read_settings
 
-LEARNED_FROM = ("train", "valid", "unlabelled")
-"""The splits that a search may see."""
+SEARCH_SPLITS = ("train", "valid", "unlabelled")
+"""The splits that a search may use."""
 
 
 class Timing(Settings):
-    """How the time of a message is taken."""
+    """How the latency per message is measured."""
 
     messages: int = Field(ge=1)
-    """Of valid."""
+    """Number of messages of valid."""
     rounds: int = Field(ge=1)
 
 
@@ -46,24 +46,24 @@ class Step:
 
     name: str
     stage: Callable[..., None]
-    """``stage(settings, paths)``; one that learns may take a ``watch`` too."""
+    """``stage(settings, paths)``; a training stage may also take ``watch``."""
     settings: type[Settings]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What came of a trial. It is measured on valid."""
+class Measurement:
+    """The figures of a trial, measured on valid."""
 
     bytes: int
     latency_us: float
     pr_auc: float
 
 
-class Ground:
-    """What all trials stand on: the project's files as they are now, without the splits that choose nothing.
+class Workspace:
+    """The common inputs of all trials: the project's current files, without the splits that must not be used.
 
-    ``variant`` is the folder below models/ that is measured; ``needs`` are the files and folders that the steps read and
-    do not make. Raises StageError where one of them is not there.
+    ``variant`` is the folder below models/ that is measured; ``needs`` are the files and folders that the steps read but do
+    not create. Raises StageError where one of them is missing.
     """
 
     def __init__(
@@ -75,21 +75,21 @@ class Ground:
         self.root, self.params, self.steps, self.variant, self.timing = root, params, steps, variant, timing
         self.paths = Paths(root)
         self.folder = self.paths.home / "tune"
-        seen = self.folder / "seen.parquet"
-        rows = pd.read_parquet(self.paths.prepared, filters=[("split", "in", LEARNED_FROM)]).reset_index(drop=True)
-        with atomic_write(seen) as temporary:
+        data = self.folder / "seen.parquet"
+        rows = pd.read_parquet(self.paths.prepared, filters=[("split", "in", SEARCH_SPLITS)]).reset_index(drop=True)
+        with atomic_write(data) as temporary:
             rows.to_parquet(temporary)
         self.valid = rows[rows.split == "valid"]
         self.schema = read_json(self.paths.schema)
         prepared = str(self.paths.prepared.relative_to(root))
-        self._files = {name: seen if name == prepared else (root / name).resolve() for name in needs}
+        self._files = {name: data if name == prepared else (root / name).resolve() for name in needs}
 
     def hashes(self) -> dict[str, Any]:
-        """What is in the files, those with the steps' code among them: the same hashes, the same world."""
+        """Hashes of all input files, including the code of the steps."""
         return {name: hash_files(path) if path.is_dir() else sha256(path) for name, path in sorted(self._files.items())}
 
-    def clear(self) -> Paths:
-        """An empty project for a trial, in which the files that the steps need are links."""
+    def create_project(self) -> Paths:
+        """A fresh project folder for a trial, with links to the files that the steps need."""
         scratch = self.folder / "trial"
         if scratch.exists():
             shutil.rmtree(scratch)
@@ -100,7 +100,7 @@ class Ground:
         return Paths(scratch)
 
     def quality(self, logits: Any) -> float:
-        """PR-AUC on valid, each message by its weight."""
+        """Weighted PR-AUC on valid."""
         positive = None if self.schema["positive"] is None else self.schema["labels"].index(self.schema["positive"])
         weights = self.valid.weight.to_numpy(dtype=np.float64)
         return ranking(logits, self.valid.label_id.to_numpy(), positive, weights=weights)["pr_auc"]
@@ -109,34 +109,38 @@ class Ground:
         return self.quality(teacher_logits(self.paths, list(self.valid.id)))
 
 
-def run_steps(ground: Ground, params: Mapping[str, Any], watch: Watch) -> Path:
-    """Run the steps with ``params``, their output in ``tune.log``; the folder of the variant that they made.
+def run_steps(workspace: Workspace, params: Mapping[str, Any], watch: Watch) -> Path:
+    """Run the steps with ``params``, their output in ``tune.log``; the folder of the resulting variant.
 
-    Raises StageError where a step breaks its gate, and what ``watch`` raises.
+    Raises StageError where a step fails its gate, and whatever ``watch`` raises.
     """
-    paths = ground.clear()
-    with (ground.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        for step in ground.steps:
+    paths = workspace.create_project()
+    with (workspace.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        for step in workspace.steps:
             settings = read_settings(step.settings, step.name, dict(params))
-            told = {"watch": watch} if "watch" in inspect.signature(step.stage).parameters else {}
-            step.stage(settings, paths, **told)
+            options = {"watch": watch} if "watch" in inspect.signature(step.stage).parameters else {}
+            step.stage(settings, paths, **options)
             report = paths.report(f"{step.name}.json")
             if over := read_json(report).get("over") if report.exists() else None:
                 raise StageError(f"{step.name} does not agree with its parent: {'; '.join(over)}")
-    return paths.model(ground.variant)
+    return paths.model(workspace.variant)
 
 
-def measure(ground: Ground, folder: Path, clock: Path, pace: float | None) -> Measured:
-    """Size, time and quality of the student in ``folder``.
+def measure(workspace: Workspace, folder: Path, reference: Path, reference_latency: float | None) -> Measurement:
+    """Size, latency and quality of the student in ``folder``.
 
-    Its time is taken in turns with that of ``clock``, a student that all trials of a search are timed with, and told as
-    if that one had taken ``pace`` microseconds again: what else the machine does slows both. None: as it was taken.
+    Its latency is measured in turns with that of ``reference``, a student common to all trials, and scaled as if that one had
+    taken ``reference_latency`` microseconds again, because other load slows both. None: unscaled.
     """
-    one = load_variant(folder, 1)
-    raw = ground.valid.raw
-    texts = list(raw.sample(min(ground.timing.messages, len(raw)), random_state=0))  # the same for all
-    normaliser = Normaliser.from_settings(ground.schema["normaliser"])
-    with (ground.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
-        taken = latency_us({"trial": one, "clock": load_variant(clock, 1)}, normaliser, texts, ground.timing.rounds)
-    latency = taken["trial"] if pace is None else round(taken["trial"] / taken["clock"] * pace, 1)
-    return Measured(folder_bytes(folder), latency, ground.quality(one.logits(list(ground.valid.text))))
+    student = load_variant(folder, 1)
+    raw = workspace.valid.raw
+    texts = list(raw.sample(min(workspace.timing.messages, len(raw)), random_state=0))  # the same for all
+    normaliser = Normaliser.from_settings(workspace.schema["normaliser"])
+    with (workspace.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        latencies = latency_us(
+            {"trial": student, "reference": load_variant(reference, 1)}, normaliser, texts, workspace.timing.rounds
+        )
+    latency = latencies["trial"]
+    if reference_latency is not None:
+        latency = round(latency / latencies["reference"] * reference_latency, 1)
+    return Measurement(folder_bytes(folder), latency, workspace.quality(student.logits(list(workspace.valid.text))))

@@ -86,7 +86,7 @@ def test_the_front_is_shown_with_what_became_of_the_rest(root: Path) -> None:
     assert shown[-1] == "`python -m flows.tune --apply 0` writes it to params.yaml"
     listed = every_trial(search_of(root)).splitlines()[2:]
     assert len(listed) == 4
-    assert "| - | - | - | distill.bits 9, distill.bag.descent.learning_rate 1e-06 | broke a gate: " in listed[2]
+    assert "| - | - | - | distill.bits 9, distill.bag.sgd.learning_rate 1e-06 | broke a gate: " in listed[2]
     assert listed[3].endswith("| nothing | finished |"), "what params.yaml says"
     picture = (root / "var/tune/pareto.svg").read_text()
     assert "<!-- now -->" in picture

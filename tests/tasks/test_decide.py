@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.monitor.decide import Attempt, Decide, Decision, History, JudgedWindow, decide
-from tasks.monitor.evidence import since_alarm, suspected, worse_than_before
+from tasks.monitor.evidence import windows_since_alarm, windows_to_compare, worse_than_before
 from tasks.monitor.policy import Paired
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.signals import Signal
@@ -190,11 +190,11 @@ def test_mail_that_both_releases_have_wrong_is_no_reason_to_go_back() -> None:
 
 def test_without_the_release_before_people_are_told_once_and_nothing_is_undone() -> None:
     steps = [*WORSE, WORSE[-1]]
-    decisions = play(steps, releases=[*AFTER, "two"], previous="one", unasked="it is gone")
+    decisions = play(steps, releases=[*AFTER, "two"], previous="one", not_compared="it is gone")
     assert [d.action for d in decisions[-3:]] == ["none", "investigate", "none"]
     assert decisions[-2].reasons[0].endswith("release one cannot be asked about the same messages: it is gone")
     drifted = [*WORSE[:4], (*WORSE[4], drift(ALARM)), (*WORSE[5], drift(ALARM))]
-    last = play(drifted, releases=AFTER, previous="one", unasked="it is gone")[-1]
+    last = play(drifted, releases=AFTER, previous="one", not_compared="it is gone")[-1]
     assert last.action == "restill"
     assert "it is gone" in last.reasons[-1]
 
@@ -210,9 +210,9 @@ def test_only_windows_under_suspicion_are_asked_about() -> None:
         JudgedWindow(number, f"id{number}", release, 125, signals)
         for number, (release, signals) in enumerate(zip(AFTER, WORSE, strict=True), start=1)
     )
-    assert suspected(past[-1], past[:-1], POLICY) == (5, 6)
-    assert suspected(past[-2], past[:-2], POLICY) == (), "too few labels yet"
-    assert suspected(replace(past[-1], signals=(*WORSE[5], FLOOD)), past[:-1], POLICY) == ()
+    assert windows_to_compare(past[-1], past[:-1], POLICY) == (5, 6)
+    assert windows_to_compare(past[-2], past[:-2], POLICY) == (), "too few labels yet"
+    assert windows_to_compare(replace(past[-1], signals=(*WORSE[5], FLOOD)), past[:-1], POLICY) == ()
 
 
 @pytest.mark.parametrize("error_rate", [0.05, 0.2])
@@ -228,7 +228,7 @@ def test_drift_alone_is_seldom_taken_for_a_bad_release(error_rate: float) -> Non
             both, lost, won = both + (here & there).sum(), lost + (here & ~there).sum(), won + (there & ~here).sum()
             window = JudgedWindow(number, f"id{number}", "two", 125, (error(int(here.sum()), 12),))
             paired = Paired(12 * (number - 8), int(both), int(lost), int(won))
-            suspicious += bool(suspected(window, past, POLICY))
+            suspicious += bool(windows_to_compare(window, past, POLICY))
             if worse_than_before(window, History(tuple(past), (), 0, "one", paired), POLICY):
                 undone += 1
                 break
@@ -276,7 +276,7 @@ def test_a_window_without_a_reference_is_for_people_once_an_episode() -> None:
     why, past = "release two is not in the store", []
     steps = [(limit("errors", 1.0, 0.02),), (limit("errors", 0.0, 0.02),), (FLOOD,)]
     for number, signals in enumerate(steps, start=1):
-        window = JudgedWindow(number, f"id{number}", "two", 125, signals, unknown=why)
+        window = JudgedWindow(number, f"id{number}", "two", 125, signals, no_reference=why)
         past.append(replace(window, decision=decide(window, History(tuple(past), (), 1000, "one"), POLICY)))
     found = [seen.decision for seen in past if seen.decision is not None]
     assert [decision.action for decision in found] == ["investigate", "none", "block"]
@@ -346,8 +346,8 @@ def test_one_recalibration_a_cooldown_and_what_it_has_not_mended_is_left_to_a_re
 def test_the_mix_is_asked_of_the_windows_since_it_moved() -> None:
     steps = [(mix(CALM),), (mix(ALARM),), (mix(CALM),), (mix(CALM), mix(LOOSE, scale=2), drift(ALARM, scale=4))]
     line = [JudgedWindow(number, f"id{number}", "one", 125, signals) for number, signals in enumerate(steps, start=5)]
-    assert since_alarm(line, POLICY) == (6, 7, 8)
-    assert since_alarm(line[:3], POLICY) == (7,)
+    assert windows_since_alarm(line, POLICY) == (6, 7, 8)
+    assert windows_since_alarm(line[:3], POLICY) == (7,)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from service.release import Release
 from service.store import release_folder
 from tasks.monitor import watch
 from tasks.monitor.decide import Decision
-from tasks.monitor.paired import Confirmed, compare, confirmed
+from tasks.monitor.paired import ConfirmedMessage, compare, confirmed_messages
 from tasks.monitor.policy import Paired
 from tasks.monitor.state import State
 from tasks.release.package import seal
@@ -128,7 +128,7 @@ def test_each_text_is_asked_about_once_and_only_where_its_label_stands() -> None
         record(6, "spam", answered=None),
         record(7, "spam", answered={"label": "ham", "release": "another", "hash": "hash 7"}),
     ]  # fmt: skip
-    assert [(said.text, said.label) for said in confirmed(records, RELEASE)] == [
+    assert [(said.text, said.label) for said in confirmed_messages(records, RELEASE)] == [
         ("text 1", "spam"), ("text 2", "ham"), ("text 4", "ham"),
     ]  # fmt: skip
 
@@ -136,9 +136,9 @@ def test_each_text_is_asked_about_once_and_only_where_its_label_stands() -> None
 def test_every_message_is_counted_where_it_belongs(release: Path) -> None:
     ham, spam = "kernel patch review agenda " * 5, "winner prize money offer " * 5
     messages = [
-        Confirmed(ham, "ham", "ham"), Confirmed(spam, "spam", "ham"), Confirmed(spam, "spam", "ham"),
-        Confirmed(ham, "spam", "spam"), Confirmed(ham, "spam", "ham"), Confirmed("  ", "ham", "ham"),
-        Confirmed(ham, "news", "spam"),
+        ConfirmedMessage(ham, "ham", "ham"), ConfirmedMessage(spam, "spam", "ham"), ConfirmedMessage(spam, "spam", "ham"),
+        ConfirmedMessage(ham, "spam", "spam"), ConfirmedMessage(ham, "spam", "ham"), ConfirmedMessage("  ", "ham", "ham"),
+        ConfirmedMessage(ham, "news", "spam"),
     ]  # fmt: skip
     found = compare(messages, Release(release))
     assert found == Paired(messages=6, both=2, lost=2, won=1)

@@ -11,7 +11,7 @@ import yaml
 
 from service.release import Release
 from service.store import read_pointer
-from tasks.replay.recalibrated import Recalibrated
+from tasks.replay.recalibrated import RecalibratedArm
 from tests.imports import ROOT
 from tests.shifted import GATE, SETTINGS, World, messages
 
@@ -29,7 +29,7 @@ def test_the_decision_parameters_follow_the_stream_and_the_model_stays(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     frozen = Release(world.folder)
     stream = [*messages(250, spam=0.5, seed=1), *messages(1250, spam=0.1, seed=2)]
-    with closing(Recalibrated(tmp_path, tmp_path / "arm", share=0.2, delay=10, seed=1)) as arm:
+    with closing(RecalibratedArm(tmp_path, tmp_path / "arm", share=0.2, delay=10, seed=1)) as arm:
         said = [arm.answer(n, f"m{n}", label, text, RECEIVED) for n, (text, label) in enumerate(stream, start=1)]
     as_frozen = [answer.label for answer in frozen.answer([text for text, _ in stream])]
     first, *_ = arm.changes

@@ -16,8 +16,8 @@ from tasks.monitor.policy import Decision, JudgedWindow
 from tasks.replay import server
 from tasks.replay.page import draw_weeks, replay_page
 from tasks.replay.scenarios import scenarios
-from tasks.replay.stream import chosen
-from tasks.replay.weeks import figures, total, undone, weekly
+from tasks.replay.stream import is_reviewed
+from tasks.replay.weeks import figures, rollback_change, total, weekly
 from tasks.replay.world import merged
 from tasks.stage import StageError, read_params, read_settings
 from tests.imports import ROOT
@@ -67,10 +67,10 @@ def test_a_week_without_spam_has_no_f1_and_no_crash() -> None:
 
 def test_labels_are_drawn_alike_in_every_run_and_at_the_stated_rate() -> None:
     names = [f"message-{number}" for number in range(5000)]
-    drawn = [name for name in names if chosen(name, 0.1, 1)]
-    assert drawn == [name for name in names if chosen(name, 0.1, 1)]
+    drawn = [name for name in names if is_reviewed(name, 0.1, 1)]
+    assert drawn == [name for name in names if is_reviewed(name, 0.1, 1)]
     assert 400 < len(drawn) < 600
-    assert drawn != [name for name in names if chosen(name, 0.1, 2)]
+    assert drawn != [name for name in names if is_reviewed(name, 0.1, 2)]
 
 
 def test_injected_changes_begin_where_they_say() -> None:
@@ -129,7 +129,7 @@ def test_the_page_escapes_what_came_from_outside() -> None:
 def test_a_rollback_is_a_change_that_is_drawn_and_promotes_nothing() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     decision = Decision("d", "rollback", ("13 of 60 answers were wrong",), (), (), (), True)
-    change = undone(JudgedWindow(1, "w", "abc", 125, (), decision)) | {
+    change = rollback_change(JudgedWindow(1, "w", "abc", 125, (), decision)) | {
         "received": rows.received.iloc[2],
         "labels": 1,
         "number": 3,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.monitor.health import HealthLimits, Traffic, health_signals, of_records
+from tasks.monitor.health import HealthLimits, Traffic, health_signals, traffic_from_records
 from tasks.monitor.quality import QUALITY, quality_signals
 from tasks.monitor.reference import Reference
-from tasks.monitor.sample import Labelled, Sample, of_answers, of_feedback
+from tasks.monitor.sample import Labelled, Sample, labels_from_feedback, sample_from_answers
 from tasks.monitor.signals import DRIFT, Signal, Signals, drift_signals
-from tasks.monitor.statistics import Centre, Columns, more, rank_test, two_sided, wilson
+from tasks.monitor.statistics import Centre, Columns, fisher_greater, fisher_two_sided, rank_test, wilson
 from tests.tasks.traffic import LABELS, RELEASE, answers, feedback, settings, world
 
 NAMES = [str(name) for name in world(1, np.random.default_rng(0))["names"]]
@@ -51,14 +51,14 @@ def test_wilson_is_scipys() -> None:
 
 def test_more_is_fishers_exact_test() -> None:
     expected = stats.fisher_exact([[9, 11], [20, 180]], alternative="greater").pvalue
-    assert more(9, 20, 20, 200) == pytest.approx(expected)
+    assert fisher_greater(9, 20, 20, 200) == pytest.approx(expected)
 
 
 def test_two_sided_says_which_side() -> None:
     few, many = np.arange(100) < 10, np.arange(100) < 40
-    assert two_sided(many, few)[1] == "up"
-    assert two_sided(few, many)[1] == "down"
-    assert two_sided(few, many)[0] < 1e-5 < 0.5 < two_sided(few, few)[0]
+    assert fisher_two_sided(many, few)[1] == "up"
+    assert fisher_two_sided(few, many)[1] == "down"
+    assert fisher_two_sided(few, many)[0] < 1e-5 < 0.5 < fisher_two_sided(few, few)[0]
 
 
 @pytest.mark.parametrize(("hits", "n", "others", "m"), [(0, 5, 0, 7), (5, 5, 7, 7), (3, 40, 90, 1300), (700, 900, 20, 1300)])
@@ -66,31 +66,31 @@ def test_both_tails_are_scipys(hits: int, n: int, others: int, m: int) -> None:
     law = stats.hypergeom(n + m, hits + others, n)
     half = law.pmf(hits) / 2
     up, down = law.sf(hits - 1) - half, law.cdf(hits) - half
-    assert more(hits, n, others, m) == pytest.approx(law.sf(hits - 1), rel=1e-9)
-    assert two_sided(np.arange(n) < hits, np.arange(m) < others)[0] == pytest.approx(min(1, 2 * min(up, down)), rel=1e-9)
+    assert fisher_greater(hits, n, others, m) == pytest.approx(law.sf(hits - 1), rel=1e-9)
+    assert fisher_two_sided(np.arange(n) < hits, np.arange(m) < others)[0] == pytest.approx(min(1, 2 * min(up, down)), rel=1e-9)
 
 
 def test_rank_test_is_scipys_with_ties() -> None:
     rng = np.random.default_rng(1)
     base, values = rng.integers(0, 6, (300, 3)).astype(float), rng.integers(0, 6, (80, 3)).astype(float)
     columns = Columns(base)
-    p, _, exceeds = rank_test(columns, columns.place(values))
+    p, _, superiority = rank_test(columns, columns.rank(values))
     for column in range(3):
         expected = stats.mannwhitneyu(values[:, column], base[:, column], use_continuity=False, method="asymptotic")
         assert p[column] == pytest.approx(expected.pvalue)
-        assert exceeds[column] == pytest.approx(expected.statistic / (300 * 80))
+        assert superiority[column] == pytest.approx(expected.statistic / (300 * 80))
 
 
 def test_a_constant_column_says_nothing() -> None:
     columns = Columns(np.ones((50, 1)))
-    p, z, exceeds = rank_test(columns, columns.place(np.ones((20, 1))))
-    assert (p[0], z[0], exceeds[0]) == (1.0, 0.0, 0.5)
+    p, z, superiority = rank_test(columns, columns.rank(np.ones((20, 1))))
+    assert (p[0], z[0], superiority[0]) == (1.0, 0.0, 0.5)
     assert Centre(np.ones((50, 2))).hotelling(np.ones((20, 2))) == (1.0, 0.0)
 
 
 def test_midranks_lie_between_0_and_1() -> None:
     columns = Columns(np.array([[2.0], [1.0], [3.0], [2.0]]))
-    assert columns.midranks(columns.place(np.array([[0.0], [2.0], [9.0]]))).ravel().tolist() == [0, 0.5, 1]
+    assert columns.midranks(columns.rank(np.array([[0.0], [2.0], [9.0]]))).ravel().tolist() == [0, 0.5, 1]
 
 
 def test_hotelling_is_the_square_of_students_t_on_one_column() -> None:
@@ -206,7 +206,7 @@ def test_only_labels_of_answers_of_this_release_count() -> None:
     found = feedback(records, [0, 1, 0, 1])
     found[1]["answered"] = None
     found[2]["label"] = "unheard of"
-    assert of_feedback(found, RELEASE, LABELS).labels.tolist() == [-1, 1]
+    assert labels_from_feedback(found, RELEASE, LABELS).labels.tolist() == [-1, 1]
 
 
 # Health and trust
@@ -217,8 +217,8 @@ def limits(**changes: float) -> HealthLimits:
 
 
 def measured(records: list[dict[str, Any]], lost: int = 0, earlier: list[Traffic] | None = None) -> dict[str, Signal]:
-    sample = of_answers(records, NAMES, LABELS)
-    found = health_signals(reference(), of_records(records, lost), sample, earlier or [], limits())
+    sample = sample_from_answers(records, NAMES, LABELS)
+    found = health_signals(reference(), traffic_from_records(records, lost), sample, earlier or [], limits())
     return {signal.name: signal for signal in found}
 
 
@@ -236,7 +236,7 @@ def status(**facts: Any) -> dict[str, Any]:
 
 
 def test_calm_traffic_breaks_no_limit() -> None:
-    found = measured([*calm_records(), status(), status()], earlier=[of_records(calm_records(1), 0)])
+    found = measured([*calm_records(), status(), status()], earlier=[traffic_from_records(calm_records(1), 0)])
     assert over(found) == set()
     assert set(found) == {
         "latency_p50", "latency_p99", "errors", "memory_growth", "journal_loss", "client_burst", "copies", "near_copies",
@@ -245,7 +245,7 @@ def test_calm_traffic_breaks_no_limit() -> None:
 
 
 def spoiled(name: str) -> dict[str, Signal]:
-    records, usual = calm_records(), [of_records(calm_records(1), 0)]
+    records, usual = calm_records(), [traffic_from_records(calm_records(1), 0)]
     if name == "near_copies":
         for record in records[30:]:
             record["descriptors"], record["features"] = records[0]["descriptors"], records[0]["features"]
@@ -279,10 +279,10 @@ def test_clients_that_change_their_names_and_a_lone_client_are_no_burst() -> Non
     records, before = calm_records(), calm_records(1)
     for record in records:
         record["client"] += " renamed"
-    assert over(measured(records, earlier=[of_records(before, 0)])) == set()
+    assert over(measured(records, earlier=[traffic_from_records(before, 0)])) == set()
     for record in [*records, *before]:
         record["client"] = "the only mail server"
-    assert over(measured(records, earlier=[of_records(before, 0)])) == set()
+    assert over(measured(records, earlier=[traffic_from_records(before, 0)])) == set()
 
 
 def test_a_loss_that_a_worker_reports_counts() -> None:
@@ -298,7 +298,7 @@ def test_a_record_that_took_its_number_is_lost_once() -> None:
 
 def test_health_and_trust_need_no_reference_but_for_near_copies() -> None:
     records = [*calm_records(), status(errors=20)]
-    found = {signal.name: signal for signal in health_signals(None, of_records(records, 0), None, [], limits())}
+    found = {signal.name: signal for signal in health_signals(None, traffic_from_records(records, 0), None, [], limits())}
     assert set(found) == {
         "latency_p50", "latency_p99", "errors", "memory_growth", "journal_loss", "copies", "empty", "truncated",
     }  # fmt: skip

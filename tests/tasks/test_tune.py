@@ -20,10 +20,10 @@ from tasks.compress.prune import Prune
 from tasks.compress.quantize import Quantize, quantize
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, folder_bytes, read_settings, write_json
-from tasks.tune import memory
-from tasks.tune.front import Alike, Point, choose, draw, front, rows
+from tasks.tune import studies
+from tasks.tune.front import Point, Tolerances, choose, draw, front, rows
 from tasks.tune.search import Search, Tune, run_trials
-from tasks.tune.space import Axis, changed, check, read_point, write_point, written
+from tasks.tune.space import Axis, apply_point, check, edit_yaml, read_point, write_point
 from tasks.tune.trial import Step
 from tests.conftest import made_prepared
 from tests.imports import ROOT
@@ -32,7 +32,7 @@ TEXT = (ROOT / "params.yaml").read_text()
 STEPS = [Step("distill", distill, Distill), Step("quantize", quantize, Quantize)]
 SETTINGS = {step.name: step.settings for step in STEPS}
 NEEDS = ["data/logits.npz", "data/prepared.parquet", "data/schema.json"]
-EPOCHS, RATE = "distill.bag.descent.epochs", "distill.bag.descent.learning_rate"
+EPOCHS, RATE = "distill.bag.sgd.epochs", "distill.bag.sgd.learning_rate"
 SMALL = {
     "distill.bits": 10, "distill.char_ngrams": [4], "distill.known_bits": 12, "distill.min_documents": 1,
     "distill.family": "bag", "distill.bag.bits": None, "distill.bag.hidden": 0,
@@ -102,14 +102,14 @@ def test_writing_a_point_changes_its_values_and_no_other_character() -> None:
         "distill.bits": 14, RATE: 1e-05, "distill.char_ngrams": [4, 6], "train.device": "cpu",
         "quantize.parity.mean": 0.02, "restill.notify_block": True, "distill.bag.hidden": None,
     }  # fmt: skip
-    result = written(TEXT, point)
-    assert yaml.safe_load(result) == changed(yaml.safe_load(TEXT), point)
+    result = edit_yaml(TEXT, point)
+    assert yaml.safe_load(result) == apply_point(yaml.safe_load(TEXT), point)
     lines = [(old, new) for old, new in zip(TEXT.splitlines(), result.splitlines(), strict=True) if old != new]
     assert len(lines) == len(point)
     assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in lines), "comments stay"
     assert sum(old.find("#") == new.find("#") > 0 for old, new in lines) == 4, "in their column too"
     with pytest.raises(StageError, match=r"prepare\.redact: write its value in one line"):
-        written(TEXT, {"prepare.redact": []})
+        edit_yaml(TEXT, {"prepare.redact": []})
 
 
 # --- the front ---------------------------------------------------------------------------------------------------------
@@ -128,8 +128,8 @@ TABLE = [
     point(5, 400, 40, 0.995, bits=18),  # best
     point(6, 300, 20, 0.990, bits=13),  # the same figures as 0: the first stands for both
 ]
-EXACT = Alike(bytes=1e-9, latency_us=1e-9, pr_auc=1e-9)
-ROUGH = Alike(bytes=0.05, latency_us=0.1, pr_auc=0.002)
+EXACT = Tolerances(bytes=1e-9, latency_us=1e-9, pr_auc=1e-9)
+ROUGH = Tolerances(bytes=0.05, latency_us=0.1, pr_auc=0.002)
 
 
 def test_the_front_is_what_no_other_beats() -> None:
@@ -144,11 +144,11 @@ def test_of_points_alike_the_front_shows_the_best_on_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measure", "least", "trial"),
+    ("measure", "min_pr_auc", "trial"),
     [("smallest", 0.9, 2), ("fastest", 0.9, 3), ("smallest", 0.98, 3), ("smallest", 0.99, 0), ("fastest", 0.995, 5)],
 )
-def test_the_smallest_or_fastest_that_is_good_enough_is_chosen(measure: str, least: float, trial: int) -> None:
-    chosen = choose(TABLE, measure, least, EXACT)
+def test_the_smallest_or_fastest_that_is_good_enough_is_chosen(measure: str, min_pr_auc: float, trial: int) -> None:
+    chosen = choose(TABLE, measure, min_pr_auc, EXACT)
     assert chosen is not None
     assert chosen.trial == trial
 
@@ -172,12 +172,12 @@ def test_where_none_is_good_enough_none_is_chosen_and_table_and_plot_say_so() ->
 
 def test_a_curve_is_behind_below_the_median_of_others_at_its_epoch() -> None:
     others = [[0.1, 0.9, 0.9], [0.3, 0.7, 0.9], [0.5, 0.8]]
-    assert memory.is_behind([0.2], others)
-    assert not memory.is_behind([0.3], others)
-    assert memory.is_behind([0.6, 0.79], others)
-    assert not memory.is_behind([0.95, 0.1], others), "its best counts, not its last"
-    assert memory.is_behind([0.1, 0.1, 0.8], others), "only others that came so far"
-    assert not memory.is_behind([0.0, 0.0, 0.0, 0.0], others), "none came so far"
+    assert studies.is_below_median([0.2], others)
+    assert not studies.is_below_median([0.3], others)
+    assert studies.is_below_median([0.6, 0.79], others)
+    assert not studies.is_below_median([0.95, 0.1], others), "its best counts, not its last"
+    assert studies.is_below_median([0.1, 0.1, 0.8], others), "only others that came so far"
+    assert not studies.is_below_median([0.0, 0.0, 0.0, 0.0], others), "none came so far"
 
 
 # --- searching ---------------------------------------------------------------------------------------------------------
@@ -208,18 +208,18 @@ def make_project(root: Path, poisoned: bool = False) -> Path:
     with paths.logits.open("wb") as file:
         logits = np.eye(2, dtype=np.float32)[frame.label_id[seen]] * 4
         np.savez(file, ids=frame.id[seen].to_numpy(dtype=str), logits=logits)
-    (root / "params.yaml").write_text(written(TEXT, SMALL))
+    (root / "params.yaml").write_text(edit_yaml(TEXT, SMALL))
     return root
 
 
 def searching(root: Path, params: dict[str, Any] | None = None, **changes: Any) -> Search:
     known = yaml.safe_load((root / "params.yaml").read_text())
     settings = Tune.model_validate(known["tune"] | {"space": {"distill.bits": {"low": 8, "high": 11}}} | changes)
-    return Search(settings, root, changed(known, params or {}), STEPS, NEEDS)
+    return Search(settings, root, apply_point(known, params or {}), STEPS, NEEDS)
 
 
 def ends(search: Search) -> list[str]:
-    return [memory.outcome(trial)[0] for trial in search.study.trials]
+    return [studies.outcome(trial)[0] for trial in search.study.trials]
 
 
 def children(run: str) -> list[Any]:
@@ -237,7 +237,7 @@ def test_a_search_begins_where_params_yaml_is_is_tracked_and_goes_on_where_it_wa
     assert now.bytes == folder_bytes(student)
     assert now.pr_auc == ranking(Student(student).logits(list(valid.text)), valid.label_id.to_numpy())["pr_auc"]
     assert now.latency_us > 0
-    assert len(first.study.trials[0].user_attrs[memory.CURVE]) == SMALL[EPOCHS]
+    assert len(first.study.trials[0].user_attrs[studies.CURVE]) == SMALL[EPOCHS]
 
     second = searching(root)
     assert second.study.study_name == first.study.study_name
@@ -277,23 +277,23 @@ def test_the_point_of_a_killed_trial_is_tried_again_but_not_for_ever(tmp_path: P
     killed = search.study.ask(distributions)  # and its process died
     run_trials(search, 600, 2)
     assert ends(search) == ["failed", "finished", "finished"]
-    assert memory.outcome(search.study.trials[killed.number])[1] == "killed"
+    assert studies.outcome(search.study.trials[killed.number])[1] == "killed"
     assert [one.values["distill.bits"] for one in search.points] == [9, 10], "then what params.yaml says"
     search.study.enqueue_trial({"distill.bits": 8})
-    for _ in range(memory.ATTEMPTS):
+    for _ in range(studies.ATTEMPTS):
         assert search.study.ask(distributions).params == {"distill.bits": 8}
-        memory.retry_dead(search.study)
+        studies.retry_killed(search.study)
     assert not search.study.get_trials(states=(TrialState.WAITING, TrialState.RUNNING))
 
 
 def test_a_trial_that_breaks_its_gate_is_infeasible_and_a_small_space_comes_to_an_end(tmp_path: Path) -> None:
     search = searching(make_project(tmp_path), space=RATES, warmup={"trials": 99, "epochs": 0})
     run = run_trials(search, 600)  # no limit: it ends as there is nothing else to try
-    (broken,) = [trial for trial in search.study.trials if memory.outcome(trial)[0] == memory.INFEASIBLE]
-    assert "mean" in memory.outcome(broken)[1]
-    assert "distill.parity.mean" in memory.outcome(broken)[1]
+    (broken,) = [trial for trial in search.study.trials if studies.outcome(trial)[0] == studies.INFEASIBLE]
+    assert "mean" in studies.outcome(broken)[1]
+    assert "distill.parity.mean" in studies.outcome(broken)[1]
     assert [one.trial for one in search.points] == [0]
-    assert search.study.trials[-1].user_attrs[memory.REASON].startswith("the same as trial")
+    assert search.study.trials[-1].user_attrs[studies.REASON].startswith("the same as trial")
     assert {trial.info.run_name: trial.info.status for trial in children(run)} == {
         "trial 0": "FINISHED",
         f"trial {broken.number}": "FAILED",
@@ -306,8 +306,8 @@ def test_what_leads_nowhere_is_stopped_early(tmp_path: Path) -> None:
     search.study.enqueue_trial({RATE: "0.05"})
     search.study.enqueue_trial({RATE: "1e-06"})
     run = run_trials(search, 600, 2)
-    assert ends(search) == ["finished", memory.STOPPED]
-    assert memory.outcome(search.study.trials[1])[1].startswith("epoch 3: PR-AUC")
+    assert ends(search) == ["finished", studies.STOPPED]
+    assert studies.outcome(search.study.trials[1])[1].startswith("epoch 3: PR-AUC")
     assert [trial.info.status for trial in children(run)] == ["KILLED", "FINISHED"]
     assert len(search.points) == 1
 
@@ -316,14 +316,14 @@ def test_what_leads_nowhere_is_stopped_early(tmp_path: Path) -> None:
     near.study.enqueue_trial({RATE: "0.05"})
     near.study.enqueue_trial({RATE: "0.005"})
     run_trials(near, 600, 2)
-    why = memory.outcome(near.study.trials[1])
+    why = studies.outcome(near.study.trials[1])
     assert ends(near) == ["finished", "finished"], f"good enough to be chosen, it goes on: {why}"
 
 
 def test_no_trial_is_begun_that_would_not_end_in_time(tmp_path: Path) -> None:
     search = searching(make_project(tmp_path))
     run_trials(search, 600, 1)
-    run_trials(search, memory.typical_seconds(search.study))
+    run_trials(search, studies.typical_seconds(search.study))
     assert ends(search) == ["finished"]
 
 
@@ -334,5 +334,5 @@ def test_messages_of_test_golden_and_future_are_not_read(tmp_path: Path) -> None
         run_trials(search, 600, 1)
     (one,), (other,) = clean.points, poisoned.points
     assert (one.bytes, one.pr_auc, one.values) == (other.bytes, other.pr_auc, other.values)
-    models = [search.ground.folder / "trial/models/student-quantized/model.onnx" for search in (clean, poisoned)]
+    models = [search.workspace.folder / "trial/models/student-quantized/model.onnx" for search in (clean, poisoned)]
     assert models[0].read_bytes() == models[1].read_bytes()

@@ -1,4 +1,4 @@
-"""tasks/monitor/watch.py, loaded.py: many windows one after the other, what they share, and windows of dense traffic."""
+"""tasks/monitor/watch.py, window_records.py: many windows one after the other, what they share, and dense traffic."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 from tasks.monitor import records as reading
 from tasks.monitor import reference, watch
-from tasks.monitor.loaded import Loaded, draw
 from tasks.monitor.record import note
 from tasks.monitor.records import Reader
 from tasks.monitor.signals import Signal
 from tasks.monitor.state import State
+from tasks.monitor.window_records import WindowRecords, draw
 from tasks.stage import Paths
 from tests.tasks.traffic import BEGIN, RELEASE, answers, at, feedback, installed, settings, world, write
 
@@ -105,8 +105,8 @@ def test_what_is_kept_of_past_windows_is_bounded(paths: Paths) -> None:
     while watching.judge_next(7):
         pass
     bound = 2 * max(settings()[0].signals.scales)
-    assert len(watching._recent._kept) <= bound
-    assert len(watching._held[RELEASE].reference._placed) <= bound + 1, "and the reference itself"
+    assert len(watching._cache._windows) <= bound
+    assert len(watching._references[RELEASE].reference._ranked) <= bound + 1, "and the reference itself"
     assert len(watching._past) <= settings()[1].memory
 
 
@@ -225,7 +225,7 @@ def test_a_sample_is_the_same_whenever_it_is_drawn(paths: Paths) -> None:
     held = reference.stored_reference(paths.store, RELEASE)
 
     def drawn() -> np.ndarray[Any, Any]:
-        return Loaded(window, Reader(paths.journal), Reader(paths.feedback), COUNT).sample(held).features
+        return WindowRecords(window, Reader(paths.journal), Reader(paths.feedback), COUNT).sample(held).features
 
     assert np.array_equal(drawn(), drawn())
     assert len(drawn()) == COUNT

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.segments import Segment, encode
-from tasks.monitor.records import Reader, unread
+from tasks.monitor.records import Reader, read_unread
 from tasks.monitor.traffic_windows import Plan, TrafficWindows, plan
 
 RULES = TrafficWindows(count=4, least_seconds=0, seconds=60, minimum=2)
@@ -134,10 +134,10 @@ def numbers(reader: Reader, ranges: dict[str, tuple[int, int]]) -> list[int]:
 def test_records_are_read_from_the_cursor_on_and_loaded_by_range(tmp_path: Path) -> None:
     segment = Segment(tmp_path, STEM)
     segment.append(b"".join(encode(answer(n, n)) for n in range(6)))
-    assert [r["n"] for r in unread(tmp_path, {STEM: 2}).records[STEM]] == [2, 3, 4, 5]
+    assert [r["n"] for r in read_unread(tmp_path, {STEM: 2}).records[STEM]] == [2, 3, 4, 5]
     segment.close()
     assert numbers(Reader(tmp_path), {STEM: (1, 4)}) == [1, 2, 3]
-    assert unread(tmp_path, {}, frozenset({STEM})).records == {}
+    assert read_unread(tmp_path, {}, frozenset({STEM})).records == {}
     assert numbers(Reader(tmp_path), {"20250101T000000000000Z-abcd": (0, 9)}) == []
 
 
@@ -172,14 +172,14 @@ def test_of_many_records_the_oldest_are_read_first(tmp_path: Path) -> None:
         segment = Segment(tmp_path, stem)
         segment.append(b"".join(encode(answer(n, start + 2 * n)) for n in range(4)))
         segment.close()
-    found = unread(tmp_path, {}, most=8)
+    found = read_unread(tmp_path, {}, most=8)
     assert found.until == at(5)
     assert {stem: [r["n"] for r in records] for stem, records in found.records.items()} == {
         stems[0]: [0, 1, 2],
         stems[1]: [0, 1],
     }
     assert found.whole == frozenset()
-    rest = unread(tmp_path, {stems[0]: 3, stems[1]: 2}, most=8)
+    rest = read_unread(tmp_path, {stems[0]: 3, stems[1]: 2}, most=8)
     assert (rest.until, sum(map(len, rest.records.values())), rest.whole) == (None, 7, frozenset(stems))
 
 

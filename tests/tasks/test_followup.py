@@ -1,4 +1,4 @@
-"""tasks/monitor/closer.py and explained.py: drift beside a moved label mix is looked at with the reference in that mix."""
+"""tasks/monitor/followup.py and mix_adjustment.py: drift with label shift is tested against the reference in that mix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tasks.monitor import watch
 from tasks.monitor.decide import Decision
-from tasks.monitor.explained import explained_by_mix, in_mix_of
+from tasks.monitor.mix_adjustment import adjust_to_mix, explained_by_mix
 from tasks.monitor.reference import Reference, stored_reference
 from tasks.monitor.state import State
 from tasks.stage import Paths
@@ -66,7 +66,7 @@ def test_drift_is_explained_in_the_mix_that_the_scores_say_and_of_other_messages
     held = stored_reference(paths.store, RELEASE)
     reference, monitor, rng = held.reference, settings()[0], np.random.default_rng(3)
     sample = held.sample_of(answers(world(500, rng, spam=0.1)))
-    assert in_mix_of(reference, sample).labels.mean() == pytest.approx(0.1, abs=0.03)
+    assert adjust_to_mix(reference, sample).labels.mean() == pytest.approx(0.1, abs=0.03)
     found = explained_by_mix(reference, sample, monitor.signals, TRENDS, 0.001)
     assert found == {"joint away", "features away", "descriptors words up"}
     few = Reference(reference.sample.take(np.arange(40)), reference.labels[:40], reference.names, reference.positive)

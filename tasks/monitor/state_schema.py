@@ -1,4 +1,4 @@
-"""How the monitor's state is stored: its tables, and its rows as objects."""
+"""Schema of the monitor's state: its SQLite tables, and their rows as objects."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrafficWindow:
 
 @dataclass(frozen=True)
 class Intent:
-    """A decision that is to be acted on."""
+    """A decision to act on."""
 
     id: int
     kind: str
@@ -50,23 +50,23 @@ class Intent:
     decision: str
     window: int
     step: str
-    """Where the acting has got to; "open" at first."""
+    """The last step reached; "open" at first."""
     facts: dict[str, Any]
-    """What the steps have found out."""
+    """Results of the steps."""
     outcome: str | None
     """How it ended; None while it is open."""
 
 
 def read_window(row: tuple[int, str, str]) -> TrafficWindow:
-    known = {field.name for field in fields(Plan)}  # plans of an earlier version said more
-    stored = {name: value for name, value in json.loads(row[2]).items() if name in known}
+    names = {field.name for field in fields(Plan)}  # plans of an earlier version had more fields
+    values = {name: value for name, value in json.loads(row[2]).items() if name in names}
     for name in ("journal", "feedback"):
-        ranges: Ranges = {segment: (start, stop) for segment, (start, stop) in stored[name].items()}
-        stored[name] = ranges
-    return TrafficWindow(row[0], row[1], Plan(**stored))
+        ranges: Ranges = {segment: (start, stop) for segment, (start, stop) in values[name].items()}
+        values[name] = ranges
+    return TrafficWindow(row[0], row[1], Plan(**values))
 
 
-def read_seen(row: tuple[int, str, str, int, str, str]) -> JudgedWindow:
+def read_judged_window(row: tuple[int, str, str, int, str, str]) -> JudgedWindow:
     number, identity, release, rows, signals, decision = row
     return JudgedWindow(number, identity, release, rows, read_signals(signals), read_decision(decision))
 
@@ -76,7 +76,7 @@ def read_signals(stored: str) -> tuple[Signal, ...]:
 
 
 def read_decision(stored: str) -> Decision:
-    fields: dict[str, Any] = json.loads(stored)
+    values: dict[str, Any] = json.loads(stored)
     for name in ("reasons", "alarms", "confirmed", "broken"):
-        fields[name] = tuple(fields[name])
-    return Decision(**fields)
+        values[name] = tuple(values[name])
+    return Decision(**values)
