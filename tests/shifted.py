@@ -71,7 +71,7 @@ class World:
         release, found = Release(self.folder), []
         for n, (text, _) in enumerate(sent):
             normalised = release.normalise(text)
-            (answer,), probabilities, features = release.judge([normalised])
+            (answer,), probabilities, features = release.predict([normalised])
             judged = observe(release, text, normalised, answer, probabilities[0], features[0], 200.0, b"salt")
             time = (UNTIL - timedelta(hours=len(sent) - n)).isoformat(timespec="microseconds")
             found.append(judged.record("/classify", f"client {n % 7}") | {"n": n, "id": f"new-{start + n}", "time": time})

@@ -68,7 +68,7 @@ def test_after_it_the_mix_is_as_expected_and_the_reference_is_of_the_new_scores(
 
     def surprise(folder: Path, release: Release) -> float | None:
         held = load_reference(folder)
-        answers, probabilities, _ = release.judge([text for text, _ in sent[:250]])
+        answers, probabilities, _ = release.predict([text for text, _ in sent[:250]])
         records = [
             {"kind": "answer", "label": answer.label, "probabilities": row.tolist(), "features": [],
              "descriptors": dict.fromkeys(held.names, 0.0)}
