@@ -45,7 +45,9 @@ up down status: export RESTILL_PORT ?= 3000
 up down status: export PREFECT_PORT ?= 4200
 up down status: export MLFLOW_PORT ?= 5000
 up down status: export EVIDENTLY_PORT ?= 8000
-up down status: export RESTILL_BENTO ?= restill:latest
+# One workload of workloads/, for the tasks that work on one; by default the first of params.yaml.
+WORKLOAD ?=
+NAMED := $(if $(WORKLOAD),--workload "$(WORKLOAD)")
 # The supervisor reads % in some of its values twice.
 up down status: export RESTILL_LOG = $(subst %,%%,$(RESTILL_HOME))/log
 # What ran a month ago is nobody's question any more; runs come every minute.
@@ -55,7 +57,7 @@ up: export PREFECT_HOME ?= $(RESTILL_HOME)/prefect
 up: export PREFECT_API_URL = http://127.0.0.1:$(PREFECT_PORT)/api
 up serve demo: export RESTILL_DEV ?= 1
 
-.PHONY: help setup run test format serve ui up down status demo tune clean
+.PHONY: help setup run new test format serve ui up down status demo tune clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -71,7 +73,10 @@ $(VENV)/.ready: constraints.txt pyproject.toml offline.env Makefile
 	touch $@
 
 run: setup ## the whole pipeline: data, models, report, release, Bento
-	python -m flows.pipeline
+	python -m flows.pipeline $(NAMED)
+
+new: setup ## another workload: make new WORKLOAD=NAME
+	@python -m tasks.scaffold "$(WORKLOAD)"
 
 test: setup ## every check: lint, types, tests
 	ruff check . && ruff format --check .
@@ -79,33 +84,32 @@ test: setup ## every check: lint, types, tests
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 serve: setup ## answer requests on 127.0.0.1:3000
-	@python -m service.port "PORT=$${PORT:-3000}"
-	@tag=$$(python -m tasks.release.bento --tag) && exec bentoml serve "$$tag" --host 127.0.0.1 --port "$${PORT:-3000}"
+	@exec python -m flows.serve $(NAMED)
 
-up: setup ## the whole loop on this machine: Prefect, MLflow, service, schedules, Evidently
+up: setup ## the whole loop on this machine: Prefect, MLflow, a service for each workload, schedules, Evidently
 	@mkdir -p "$$RESTILL_HOME/log" "$$RESTILL_HOME/evidently"
-	@supervisorctl -c supervisord.conf pid > /dev/null 2>&1 || python -m service.port "RESTILL_PORT=$$RESTILL_PORT" \
+	@test -e "$$RESTILL_HOME/supervisord.conf" && supervisorctl -c "$$RESTILL_HOME/supervisord.conf" pid > /dev/null 2>&1 || \
+		python -m service.port "RESTILL_PORT=$$RESTILL_PORT" \
 		"PREFECT_PORT=$$PREFECT_PORT" "MLFLOW_PORT=$$MLFLOW_PORT" "EVIDENTLY_PORT=$$EVIDENTLY_PORT"
-	@test -e release/manifest.json || env -u PREFECT_API_URL python -m flows.pipeline
-	@test -e "$$RESTILL_HOME/store/pointer.json" || python -m tasks.release.promote --bootstrap release --why "make up"
-	@python -m tasks.release.bento
-	@supervisorctl -c supervisord.conf pid > /dev/null 2>&1 || \
-		{ tag=$$(python -m tasks.release.bento --tag) && RESTILL_BENTO="$$tag" supervisord -c supervisord.conf; }
+	@env -u PREFECT_API_URL python -m flows.bootstrap $(NAMED)
+	@supervisorctl -c "$$RESTILL_HOME/supervisord.conf" pid > /dev/null 2>&1 || \
+		{ python -m flows.supervisor && supervisord -c "$$RESTILL_HOME/supervisord.conf"; }
 	@python -m flows.status --wait
 
 status: setup ## what of it is running
 	@python -m flows.status
 
 down: setup ## stop all of it
-	@if pid=$$(supervisorctl -c supervisord.conf pid 2> /dev/null); then supervisorctl -c supervisord.conf shutdown; \
+	@if pid=$$(supervisorctl -c "$$RESTILL_HOME/supervisord.conf" pid 2> /dev/null); then \
+		supervisorctl -c "$$RESTILL_HOME/supervisord.conf" shutdown; \
 		while kill -0 "$$pid" 2> /dev/null; do sleep 0.2; done; else echo "nothing was running"; fi
 	@python -m flows.process_group
 
 demo: setup ## frozen, recalibrated and restilled: replay of months of mail through the real loop
-	python -m flows.replay
+	python -m flows.replay $(NAMED)
 
 tune: setup ## search the student's parameters for size, speed and quality, ten minutes
-	python -m flows.tune
+	python -m flows.tune $(NAMED)
 
 ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
 	@python -m service.port "PORT=$${PORT:-5000}"
@@ -116,4 +120,6 @@ format: setup ## sort imports, lay out the code
 	ruff check --fix . && ruff format .
 
 clean: ## everything that the pipeline made; the environment and the download stay
-	rm -rf .checkpoints .bentoml mlartifacts mlflow.db models release reports data/*.parquet data/schema.json data/quarantine data/logits.npz data/scores.npz
+	rm -rf .bentoml mlartifacts mlflow.db
+	for folder in workloads/*; do (cd "$$folder" && rm -rf .checkpoints models release reports data/*.parquet data/schema.json \
+		data/quarantine data/logits.npz data/scores.npz); done

@@ -23,13 +23,15 @@ from tqdm import tqdm
 
 from benchmarks.check import timing
 from benchmarks.peers import Evidently
+from benchmarks.workload import parse
 from benchmarks.worlds import Pool, World, calm_traffic, campaigns, held_out, join
 from service.release import Release, ReleaseError
+from tasks.files import write_json
 from tasks.monitor.decide import Decide
 from tasks.monitor.reference import load_reference
 from tasks.monitor.sample import merge
 from tasks.monitor.watch import Monitor
-from tasks.stage import StageError, read_params, read_settings, write_json
+from tasks.stage import StageError, read_params, read_settings
 
 WEEK = 1000
 """Messages per week."""
@@ -275,7 +277,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--release", type=Path, default=Path("release"))
     parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     try:
         release = Release(arguments.release)
         setting = read_setting(Path.cwd(), arguments.release, release, 1000)

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.obfuscations import OBFUSCATIONS, ParsedMessage
+from benchmarks.workload import parse
 from service.mail import parse_mail
 from service.record import mail_text
 from service.release import Release
 from tasks.data import npm
-from tasks.stage import Paths, StageError, read_json
+from tasks.files import read_json
+from tasks.stage import Paths, StageError
 
 MESSAGES = 20
 """Per label."""
@@ -63,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.evasion", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.parse_args()
+    parse(parser)
     paths = Paths(Path.cwd())
     if len(read_json(paths.schema)["labels"]) != 2:
         raise StageError("benchmarks.evasion: the release must have two labels")

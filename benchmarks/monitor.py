@@ -28,11 +28,12 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from benchmarks.journals import project
+from tasks.files import write_json
 from tasks.monitor import watch
 from tasks.monitor.policy import Decide
 from tasks.monitor.settings import Monitor, read_monitor
 from tasks.monitor.state import State
-from tasks.stage import Paths, StageError, read_params, write_json
+from tasks.stage import Paths, StageError, read_params
 
 ROOT = Path(__file__).parents[1]
 STEPS = {
@@ -106,7 +107,7 @@ def run_flow(paths: Paths) -> tuple[float, str]:
 def measure_flow(setting: Setting, windows: int) -> dict[str, Any]:
     """The flow on slow traffic, and again with nothing to do: the difference is the cost of the windows."""
     with setting.project(windows * setting.monitor.windows.count, 1) as paths:
-        shutil.copy(ROOT / "params.yaml", paths.root)
+        shutil.copy(ROOT / "workloads/mail/params.yaml", paths.root)
         (seconds, output), (idle_seconds, _) = run_flow(paths), run_flow(paths)
     return {"windows": windows, "seconds": seconds, "seconds_with_nothing_to_do": idle_seconds, "said": output}
 
@@ -162,7 +163,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
     arguments = parser.parse_args()
     try:
-        setting = Setting(*read_monitor(read_params(ROOT)), arguments.reference, arguments.features)
+        setting = Setting(*read_monitor(read_params(ROOT / "workloads/mail")), arguments.reference, arguments.features)
         with threadpool_limits(1):  # small arrays: more threads only slow it down
             result = measure(setting, arguments.windows, arguments.rates, arguments.seconds, not arguments.no_flow)
     except StageError as error:

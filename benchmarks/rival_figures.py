@@ -14,10 +14,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.rivals import Rival
+from tasks.files import read_json
 from tasks.lineage import sha256
 from tasks.release.evaluate import Evaluate, judge, split_up, timed
 from tasks.release.scores import judged
-from tasks.stage import Paths, read_json
+from tasks.stage import Paths
 
 
 def rival_figures(loaded: Mapping[Path, Rival], rivals: Sequence[Path], settings: Evaluate, paths: Paths) -> dict[str, Any]:

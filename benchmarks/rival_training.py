@@ -12,9 +12,9 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.rivals import LABEL, FastText, Floats, preprocess
+from tasks.files import write_json
 from tasks.metrics import mean_one, ranking
 from tasks.model.teacher import locate
-from tasks.stage import write_json
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Inverse strengths of regularisation to try."""

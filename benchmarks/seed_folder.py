@@ -13,10 +13,11 @@ import pandas as pd
 import yaml
 
 from benchmarks.seed_path import FIRST, Step, due, keys, path_inputs, read_path, with_seed
+from tasks.files import atomic_write, read_json, write_json
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import Evaluate, Floats32
 from tasks.replay.world import run_in, world_environment
-from tasks.stage import Paths, StageError, atomic_write, read_json, read_params, read_settings, write_json
+from tasks.stage import Paths, StageError, read_params, read_settings
 from tasks.tracking import INVOCATION_VARIABLE
 
 BASELINE = "baseline"

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tasks.lineage import sha256
-from tasks.stage import StageError
+from tasks.stage import Paths, StageError
 
 FIRST, LAST = "train", "quantize"
 """Ends of the path: all stages downstream of the first and upstream of the last, and these two."""
@@ -39,9 +39,9 @@ class Step:
 
 
 def read_path(root: Path, params: Mapping[str, Any]) -> list[Step]:
-    """The path from ``FIRST`` to ``LAST`` in the order of ``dvc.yaml``. Raises StageError where there is none."""
+    """The path from ``FIRST`` to ``LAST`` of the workload in ``root``, as ``dvc.yaml`` orders it. Raises StageError if none."""
     try:
-        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        stages = yaml.safe_load((Paths(root).project / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
         steps = {name: _step(name, entry, params) for name, entry in stages.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise StageError(f"dvc.yaml cannot be read: {' '.join(str(error).split())}") from error

@@ -1,6 +1,6 @@
 """Variance over seeds: the path from teacher to the smallest student, trained and evaluated with several seeds.
 
-    python -m benchmarks.seeds [--seeds 1 2 3 4 5] [--out reports/seeds.json] [--home var/seeds]
+    python -m benchmarks.seeds [--seeds 1 2 3 4 5] [--out reports/seeds.json] [--home FOLDER]
 
 For each seed, the stages from train to quantize (read from dvc.yaml, with all steps between them, without export) run in a
 separate folder with every `seed` of theirs set to it, on the project's data. Each model is then evaluated on valid, test,
@@ -27,10 +27,12 @@ from scipy import stats
 from tqdm import tqdm
 
 from benchmarks.seed_folder import BASELINE, Folder, Project, read
+from benchmarks.workload import parse
+from tasks.files import write_json
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import Evaluate, Floats32, choose, figures
 from tasks.release.scores import SPLITS
-from tasks.stage import StageError, write_json
+from tasks.stage import Paths, StageError
 
 FIGURES = {"pr_auc": "PR-AUC", "f1": "F1"}
 
@@ -167,15 +169,16 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--out", type=Path, default=Path("reports/seeds.json"), help="where the figures go as JSON")
-    parser.add_argument("--home", type=Path, default=Path("var/seeds"), help="a folder a seed, 100 MB each; default var/seeds")
+    parser.add_argument("--home", type=Path, help="a folder a seed, 100 MB each; default: var/WORKLOAD/seeds")
     parser.add_argument(
         "--lean",
         action="store_true",
         help="remove each teacher once its figures stand (its logits stay): a stage that reads it would train it anew",
     )
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     try:
-        report = measure(read(Path.cwd()), arguments.home, arguments.seeds, arguments.lean)
+        home = arguments.home or Paths(Path.cwd()).home / "seeds"
+        report = measure(read(Path.cwd()), home, arguments.seeds, arguments.lean)
     except StageError as error:
         sys.exit(f"seeds: {error}")
     write_json(arguments.out, report)

@@ -33,13 +33,15 @@ from benchmarks.memory import resident
 from benchmarks.rival_figures import rival_figures
 from benchmarks.rival_training import Task, fit_rivals
 from benchmarks.rivals import KINDS, Rival
+from benchmarks.workload import parse
 from service.text import Normaliser
+from tasks.files import folder_bytes, read_json, write_json
 from tasks.metrics import ranking
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import Evaluate
 from tasks.release.scores import HELD_OUT
 from tasks.release.teacher_comparison import fastest_teacher
-from tasks.stage import Paths, StageError, folder_bytes, read_json, read_params, read_settings, write_json
+from tasks.stage import Paths, StageError, read_params, read_settings
 
 LENGTHS = (200, 1_500, 10_000)
 """Text lengths in raw characters."""
@@ -219,7 +221,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of every model, in training too; default 1")
     parser.add_argument("--out", type=Path, default=Path("reports/speed.json"), help="where the figures go as JSON")
     parser.add_argument("--rivals", type=Path, help="where the rivals go as evaluate would judge them (compression.rivals)")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     if arguments.rivals and arguments.threads != 1:
         parser.error("--rivals: evaluate times one thread, so --threads must be 1")
     # Tokenizers in Rust would use all cores for a batch, regardless of the limits of torch and ONNX Runtime.

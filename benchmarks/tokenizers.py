@@ -28,12 +28,14 @@ from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from benchmarks.speed import BATCH, LENGTHS, cut_or_join
+from benchmarks.workload import parse
 from service.scorer import load_student
 from service.text import Normaliser
 from service.token_windows import TokenWindows, tokenize
 from service.tokenizer import Tokenizer
+from tasks.files import read_json, write_json
 from tasks.release.compression import Compression
-from tasks.stage import Paths, StageError, read_json, read_params, read_settings, write_json
+from tasks.stage import Paths, StageError, read_params, read_settings
 
 WORD = r"[0-9A-Za-z_]+|[^ ]"
 OURS = "student"
@@ -115,7 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="medians are over so many; default 7")
     parser.add_argument("--out", type=Path, default=Path("reports/tokenizers.json"), help="where the figures go as JSON")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     os.environ["TOKENIZERS_PARALLELISM"], os.environ["RAYON_NUM_THREADS"] = "false", "1"
     paths = Paths(Path.cwd())
     try:

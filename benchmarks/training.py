@@ -31,14 +31,16 @@ import transformers
 
 from benchmarks.curves import OURS, Clock, compare, reached_by_all, table
 from benchmarks.plain_training import Plain, Task, fit_plain, longest_input, require_accelerate
+from benchmarks.workload import parse
 from service.token_windows import TokenWindows, tokenize
+from tasks.files import read_json, write_json
 from tasks.lineage import sha256
 from tasks.metrics import mean_one
 from tasks.model.batches import Data
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.teacher import Teacher, load_encoder
 from tasks.model.train import Train, Training, make_deterministic
-from tasks.stage import Paths, StageError, read_json, read_params, read_settings, write_json
+from tasks.stage import Paths, StageError, read_params, read_settings
 from tasks.tracking import Tracker
 
 
@@ -139,7 +141,7 @@ def main() -> None:
     parser.add_argument("--tuned", action="store_true", help="also Trainer with bfloat16 and batches of like lengths")
     parser.add_argument("--limit", type=int, help="so many messages of each split only, for a quick try")
     parser.add_argument("--out", type=Path, default=Path("reports/training.json"), help="where the figures go as JSON")
-    arguments = parser.parse_args()
+    arguments = parse(parser)
     paths = Paths(Path.cwd())
     try:
         task = read_task(

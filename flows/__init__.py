@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import tasks  # noqa: F401  (before Prefect: it keeps every tool silent and off the network)
-from tasks.stage import sqlite_uri
+from tasks.files import sqlite_uri
 
 # On a machine that is busy training, Prefect's temporary server takes longer to start than its 20 seconds of patience.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

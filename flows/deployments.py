@@ -31,7 +31,7 @@ from pydantic import Field
 from flows.monitor import monitor
 from flows.pipeline import pipeline
 from flows.restill import restill
-from tasks.stage import Settings, StageError, read_params, read_settings
+from tasks.stage import WORKLOADS, Paths, Settings, StageError, project_folder, read_params, read_settings, workloads
 from tasks.tracking import reconcile
 
 FLOWS: dict[str, Flow[Any, Any]] = {"pipeline": pipeline, "monitor": monitor, "restill": restill}
@@ -40,7 +40,7 @@ PAGE = 200
 """Runs that the server gives at once, at most."""
 WAIT_SECONDS = 90
 RUNS = 6
-"""Runs at once: one of each flow, and some that only look and end."""
+"""Runs at once of a workload: one of each flow, and some that only look and end."""
 
 
 class Schedule(Settings):
@@ -119,12 +119,18 @@ def _settled(run: FlowRun) -> Any:
     return None
 
 
-def deployment_of(name: str, schedule: Schedule, tag: str) -> Any:
-    """The deployment ``NAME/NAME``. A run that comes while another works sees the lock and ends at once."""
+def deployment_of(name: str, schedule: Schedule, paths: Paths) -> Any:
+    """The deployment ``FLOW/WORKLOAD``. A run that comes while another works sees the lock and ends at once."""
     when: dict[str, Any] = (
         {"interval": schedule.seconds} if schedule.seconds else {"cron": schedule.cron} if schedule.cron else {}
     )
-    return FLOWS[name].to_deployment(name=name, description=FLOWS[name].__doc__, tags=[tag], **when)
+    return FLOWS[name].to_deployment(
+        name=paths.workload,
+        description=FLOWS[name].__doc__,
+        tags=[tag_of(paths.project)],
+        parameters={"folder": str(paths.root)},
+        **when,
+    )
 
 
 def main() -> None:
@@ -132,18 +138,20 @@ def main() -> None:
         prog="python -m flows.deployments", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.parse_args()
-    root = Path.cwd()
     try:
-        schedules = read_settings(Deployments, "deployments", read_params(root))
+        project = project_folder()
+        schedules = read_settings(Deployments, "deployments", read_params(project))
+        every = [Paths(project / WORKLOADS / name) for name in workloads(project)]
         wait_for_server(WAIT_SECONDS)
     except StageError as error:
         sys.exit(f"deployments: {error}")
-    for line in asyncio.run(settle_flow_runs(root)):
+    for line in asyncio.run(settle_flow_runs(project)):
         print(f"reconciled {line}", flush=True)
-    for run in reconcile(root):
-        print(f"reconciled MLflow run {run}: its process died", flush=True)
-    served = [deployment_of(name, getattr(schedules, name), tag_of(root)) for name in FLOWS]
-    serve(*served, pause_on_shutdown=False, limit=RUNS)
+    for paths in every:
+        for run in reconcile(paths):
+            print(f"reconciled MLflow run {run}: its process died", flush=True)
+    served = [deployment_of(name, getattr(schedules, name), paths) for paths in every for name in FLOWS]
+    serve(*served, pause_on_shutdown=False, limit=RUNS * len(every))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -13,23 +12,24 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from service.release import ReleaseError
+from tasks.files import read_json
 from tasks.release.bento import bento
 from tasks.release.register import register
 from tasks.release.table import evaluation_rows
-from tasks.stage import Paths, StageError, read_json
+from tasks.stage import Paths, StageError
 
 CACHED = "Cached"
 """How a task that had nothing to do is called in Prefect."""
 
 
 @task(name="register", retries=2, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def register_release(root: Path, invocation: str) -> State[Any]:
-    return _state("register", "version ", lambda: register(Paths(root), invocation))
+def register_release(paths: Paths, invocation: str) -> State[Any]:
+    return _state("register", "version ", lambda: register(paths, invocation))
 
 
 @task(name="bento", retries=1, retry_delay_seconds=2, cache_policy=NO_CACHE)
-def build_bento(root: Path, invocation: str) -> State[Any]:
-    return _state("bento", "", lambda: bento(Paths(root)))
+def build_bento(paths: Paths, invocation: str) -> State[Any]:
+    return _state("bento", "", lambda: bento(paths))
 
 
 def _state(name: str, kind: str, make: Callable[[], tuple[object, bool]]) -> State[Any]:
@@ -43,9 +43,8 @@ def _state(name: str, kind: str, make: Callable[[], tuple[object, bool]]) -> Sta
 
 
 @task(name="publish", cache_policy=NO_CACHE)
-def publish(root: Path) -> None:
+def publish(paths: Paths) -> None:
     """The evaluation as a Prefect artifact, and where the reports lie."""
-    paths = Paths(root)
     create_table_artifact(
         evaluation_rows(read_json(paths.report("evaluation.json"))),
         key="evaluation",

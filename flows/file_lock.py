@@ -38,6 +38,16 @@ def run_lock(paths: Paths, flow: str) -> Iterator[bool]:
         yield True
 
 
+@contextmanager
+def graph_lock(project: Path) -> Iterator[None]:
+    """Wait until no pipeline of another workload is at work in the project: DVC changes its graph for one at a time."""
+    folder = project / ".dvc/tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "restill.lock").open("a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def own() -> int:
     """Mark what this process starts from now on as its own, and end what dead flows left at work; how much that was."""
     os.environ[OWNER] = process_name()

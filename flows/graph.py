@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import networkx  # type: ignore[import-untyped]
@@ -14,7 +13,7 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage
 
 from flows.fault import dvc_fault
-from tasks.stage import StageError
+from tasks.stage import Paths, StageError
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,23 @@ class Node:
     needs: tuple[str, ...]
     command: str
     deps: tuple[str, ...]
-    """Files and folders that it reads, as seen from the project's root; parameters are not among them."""
+    """Files and folders that it reads, as seen from the workload's folder; parameters are not among them."""
     outs: tuple[str, ...]
+    workload: str = ""
+
+    @property
+    def address(self) -> str:
+        """Its name in DVC: ``train@mail``."""
+        return f"{self.name}@{self.workload}" if self.workload else self.name
 
 
-def read_graph(root: Path) -> list[Node]:
-    """The stages of ``dvc.yaml`` in an order in which they can run. Raises StageError where DVC cannot read it.
+def read_graph(paths: Paths) -> list[Node]:
+    """The workload's stages of ``dvc.yaml`` in an order in which they can run. Raises StageError where DVC cannot read it.
 
     ``Repo.index.graph`` is not public API; a test holds this function against ``dvc dag``.
     """
     try:
-        index = Repo(str(root)).index
+        index = Repo(str(paths.project)).index
         graph = index.graph  # consumer -> producer
         place = {stage: number for number, stage in enumerate(index.stages)}  # as written, where the graph leaves a choice
         order = list(networkx.lexicographical_topological_sort(graph.reverse(), key=place.__getitem__))
@@ -52,7 +57,15 @@ def read_graph(root: Path) -> list[Node]:
         raise StageError(f"{error}, and DVC asks for one: {mend}") from error
     except DvcException as error:
         raise StageError(dvc_fault(error)) from error
-    return [_node(stage, graph) for stage in order if isinstance(stage, PipelineStage)]
+    stages = (stage for stage in order if isinstance(stage, PipelineStage))
+    mine = [stage for stage in stages if _split(stage.name)[1] == paths.workload]
+    return [_node(stage, graph) for stage in mine]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """``train@mail`` as the stage and its workload, which is empty outside of a matrix."""
+    stage, _, workload = name.partition("@")
+    return stage, workload
 
 
 def _node(stage: Any, graph: Any) -> Node:
@@ -61,8 +74,9 @@ def _node(stage: Any, graph: Any) -> Node:
     if unknown:
         known = "retries, seconds, shorter and timeout"
         raise StageError(f"dvc.yaml: stage {stage.name}: meta knows {known}, not {', '.join(sorted(unknown))}")
-    needs = tuple(sorted(other.name for other in graph.successors(stage) if isinstance(other, PipelineStage)))
+    needs = tuple(sorted(_split(other.name)[0] for other in graph.successors(stage) if isinstance(other, PipelineStage)))
     deps = tuple(dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency))
     outs = tuple(out.def_path for out in stage.outs)
     times = meta.get("timeout"), meta.get("shorter"), meta.get("seconds")
-    return Node(stage.name, stage.desc or "", int(meta.get("retries", 0)), *times, needs, stage.cmd, deps, outs)
+    name, workload = _split(stage.name)
+    return Node(name, stage.desc or "", int(meta.get("retries", 0)), *times, needs, stage.cmd, deps, outs, workload)

@@ -37,7 +37,7 @@ from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State
 from tasks.release.mirror import mirror
 from tasks.release.store import Fenced, rollback
-from tasks.stage import Paths, StageError, read_params
+from tasks.stage import Paths, StageError, add_option, find_workload, read_params
 from tasks.tracking import tracking_uri
 
 PATIENCE = 3
@@ -74,7 +74,7 @@ def publish(paths: Paths, settings: watch.Monitor, seen: JudgedWindow) -> None:
     assert seen.decision is not None
     page = watch.page_of(paths, seen.number)
     told = note(seen, seen.decision, page if page.exists() else None)
-    record(paths.root, seen, told)
+    record(paths, seen, told)
     create_markdown_artifact(told, key=f"window-{seen.number}", description=seen.decision.action)
     State(paths.monitor / "state.db").show("publish", seen.number)
 
@@ -93,28 +93,28 @@ def roll_back(paths: Paths, intent: Intent) -> str:
         state.end(intent.id, "failed", error=str(error))
         get_run_logger().warning("rollback of intent-%d failed: %s", intent.id, error)
         return f"rollback failed: {error}"
-    mirror(paths.root, pointer)
+    mirror(paths, pointer)
     state.end(intent.id, "rolled back", champion=pointer.champion)
     return f"rolled back to {pointer.champion}"
 
 
 @task(name="start-restill", cache_policy=NO_CACHE)
-def start_restill(intent: Intent) -> str:
+def start_restill(paths: Paths, intent: Intent) -> str:
     """Ask the Prefect server for a run of ``restill``: one an intent, however often it is asked."""
     if not PREFECT_API_URL.value():
         return f"intent {intent.id} is written; `python -m flows.restill` acts on it"
     try:
-        run: Any = run_deployment("restill/restill", timeout=0, idempotency_key=name_of(intent), as_subflow=False)
+        run: Any = run_deployment(f"restill/{paths.workload}", timeout=0, idempotency_key=name_of(intent), as_subflow=False)
     except ObjectNotFound:
         return f"intent {intent.id} is written; no deployment of restill is served, `python -m flows.restill` acts on it"
     return f"run {run.name} acts on intent {intent.id}"
 
 
 @flow(name="monitor")
-def monitor(root: Path | None = None) -> RunState[Any]:
+def monitor(folder: Path | None = None) -> RunState[Any]:
     """Judge every window of the traffic that has closed, and act on what was decided."""
-    paths = Paths((root or Path.cwd()).resolve())
-    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
+    paths = Paths(folder.resolve()) if folder else find_workload()
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.project))
     settings, policy = read_monitor(read_params(paths.root))
     with run_lock(paths, "monitor") as free:
         if not free:
@@ -127,10 +127,9 @@ def watch_traffic(paths: Paths, settings: watch.Monitor, policy: Decide) -> list
     cut(paths, settings)
     state = State(paths.monitor / "state.db")
     said = _said(judge_all(watch.Watcher(settings, policy, state, paths)))
-    rolled = ("rollback", lambda intent: roll_back(paths, intent))
-    for kind, action in (rolled, ("recalibrate", start_restill), ("restill", start_restill)):
+    for kind, action in (("rollback", roll_back), ("recalibrate", start_restill), ("restill", start_restill)):
         if (intent := state.open_intent(kind)) is not None:
-            said.append(action(intent))
+            said.append(action(paths, intent))
             get_run_logger().info(said[-1])
     show(paths, settings, state, report)
     show(paths, settings, state, publish)
@@ -184,14 +183,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flows.monitor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.parse_args()
+    add_option(parser)
+    given = parser.parse_args()
     get_ready()
-    root = Path.cwd()
     try:
-        read_monitor(read_params(root))
+        paths = find_workload(given.workload)
+        read_monitor(read_params(paths.root))
     except StageError as error:
         sys.exit(f"monitor: {error}")
-    state = monitor(root, return_state=True)
+    state = monitor(paths.root, return_state=True)
     if not state.is_completed():
         sys.exit(f"monitor: {state.message}")
     print(state.message)

@@ -38,27 +38,30 @@ from flows.command import get_ready, run_command
 from flows.console import StageConsole
 from flows.effects import CACHED, build_bento, publish, register_release
 from flows.fault import dvc_fault
-from flows.file_lock import free_rwlock, run_lock
+from flows.file_lock import free_rwlock, graph_lock, run_lock
 from flows.graph import Node, read_graph
 from flows.pace import Pace
 from tasks.data.dvcignore import check_folder
+from tasks.files import read_json
 from tasks.release.bento import tag_of
 from tasks.release.table import evaluation_rows
-from tasks.stage import Paths, StageError, read_json
+from tasks.stage import Paths, StageError, add_option, find_workload, project_folder, workloads
 from tasks.tracking import INVOCATION_VARIABLE
 
+EVERY = "all"
+"""In place of a workload's name: each in turn."""
 SKIPPED = "Skipped"
 """How a flow that another one keeps away is called in Prefect."""
 
 
 def run_stage(
-    node: Node, root: Path, force: bool, invocation: str, place: tuple[int, int] = (1, 1), left: str = ""
+    node: Node, paths: Paths, force: bool, invocation: str, place: tuple[int, int] = (1, 1), left: str = ""
 ) -> State[Any]:
     """Reproduce one stage with DVC. Completed, Cached, or Failed with the stage's own last lines.
 
     ``place`` is its number, and of how many; ``left`` says what the run has still to do.
     """
-    process = _start(node, root, force, invocation)
+    process = _start(node, paths.project, force, invocation)
     late = Event()
     timer = Timer(node.timeout or threading.TIMEOUT_MAX, lambda: late.set() or _stop(process))  # type: ignore[func-returns-value]
     timer.daemon = True
@@ -95,9 +98,9 @@ def _how(code: int | None) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
-def _start(node: Node, root: Path, force: bool, invocation: str) -> subprocess.Popen[bytes]:
+def _start(node: Node, project: Path, force: bool, invocation: str) -> subprocess.Popen[bytes]:
     """DVC at work on one stage, in a session of its own, so that all it starts can be ended with it."""
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), node.name]
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *(["--force"] if force else []), node.address]
     here = Path(sys.executable).parent  # a stage's `python` is looked up on PATH: it must be the one that runs us
     environment = os.environ | {
         INVOCATION_VARIABLE: invocation,
@@ -108,7 +111,7 @@ def _start(node: Node, root: Path, force: bool, invocation: str) -> subprocess.P
     }
     with _interruptible():
         return subprocess.Popen(
-            command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
@@ -139,34 +142,35 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @flow(name="pipeline", log_prints=False)
-def pipeline(root: Path | None = None, force: bool = False) -> State[Any]:
+def pipeline(folder: Path | None = None, force: bool = False) -> State[Any]:
     """Run every stage of dvc.yaml in order, then register the release and build its Bento."""
-    root = root or Path.cwd()
-    with run_lock(Paths(root), "pipeline") as free:
+    paths = Paths(folder.resolve()) if folder else find_workload()
+    with run_lock(paths, "pipeline") as free:
         if not free:  # DVC's own lock would let it fail in the middle
             return Completed(name=SKIPPED, message="another pipeline is at work")
-        free_rwlock(root)
         try:
-            check_folder(root)
-            ran = run_stages(root, force, str(flow_run.id))
-            ran += run_effects(root, str(flow_run.id))
+            check_folder(paths)
+            with graph_lock(paths.project):
+                free_rwlock(paths.project)
+                ran = run_stages(paths, force, str(flow_run.id))
+            ran += run_effects(paths, str(flow_run.id))
         except StageError as error:
             return Failed(message=str(error))
-        publish(root)
+        publish(paths)
         return Completed(message=f"ran {', '.join(ran)}" if ran else "nothing to do: every stage is up to date")
 
 
-def run_stages(root: Path, force: bool, invocation: str) -> list[str]:
+def run_stages(paths: Paths, force: bool, invocation: str) -> list[str]:
     """Every stage of dvc.yaml in order, each a task; the names of those that ran. Raises StageError where one fails."""
     ran = []
-    nodes = read_graph(root)
+    nodes = read_graph(paths)
     pace = Pace(nodes)
     for number, node in enumerate(nodes, 1):
         stage: Task[..., State[Any]] = Task(
             run_stage, name=node.name, description=node.desc, retries=node.retries, retry_delay_seconds=5, cache_policy=NO_CACHE
         )
         begin = time.monotonic()
-        state = stage(node, root, force, invocation, (number, len(nodes)), pace.left(), return_state=True)
+        state = stage(node, paths, force, invocation, (number, len(nodes)), pace.left(), return_state=True)
         if _has_run(node.name, state):
             ran.append(node.name)
             pace.ran(node.name, time.monotonic() - begin)
@@ -175,11 +179,11 @@ def run_stages(root: Path, force: bool, invocation: str) -> list[str]:
     return ran
 
 
-def run_effects(root: Path, invocation: str) -> list[str]:
+def run_effects(paths: Paths, invocation: str) -> list[str]:
     """What follows the stages; the names of those that did something. Raises StageError where one fails."""
     ran = []
     for effect in (register_release, build_bento):
-        state = effect(root, invocation, return_state=True)
+        state = effect(paths, invocation, return_state=True)
         if _has_run(effect.name, state):
             ran.append(effect.name)
         print(f"{effect.name}: {state.message}", file=sys.stderr, flush=True)
@@ -202,7 +206,10 @@ def show(paths: Paths) -> None:
         table.add_row(*row.values())
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
-    console.print(f"Bento {tag_of(paths)} is built; reports/evaluation.html has every figure.", highlight=False)
+    console.print(
+        f"Bento {tag_of(paths)} is built; {paths.report('evaluation.html')} has every figure.",
+        highlight=False,
+    )
 
 
 def _said(state: State[Any]) -> str:
@@ -223,20 +230,23 @@ def main() -> None:
         help="write this value to params.yaml first, as dvc exp run -S does; may be given several times",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
+    add_option(parser)
     given = parser.parse_args()
     get_ready()
-    root = Path.cwd()
+    every = [find_workload(name) for name in (workloads(project_folder()) if given.workload == EVERY else [given.workload])]
     try:
-        if given.set:
-            apply_overrides(str(root / "params.yaml"), given.set)
-        read_graph(root)  # before a server is started: a broken file is one clear line
+        for paths in every:  # before a server is started: a broken file is one clear line
+            if given.set:
+                apply_overrides(str(paths.root / "params.yaml"), given.set)
+            read_graph(paths)
     except DvcException as error:
         sys.exit(f"pipeline: {dvc_fault(error)}")
-    state = pipeline(root, given.force, return_state=True)
-    if not state.is_completed() or state.name == SKIPPED:
-        sys.exit(f"pipeline: {_said(state)}")
-    show(Paths(root))
-    print(state.message)
+    for paths in every:
+        state = pipeline(paths.root, given.force, return_state=True)
+        if not state.is_completed() or state.name == SKIPPED:
+            sys.exit(f"pipeline: {_said(state)}")
+        show(paths)
+        print(state.message)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.notice import name_of
-from flows.steps import Steps, build_bento, gate_release, notify, promote_release, tree_of
+from flows.steps import Steps, build_bento, gate_release, made_of, notify, promote_release, tree_of
 from service.store import read_pointer
 from tasks.monitor.followup import records_of
 from tasks.monitor.state import Intent, State
@@ -32,18 +32,17 @@ def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     parent, pointer = str(intent.facts["parent"]), read_pointer(paths.store)
     if pointer is None or pointer.champion != parent:
         raise StageError(f"release {parent} was to be recalibrated, and is not the champion any more")
-    folder, state = tree_of(paths, intent), State(paths.monitor / "state.db")
+    made, state = made_of(paths, intent), State(paths.monitor / "state.db")
     answers = records_of(paths.journal, [state.window(number).plan.journal for number in intent.facts["windows"]])
     settings = read_settings(Recalibrate, "recalibrate", read_params(paths.root))
-    found = recalibrate(settings, paths, folder, parent, answers, datetime.fromisoformat(intent.created))
+    found = recalibrate(settings, paths, made.root, parent, answers, datetime.fromisoformat(intent.created))
     for name in PACKED:
-        _take(paths, folder, name)
-    release = add(paths.store, folder / "release")
-    return {"release": release, "recalibrated": found, "version": register_recalibrated(paths, Paths(folder), name_of(intent))}
+        _take(paths.project / name, tree_of(paths, intent) / name)
+    release = add(paths.store, made.release)
+    return {"release": release, "recalibrated": found, "version": register_recalibrated(paths, made, name_of(intent))}
 
 
-def _take(paths: Paths, folder: Path, name: str) -> None:
-    source, target = paths.root / name, folder / name
+def _take(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     else:

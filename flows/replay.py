@@ -1,6 +1,6 @@
 """The replay behind `make demo`: months of real mail through the real loop; frozen, recalibrated and restilled side by side.
 
-    python -m flows.replay             everything; the page is var/replay/replay.html
+    python -m flows.replay             everything; the page is var/WORKLOAD/replay/replay.html
     python -m flows.replay --no-injected
 
 A world that ends at ``replay.since`` is trained, promoted and served. What came later is sent to the service in its
@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import chdir, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from service.release import Release
 from service.store import read_pointer, release_folder
 from service.text import document
 from tasks.data.ingest import Ingest, collect, read_source
+from tasks.files import atomic_write, write_json
 from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
@@ -40,7 +41,7 @@ from tasks.replay.server import prefect, service
 from tasks.replay.stream import Client, Reviewer, ask
 from tasks.replay.weeks import MODELS, figures, rollback_change
 from tasks.replay.world import make_world, run_in
-from tasks.stage import Paths, Settings, StageError, as_time, atomic_write, read_params, read_settings, write_json
+from tasks.stage import Paths, Settings, StageError, add_option, as_time, find_workload, read_params, read_settings
 
 SWAP_SECONDS = 30
 MORE = 2
@@ -81,17 +82,17 @@ def every_window(state: State) -> tuple[JudgedWindow, ...]:
     return state.past(sys.maxsize, -1)
 
 
-def judge_traffic(world: Path, environment: Mapping[str, str], log: Path, state: State) -> tuple[JudgedWindow, ...]:
+def judge_traffic(world: Paths, environment: Mapping[str, str], log: Path, state: State) -> tuple[JudgedWindow, ...]:
     """Run the flow monitor once; the windows that it judged."""
     before = every_window(state)
-    run_in(world, environment, log, sys.executable, "-m", "flows.monitor")
+    run_in(world.root, environment, log, sys.executable, "-m", "flows.monitor")
     return every_window(state)[len(before) :]
 
 
-def follow(settings: Replay, world: Path, environment: dict[str, str], stream: pd.DataFrame, progress: Any) -> dict[str, Any]:
+def follow(settings: Replay, world: Paths, environment: dict[str, str], stream: pd.DataFrame, progress: Any) -> dict[str, Any]:
     """Send the stream, watch it, act when the monitor says so; every answer, window and change."""
-    home, log = world / "var", world / "replay.log"
-    window = read_settings(Monitor, "monitor", read_params(world)).windows.count
+    home, log = world.home, world.project / "replay.log"
+    window = read_settings(Monitor, "monitor", read_params(world.root)).windows.count
     pointer = read_pointer(home / "store")
     assert pointer is not None
     frozen = Release(release_folder(home / "store", pointer.champion))
@@ -99,8 +100,8 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
     answers: list[tuple[Any, ...]] = []
     windows: list[JudgedWindow] = []
     changes: list[dict[str, Any]] = []
-    arm = RecalibratedArm(world, world / "recalibrated", settings.labelled, settings.delay, settings.seed)
-    with closing(arm), service(world, environment, home, None, world / "service.log") as client:
+    arm = RecalibratedArm(world, world.project / "recalibrated", settings.labelled, settings.delay, settings.seed)
+    with closing(arm), service(world.project, environment, home, None, world.project / "service.log") as client:
         reviewer = Reviewer(client, settings.labelled, settings.delay, settings.seed)
         for number, row in enumerate(stream.to_dict("records"), start=1):
             text = document(row["subject"], row["text"])[: frozen.limits["characters"]]
@@ -132,13 +133,13 @@ def follow(settings: Replay, world: Path, environment: dict[str, str], stream: p
 
 
 def restill_now(
-    world: Path, environment: Mapping[str, str], log: Path, state: State, identity: int, client: Client, progress: Any
+    world: Paths, environment: Mapping[str, str], log: Path, state: State, identity: int, client: Client, progress: Any
 ) -> dict[str, Any]:
     """Run the flow restill until the intent is closed, and wait until the service answers with what it promoted."""
     progress.set_postfix(restilling=identity)
-    for _ in range(int(read_params(world)["restill"]["attempts"]) + MORE):
+    for _ in range(int(read_params(world.root)["restill"]["attempts"]) + MORE):
         try:
-            run_in(world, environment, log, sys.executable, "-m", "flows.restill")
+            run_in(world.root, environment, log, sys.executable, "-m", "flows.restill")
         except StageError as error:
             progress.write(str(error))
         if state.intent(identity).outcome is not None:
@@ -158,14 +159,15 @@ def restill_now(
 
 
 def inject(
-    world: Path, environment: Mapping[str, str], release: Path, scenario: Scenario, window: int, progress: Any
+    world: Paths, environment: Mapping[str, str], release: Path, scenario: Scenario, window: int, progress: Any
 ) -> dict[str, Any]:
     """One injected change, through a service and a monitor with a runtime state of their own."""
-    home = world / "injected" / scenario.name.replace(" ", "-").replace("%", "")
-    shutil.copytree(world / "var/store", home / "store")
-    own = dict(environment) | {"RESTILL_HOME": str(home)}
-    log = world / "replay.log"
-    with service(world, own, home, release, world / "service.log") as client:
+    base = world.project / "injected" / scenario.name.replace(" ", "-").replace("%", "")
+    home = base / world.workload
+    shutil.copytree(world.store, home / "store")
+    own = dict(environment) | {"RESTILL_HOME": str(base)}
+    log = world.project / "replay.log"
+    with service(world.project, own, home, release, world.project / "service.log") as client:
         for text in scenario.texts:
             client.call("POST", "/classify", {"text": text})
             progress.update()
@@ -178,24 +180,25 @@ def inject(
     return {"name": scenario.name, "messages": len(scenario.texts), "decisions": actions, "seen_after": after, "right": right}
 
 
-def replay(settings: Replay, root: Path, folder: Path, injected: bool) -> dict[str, Any]:
+def replay(settings: Replay, paths: Paths, folder: Path, injected: bool) -> dict[str, Any]:
     """The whole replay; its report."""
     started = time.monotonic()
-    params = read_params(root)
+    params = read_params(paths.root)
     since = as_time(datetime.fromisoformat(settings.since))
     source = read_settings(Ingest, "ingest", params)
-    corpus, _, _ = collect(read_source(source, Paths(root)), since, source.feedback_weight, source.label_mix_prior)
+    with chdir(paths.root):  # what params.yaml names is below it
+        corpus, _, _ = collect(read_source(source, paths), since, source.feedback_weight, source.label_mix_prior)
     known, stream = corpus[corpus.known], corpus[~corpus.known].reset_index(drop=True)
     if stream.empty or known.empty:
         raise StageError(f"replay.since = {settings.since}: {len(known)} messages before it, {len(stream)} after it")
     demand_label(settings, known, stream)
-    world = folder / "world"
-    environment = make_world(root, world, known, settings.params)
-    log = world / "replay.log"
+    environment = make_world(paths, folder / "world", known, settings.params)
+    world = Paths(folder / "world" / paths.root.relative_to(paths.project), folder / "world/var" / paths.workload)
+    log = world.project / "replay.log"
     print(f"The world before {settings.since}: {len(known)} messages. Training (its output: {log})", flush=True)
-    with prefect(world, environment, world / "prefect.log") as environment:
-        run_in(world, environment, log, sys.executable, "-m", "flows.pipeline")
-        run_in(world, environment, log, sys.executable, "-m", "tasks.release.promote", "--bootstrap", "release")
+    with prefect(world.project, environment, world.project / "prefect.log") as environment:
+        run_in(world.root, environment, log, sys.executable, "-m", "flows.pipeline")
+        run_in(world.root, environment, log, sys.executable, "-m", "tasks.release.promote", "--bootstrap", "release")
         with tqdm(total=len(stream), desc="stream", unit=" messages", mininterval=1) as progress:
             found = follow(settings, world, environment, stream, progress)
         changes = inject_all(settings, world, environment) if injected else []
@@ -215,14 +218,14 @@ def demand_label(settings: Replay, known: pd.DataFrame, stream: pd.DataFrame) ->
             raise StageError(f"replay.positive = {settings.positive}: what came {when} {settings.since} is {labels}")
 
 
-def inject_all(settings: Replay, world: Path, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    window = read_settings(Monitor, "monitor", read_params(world)).windows.count
-    rows = pd.read_parquet(Paths(world).prepared)
+def inject_all(settings: Replay, world: Paths, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    window = read_settings(Monitor, "monitor", read_params(world.root)).windows.count
+    rows = pd.read_parquet(world.prepared)
     pool = rows[rows.split.isin(["valid", "test", "golden"])].reset_index(drop=True)
     chosen = settings.injected
     every = scenarios(pool, settings.positive, chosen.messages, window, chosen.campaign, chosen.prior, settings.seed)
     with tqdm(total=sum(len(s.texts) for s in every), desc="injected", unit=" messages", mininterval=1) as progress:
-        return [inject(world, environment, world / "release", scenario, window, progress) for scenario in every]
+        return [inject(world, environment, world.release, scenario, window, progress) for scenario in every]
 
 
 def _figure(value: float | None) -> str:
@@ -233,19 +236,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m flows.replay", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("var/replay"), help="where the world and the report are made")
+    add_option(parser)
+    parser.add_argument("--out", type=Path, help="where the world and the report are made; default: var/WORKLOAD/replay")
     parser.add_argument("--no-injected", action="store_true", help="leave the injected changes out")
     given = parser.parse_args()
-    root = Path.cwd()
     try:
         get_ready(api=False)
-        report = replay(read_settings(Replay, "replay", read_params(root)), root, given.out.resolve(), not given.no_injected)
+        paths = find_workload(given.workload)
+        out: Path = given.out or paths.home / "replay"
+        report = replay(read_settings(Replay, "replay", read_params(paths.root)), paths, out.resolve(), not given.no_injected)
     except StageError as error:
         sys.exit(f"replay: {error}")
-    write_json(given.out / "replay.json", report)
-    with atomic_write(given.out / "replay.html") as temporary:
+    write_json(out / "replay.json", report)
+    with atomic_write(out / "replay.html") as temporary:
         temporary.write_text(replay_page(report), encoding="utf-8")
-    with atomic_write(given.out / "weeks.svg") as temporary:
+    with atomic_write(out / "weeks.svg") as temporary:
         temporary.write_text(draw_weeks(report), encoding="utf-8")
     for title, entry in report["totals"].items():
         print(f"{title}: {entry['messages']} messages")
@@ -253,7 +258,7 @@ def main() -> None:
             figures_of_all = "  ".join(f"{model} {_figure(entry[model][name])}" for model in MODELS)
             differences = "  ".join(f"{model} {found[name]['interval']}" for model, found in entry["difference"].items())
             print(f"  {name:20} {figures_of_all}  difference to frozen: {differences}")
-    print(f"{report['minutes']} minutes; {given.out / 'replay.html'}")
+    print(f"{report['minutes']} minutes; {out / 'replay.html'}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from flows.command import get_ready, run_command
 from flows.file_lock import end_orphans, run_lock
 from flows.notice import name_of, outcome_of, summary, tell, webhook
 from flows.pipeline import run_stages
-from flows.steps import RECALIBRATED, Restill, Steps, build_bento, gate_release, notify, promote_release, tree_of
+from flows.steps import RECALIBRATED, Restill, Steps, build_bento, gate_release, made_of, notify, promote_release, tree_of
 from tasks.monitor.state import Intent, State
 from tasks.release.register import register
 from tasks.release.snapshot import (
@@ -41,14 +41,14 @@ from tasks.release.snapshot import (
     take_snapshot,
 )
 from tasks.release.store import Fenced, add
-from tasks.stage import Paths, StageError, as_time, read_params, read_settings
+from tasks.stage import Paths, StageError, add_option, as_time, find_workload, read_params, read_settings
 from tasks.tracking import tracking_uri
 
 
 def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
     """The corpus up to the intent's time and the confirmed feedback, in a clean worktree; or what this ``waits`` for."""
     try:
-        folder = open_worktree(paths.root, paths.home, name_of(intent))
+        folder = open_worktree(paths, name_of(intent))
     except NotReady as error:  # of an exception the log of a task has the traceback, each minute
         return {"waits": str(error)}
     until = as_time(datetime.fromisoformat(intent.created))
@@ -60,10 +60,10 @@ def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
 
 def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     """Every stage of the same graph, in the worktree; what an earlier try has finished is not run again."""
-    folder = tree_of(paths, intent)
-    run_stages(folder, False, name_of(intent))
-    release = add(paths.store, folder / "release")
-    return {"release": release, "version": register(Paths(folder), name_of(intent), paths.store)[0]}
+    made = made_of(paths, intent)
+    run_stages(made, False, name_of(intent))
+    release = add(paths.store, made.release)
+    return {"release": release, "version": register(made, name_of(intent), paths.store)[0]}
 
 
 def push(paths: Paths, intent: Intent) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def push(paths: Paths, intent: Intent) -> dict[str, Any]:
 def commit(paths: Paths, intent: Intent) -> dict[str, Any]:
     """The lock and the pointers of this data, on a branch of its own: a reviewer merges it, or lets it lie."""
     what = f"release {intent.facts['release']}, {'promoted' if intent.facts['promoted'] else 'refused by the gate'}"
-    return {"commit": commit_snapshot(tree_of(paths, intent), f"Restill {name_of(intent)}: {what}")}
+    return {"commit": commit_snapshot(made_of(paths, intent), f"Restill {name_of(intent)}: {what}")}
 
 
 STEPS: Steps = {
@@ -130,7 +130,7 @@ def tidy(paths: Paths, state: State) -> None:
         try:
             if "promoted" in intent.facts and "commit" not in intent.facts:
                 commit(paths, intent)
-            close_worktree(paths.root, paths.home, folder.name)
+            close_worktree(paths, folder.name)
         except (StageError, OSError) as error:
             get_run_logger().warning("%s is kept: %s", folder, error)
     for folder in sorted((paths.home / RECALIBRATED).glob("intent-*")):
@@ -148,13 +148,13 @@ def _ended(state: State, name: str) -> Intent | None:
 
 
 @flow(name="restill")
-def restill(root: Path | None = None) -> RunState[Any]:
+def restill(folder: Path | None = None) -> RunState[Any]:
     """Act on the oldest open intent: snapshot, graph, gate, promotion, branch, Bento, push, notification.
 
     Of a recalibration: the new release, gate, promotion, Bento, notification.
     """
-    paths = Paths((root or Path.cwd()).resolve())
-    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.root))
+    paths = Paths(folder.resolve()) if folder else find_workload()
+    os.environ.setdefault("MLFLOW_TRACKING_URI", tracking_uri(paths.project))
     try:
         settings = read_settings(Restill, "restill", read_params(paths.root))
         webhook()
@@ -199,9 +199,10 @@ def main() -> None:
         prog="python -m flows.restill", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--why", help="write an intent by hand first, with this reason")
+    add_option(parser)
     given = parser.parse_args()
     get_ready()
-    paths = Paths(Path.cwd())
+    paths = find_workload(given.workload)
     try:
         read_settings(Restill, "restill", read_params(paths.root))
         webhook()

@@ -18,15 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.notice import name_of
+from flows.supervisor import ports
 from tasks.monitor.policy import JudgedWindow
 from tasks.monitor.state import INTENTS, Intent, State
 from tasks.release.snapshot import NotReady, demand_committed
-from tasks.stage import Paths, StageError
+from tasks.stage import WORKLOADS, Paths, StageError, project_folder, workloads
 
-CONFIGURATION = "supervisord.conf"
 WAIT_SECONDS = 180
-DEFAULTS = {"RESTILL_PORT": "3000", "PREFECT_PORT": "4200", "MLFLOW_PORT": "5000", "EVIDENTLY_PORT": "8000",
-            "RESTILL_BENTO": "restill:latest"}  # fmt: skip
+DEFAULTS = {"RESTILL_PORT": "3000", "PREFECT_PORT": "4200", "MLFLOW_PORT": "5000", "EVIDENTLY_PORT": "8000"}  # fmt: skip
 """What the Makefile sets where nobody else does, and ``supervisord.conf`` needs."""
 
 
@@ -34,17 +33,16 @@ DEFAULTS = {"RESTILL_PORT": "3000", "PREFECT_PORT": "4200", "MLFLOW_PORT": "5000
 class ServedPlace:
     """Where a program of ``supervisord.conf`` answers, and the path that says it is well."""
 
-    port: str
+    port: int
     healthy: str
-    shown: str = ""
 
 
-PLACES = {
-    "prefect": ServedPlace("PREFECT_PORT", "/api/health"),
-    "mlflow": ServedPlace("MLFLOW_PORT", "/health"),
-    "service": ServedPlace("RESTILL_PORT", "/readyz", "/classify"),
-    "evidently": ServedPlace("EVIDENTLY_PORT", "/"),
+SERVERS = {
+    "prefect": ("PREFECT_PORT", "/api/health"),
+    "mlflow": ("MLFLOW_PORT", "/health"),
+    "evidently": ("EVIDENTLY_PORT", "/"),
 }
+"""The variable that holds the port of each program, and the path that says it is well."""
 
 
 def surroundings(root: Path) -> dict[str, str]:
@@ -55,7 +53,10 @@ def surroundings(root: Path) -> dict[str, str]:
 
 def supervised(environment: Mapping[str, str]) -> dict[str, str]:
     """The state of each program, as the supervisor has it; empty where it does not run."""
-    command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", CONFIGURATION, "status"]
+    configuration = Path(environment["RESTILL_HOME"]) / "supervisord.conf"
+    if not configuration.exists():
+        return {}
+    command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", str(configuration), "status"]
     done = subprocess.run(command, env=dict(environment), capture_output=True, encoding="utf-8", errors="replace", check=False)
     lines = [line.split() for line in done.stdout.splitlines()]
     return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
@@ -69,36 +70,40 @@ def answers(address: str) -> bool:
         return False
 
 
-def lines(states: Mapping[str, str], environment: Mapping[str, str]) -> tuple[list[str], bool]:
+def lines(states: Mapping[str, str], where: Mapping[str, ServedPlace]) -> tuple[list[str], bool]:
     """(a line for each program, whether all of them are up)."""
     shown, well = [], True
     for name, state in states.items():
-        place = PLACES.get(name)
-        up = state == "RUNNING"
-        where = "serves the schedules"
-        if place is not None:
-            address = f"http://127.0.0.1:{environment[place.port]}"
-            up = up and answers(address + place.healthy)
-            where = address + place.shown
-        shown.append(f"{name:12} {'up' if up else state.lower() if state != 'RUNNING' else 'starting':9} {where}")
+        place, up = where.get(name), state == "RUNNING"
+        address = f"http://127.0.0.1:{place.port}" if place else "serves the schedules"
+        up = up and (place is None or answers(address + place.healthy))
+        shown.append(f"{name:16} {'up' if up else state.lower() if state != 'RUNNING' else 'starting':9} {address}")
         well &= up
     return shown, well
 
 
+def places(project: Path, environment: Mapping[str, str]) -> dict[str, ServedPlace]:
+    """Where each program answers; the service of each workload has a port of its own."""
+    found = {name: ServedPlace(int(environment[port]), healthy) for name, (port, healthy) in SERVERS.items()}
+    for workload, port in ports(project, int(environment["RESTILL_PORT"])).items():
+        found[f"service-{workload}"] = ServedPlace(port, "/readyz")
+    return found
+
+
 def loop(paths: Paths) -> list[str]:
     """The last window and its decision, each open intent and what it waits for, and what would hold a retraining back."""
-    shown = ["monitor      has judged no window yet"]
+    shown = [f"{'monitor':16} has judged no window yet"]
     base = paths.monitor / "state.db"
     if base.exists():
         state = State(base)
         for seen in state.past(sys.maxsize, 1):
-            shown = [f"monitor      {_judged(seen)}"]
+            shown = [f"{'monitor':16} {_judged(seen)}"]
         intents = [state.open_intent(kind) for kind in INTENTS]
-        shown += [f"{name_of(intent):12} {_stands(intent)}" for intent in intents if intent is not None]
+        shown += [f"{name_of(intent):16} {_stands(intent)}" for intent in intents if intent is not None]
     try:
-        demand_committed(paths.root)
+        demand_committed(paths)
     except NotReady as error:
-        shown.append(f"retraining   is held back: {error}")
+        shown.append(f"{'retraining':16} is held back: {error}")
     except StageError:  # no repository, which the retraining says itself
         pass
     return shown
@@ -120,18 +125,25 @@ def main() -> None:
         prog="python -m flows.status", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--wait", action="store_true", help="until all of it answers")
-    given = parser.parse_args()
-    environment = surroundings(Path.cwd())
-    until = time.monotonic() + (WAIT_SECONDS if given.wait else 0)
+    arguments = parser.parse_args()
+    try:
+        project = project_folder()
+        environment = surroundings(project)
+        where, every = places(project, environment), [Paths(project / WORKLOADS / name) for name in workloads(project)]
+    except StageError as error:
+        sys.exit(f"status: {error}")
+    until = time.monotonic() + (WAIT_SECONDS if arguments.wait else 0)
     while True:
         states = supervised(environment)
         if not states:
             sys.exit("status: nothing is running: `make up` starts it")
-        shown, well = lines(states, environment)
+        shown, well = lines(states, where)
         if well or time.monotonic() > until:
             break
         time.sleep(1)
-    print("\n".join([*shown, *loop(Paths(Path.cwd()))]))
+    for paths in every:
+        shown += [f"{paths.workload}:", *(f"  {line}" for line in loop(paths))]
+    print("\n".join(shown))
     if not well:
         sys.exit(f"status: not all of it is up; its logs are in {environment['RESTILL_HOME']}/log")
 

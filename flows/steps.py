@@ -34,14 +34,19 @@ class Restill(Settings):
 
 
 def tree_of(paths: Paths, intent: Intent) -> Path:
+    """The copy of the project in which an intent is worked on."""
     return paths.home / (RECALIBRATED if intent.kind == "recalibrate" else WORKTREES) / name_of(intent)
+
+
+def made_of(paths: Paths, intent: Intent) -> Paths:
+    """The workload in that copy."""
+    return Paths(tree_of(paths, intent) / paths.root.relative_to(paths.project))
 
 
 def gate_release(paths: Paths, intent: Intent) -> dict[str, Any]:
     """The challenger against the champion; the token says which champion that was."""
-    folder = tree_of(paths, intent)
     settings = read_settings(Gate, "gate", read_params(paths.root))
-    report, written, token = judge(paths, Paths(folder), settings)
+    report, written, token = judge(paths, made_of(paths, intent), settings)
     create_table_artifact(table(report), key=f"gate-{report.release}", description="What the challenger had to pass")
     return {
         "passed": report.passed,
@@ -62,12 +67,12 @@ def promote_release(paths: Paths, intent: Intent) -> dict[str, Any]:
     pointer = promote(
         paths.store, release, expected=int(intent.facts["token"]), who=intent.kind, why=why, gate=str(intent.facts["gate"])
     )
-    mirror(paths.root, pointer)
+    mirror(paths, pointer)
     return {"promoted": True, "champion": pointer.champion}
 
 
 def build_bento(paths: Paths, intent: Intent) -> dict[str, Any]:
-    return {"bento": bento(Paths(tree_of(paths, intent)))[0] if intent.facts["passed"] else None}
+    return {"bento": bento(made_of(paths, intent))[0] if intent.facts["passed"] else None}
 
 
 def notify(paths: Paths, intent: Intent) -> dict[str, Any]:

@@ -16,14 +16,14 @@ import importlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import mlflow
 
 from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
+from tasks.files import atomic_write
 from tasks.release.table import markdown
-from tasks.stage import StageError, atomic_write, read_params, read_settings
+from tasks.stage import Paths, StageError, add_option, find_workload, read_params, read_settings
 from tasks.tune.front import Point, describe_changes, draw, rows
 from tasks.tune.search import Search, Tune, run_trials
 from tasks.tune.space import edit_yaml, read_point
@@ -48,7 +48,7 @@ def chain(nodes: Sequence[Node], variant: str) -> list[Node]:
 
 def step_of(node: Node) -> Step:
     """A stage as a function: by the rule of names, its module holds it and its settings."""
-    module = importlib.import_module(node.command.removeprefix("python -m "))
+    module = importlib.import_module(node.command.split()[-1])
     return Step(node.name, getattr(module, node.name), getattr(module, node.name.capitalize()))
 
 
@@ -58,12 +58,12 @@ def read_needs(nodes: Sequence[Node]) -> list[str]:
     return sorted({dep for node in nodes for dep in node.deps} - made)
 
 
-def open_search(root: Path) -> Search:
+def open_search(paths: Paths) -> Search:
     """The search that params.yaml and dvc.yaml speak of, new or as it was left."""
-    params = read_params(root)
+    params = read_params(paths.root)
     settings = read_settings(Tune, "tune", params)
-    nodes = chain(read_graph(root), settings.variant)
-    return Search(settings, root, params, [step_of(node) for node in nodes], read_needs(nodes))
+    nodes = chain(read_graph(paths), settings.variant)
+    return Search(settings, paths, params, [step_of(node) for node in nodes], read_needs(nodes))
 
 
 def tune(search: Search, seconds: float, trials: int | None) -> None:
@@ -118,7 +118,7 @@ def apply(search: Search, which: str) -> str:
     Raises StageError where there is no such point: what broke a gate or was stopped is none.
     """
     point = _asked(search, which)
-    path = search.workspace.root / "params.yaml"
+    path = search.workspace.paths.root / "params.yaml"
     new = {name: value for name, value in point.values.items() if value != search.present[name]}
     if not new:
         return f"trial {point.trial} is what params.yaml says already"
@@ -152,9 +152,10 @@ def main() -> None:
     parser.add_argument(
         "--apply", metavar="TRIAL", help="write the point of this trial to params.yaml, or of the best; run none"
     )
+    add_option(parser)
     given = parser.parse_args()
     try:
-        search = open_search(Path.cwd())
+        search = open_search(find_workload(given.workload))
         if given.apply:
             print(apply(search, given.apply))
             return

@@ -25,9 +25,11 @@ class Config:
     """One field per variable: ``RESTILL_`` and its name in capitals."""
 
     home: Path
-    """The folder of store, journal, feedback and keys. Default: ``var`` in the folder where the service starts."""
+    """The folder of store, journal and feedback. Default: ``var`` in the folder where the service starts."""
     keys: Path
-    """The file of API keys. Default: ``keys.json`` in ``home``."""
+    """The file of API keys, for all workloads. Default: ``keys.json`` in ``home``."""
+    workload: str | None
+    """The folder in ``home`` that holds this workload's store, journal and feedback. Default: ``home`` itself."""
     release: Path | None
     """A release folder to serve, regardless of the store. Default: the store's champion, else the release in the Bento."""
     dev: bool = False
@@ -50,20 +52,24 @@ class Config:
     """Worker processes. One per core is enough."""
 
     @property
+    def state(self) -> Path:
+        return self.home / (self.workload or "")
+
+    @property
     def store(self) -> Path:
-        return self.home / "store"
+        return self.state / "store"
 
     @property
     def journal(self) -> Path:
-        return self.home / "journal"
+        return self.state / "journal"
 
     @property
     def feedback(self) -> Path:
-        return self.home / "feedback"
+        return self.state / "feedback"
 
     @property
     def salt(self) -> Path:
-        return self.home / "salt"
+        return self.state / "salt"
 
 
 def read_config(environment: Mapping[str, str]) -> Config:
@@ -75,6 +81,7 @@ def read_config(environment: Mapping[str, str]) -> Config:
     return Config(
         home=home,
         keys=Path(variables["RESTILL_KEYS"]).absolute() if "RESTILL_KEYS" in variables else home / "keys.json",
+        workload=variables.get("RESTILL_WORKLOAD"),
         release=Path(release) if release else None,
         dev=_flag(variables, "RESTILL_DEV"),
         poll_seconds=_number(variables, "RESTILL_POLL_SECONDS", Config.poll_seconds, 0.01, 3600),

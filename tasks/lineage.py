@@ -59,16 +59,16 @@ def _git(root: Path, *arguments: str) -> str:
     return process.stdout.strip()
 
 
-def lock_hash(root: Path, before: str | None = None) -> str:
-    """SHA-256 over the stages locked in ``dvc.lock``, without the stage ``before``; ``none`` where there is no lock.
+def lock_hash(project: Path, workload: str, before: str | None = None) -> str:
+    """SHA-256 over the workload's stages locked in ``dvc.lock``, without the stage ``before``; ``none`` where there is no lock.
 
     The calling stage leaves itself out: its entry is written after it ran, so it would hash its previous run.
     """
-    path = root / "dvc.lock"
+    path = project / "dvc.lock"
     if not path.exists():
         return "none"
-    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    stages.pop(before, None)
+    locked = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
+    stages = {name: entry for name, entry in locked.items() if name.endswith(f"@{workload}") and name != f"{before}@{workload}"}
     return hashlib.sha256(yaml.safe_dump(stages, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
-import shutil
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,11 +35,23 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-class Paths:
-    """Where each artefact lies below the project's root; ``dvc.yaml`` names the same places."""
+WORKLOADS = "workloads"
+"""The folder of the project below which each workload has its own."""
 
-    def __init__(self, root: Path) -> None:
+
+class Paths:
+    """Where each artefact of a workload lies; ``dvc.yaml`` names the same places.
+
+    ``root`` is the workload's folder, ``project`` the one that holds ``dvc.yaml``, the code and all workloads. A folder that
+    is not below ``workloads/`` is a project of its own. ``home`` holds the runtime state; by default it is below RESTILL_HOME.
+    """
+
+    def __init__(self, root: Path, home: Path | None = None) -> None:
         self.root = root
+        inside = root.absolute().parent.name == WORKLOADS
+        self.project = root.absolute().parent.parent if inside else root
+        self.workload = root.absolute().name if inside else ""
+        self.name = f"restill-{self.workload}" if inside else "restill"  # of its experiment, registered model and Bento
         self.corpus = root / "data/corpus.parquet"
         self.validated = root / "data/validated.parquet"
         self.prepared = root / "data/prepared.parquet"
@@ -56,13 +65,14 @@ class Paths:
         self.reports = root / "reports"
         self.release = root / "release"
         # What happens, and not what is computed, lies outside of the graph: it is one place for all clones that share it.
-        self.home = Path(os.environ.get("RESTILL_HOME", "").strip() or root / "var").absolute()
+        base = Path(os.environ.get("RESTILL_HOME", "").strip() or self.project / "var").absolute()
+        self.home = home or base / self.workload
         self.store = self.home / "store"
         self.journal = self.home / "journal"
         self.feedback = self.home / "feedback"
         self.monitor = self.home / "monitor"
         self.gates = self.home / "gates"
-        self.evidently = self.home / "evidently"
+        self.evidently = (home or base) / "evidently"  # one page for all workloads
 
     def report(self, name: str) -> Path:
         return self.reports / name
@@ -112,10 +122,44 @@ def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
         raise StageError(f"params.yaml: {place} = {first.get('input')!r}: {first['msg']}") from error
 
 
+def add_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workload",
+        metavar="NAME",
+        help="a folder below workloads/; default: the one called in, else the first in params.yaml",
+    )
+
+
+def find_workload(name: str | None = None, folder: Path | None = None) -> Paths:
+    """The workload ``name`` of the project in ``folder`` (default: the current one).
+
+    Raises StageError that says which there are where there is none of this name.
+    """
+    here = Paths(folder or project_folder())
+    if not name:
+        several = not here.workload and (here.project / "params.yaml").is_file() and WORKLOADS in read_params(here.project)
+        return find_workload(workloads(here.project)[0], here.project) if several else here
+    if name not in (known := workloads(here.project)):
+        raise StageError(f"--workload {name}: there is no such workload; there are {', '.join(known)}")
+    return Paths(here.project / WORKLOADS / name)
+
+
+def workloads(project: Path) -> list[str]:
+    """The workloads of the project, in the order of its ``params.yaml``. Raises StageError where it names none."""
+    listed = read_params(project).get(WORKLOADS)
+    if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
+        raise StageError(f"params.yaml: workloads = {listed!r}: expected the names of one folder below workloads/ or more")
+    if odd := [name for name in listed if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)]:
+        raise StageError(f"params.yaml: workloads: {odd[0]!r}: expected a name of small letters, digits, - and _")
+    if missing := [name for name in listed if not (project / WORKLOADS / name / "params.yaml").is_file()]:
+        raise StageError(f"params.yaml: workloads: there is no workloads/{missing[0]}/params.yaml")
+    return listed
+
+
 def run(
     stage: Callable[[S, Paths], None], settings: type[S], instead: Mapping[str, Callable[[Paths], None]] = MappingProxyType({})
 ) -> None:
-    """Run ``stage`` as a command in the current folder. A StageError ends it with one line and exit code 1.
+    """Run ``stage`` as a command on one workload. A StageError ends it with one line and exit code 1.
 
     ``instead``: what is done in its place, without its parameters, by the option that asks for it; of several, the last.
     """
@@ -127,22 +171,25 @@ def run(
         description=stage.__doc__,
         epilog=f"Its parameters are the block '{name}' of params.yaml; its files stand in dvc.yaml.",
     )
+    add_option(parser)
     for option, other in instead.items():
         parser.add_argument(option, dest="chosen", action="store_const", const=other, help=other.__doc__)
-    chosen: Callable[[Paths], None] | None = getattr(parser.parse_args(), "chosen", None)
+    arguments = parser.parse_args()
+    chosen: Callable[[Paths], None] | None = getattr(arguments, "chosen", None)
     try:
-        root = project_folder()
+        paths = find_workload(arguments.workload)
+        os.chdir(paths.root)  # as DVC does: what params.yaml names is below it
         if chosen:
-            chosen(Paths(root))
+            chosen(paths)
         else:
-            stage(read_settings(settings, name, read_params(root)), Paths(root))
+            stage(read_settings(settings, name, read_params(paths.root)), paths)
     except StageError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in OF_THE_DISK:
             raise
-        print(f"{name}: {error.filename or root}: {error.strerror or error}", file=sys.stderr)
+        print(f"{name}: {error.filename or Path.cwd()}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -163,67 +210,9 @@ def project_folder() -> Path:
     raise StageError(f"{str(root)!a}: {mend}")
 
 
-def sqlite_uri(path: Path, driver: str = "sqlite") -> str:
-    """The SQLite file ``path`` as SQLAlchemy's URL.
-
-    There a question mark ends the path, and nothing escapes it: such a path goes in SQLite's own form
-    (https://www.sqlite.org/uri.html), which is percent-encoded.
-    """
-    absolute = str(path.absolute())
-    return f"{driver}:///file:{quote(absolute)}?uri=true" if "?" in absolute else f"{driver}:///{absolute}"
-
-
 def as_time(until: datetime | date | None) -> datetime | None:
     """A date is its first moment, UTC; a time without a zone is UTC."""
     if until is None:
         return None
     moment = until if isinstance(until, datetime) else datetime.combine(until, time())
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; on success it is renamed to it, so no half file ever stands there.
-
-    Works for a file and for a folder that the caller makes (a former folder is replaced).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One name for all processes: what a killed run left behind is cleared by the next (DVC lets one run a stage).
-    temporary, aside = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old.tmp")
-    _remove(temporary)
-    try:
-        yield temporary
-        if path.is_dir():  # a folder cannot be replaced in one step, but it can be moved aside in one
-            _remove(aside)
-            path.replace(aside)
-        try:
-            temporary.replace(path)
-        except OSError:
-            if aside.exists():  # what stood there is better than nothing
-                aside.replace(path)
-            raise
-    finally:
-        _remove(temporary)
-        _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as sorted, indented JSON, whole or not at all. NaN is refused: write None."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below ``folder``."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

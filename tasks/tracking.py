@@ -6,6 +6,7 @@ stage that DVC skips makes no run: its last one is known from ``models/runs/STAG
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import socket
@@ -25,10 +26,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from pydantic import BaseModel
 
+from tasks.files import sqlite_uri, write_json
 from tasks.lineage import commit_text, lock_hash, sha256
-from tasks.stage import Paths, StageError, read_params, sqlite_uri, write_json
+from tasks.stage import Paths, StageError, read_params
 
-EXPERIMENT = "restill"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Model training, and no chat application. MLflow has no constant for it; its pages write and read this tag."""
 ENDED = "restill.ended"
@@ -41,21 +42,28 @@ PROCESS = "restill.process"
 """The tag that says which process writes to a run, so that a run whose process died can be told from one at work."""
 
 
-def connect(root: Path) -> str:
-    """Point MLflow at ``MLFLOW_TRACKING_URI`` or the project's own SQLite file; the id of the experiment.
+def connect(paths: Paths) -> str:
+    """Point MLflow at ``MLFLOW_TRACKING_URI`` or the project's own SQLite file; the id of the workload's experiment.
 
     Raises StageError where MLflow cannot be reached there.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(root)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri(paths.project)
     try:
         mlflow.set_tracking_uri(uri)
-        experiment = experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts").as_uri())
+        experiment = experiment_of(paths.name, artifacts_of(paths).as_uri())
     except MlflowException as error:
         said = f"MLFLOW_TRACKING_URI = {uri}: MLflow cannot be reached: {' '.join(str(error).split())[:300]}"
         raise StageError(re.sub(r"//[^/@\s]*@", "//***@", said)) from error  # an address may hold a password
-    if (made := Path(urlsplit(uri).path[1:]).parent).parts[:1] == ("file:",) and made.is_dir():
-        os.removedirs(made)  # MLflow takes SQLite's own form of a path for a folder and makes it, and pip then for a project
+    _remove_stray_folder(uri)
+    atexit.register(_remove_stray_folder, uri)
     return experiment
+
+
+def _remove_stray_folder(uri: str) -> None:
+    """MLflow takes SQLite's own form of a path for a folder below the current one and makes it, and pip then for a project."""
+    folder = Path(urlsplit(uri).path[1:]).parent
+    if folder.parts[:1] == ("file:",) and folder.is_dir():
+        os.removedirs(folder)
 
 
 def experiment_of(name: str, artifacts: str) -> str:
@@ -70,9 +78,14 @@ def experiment_of(name: str, artifacts: str) -> str:
     return str(experiment.experiment_id)
 
 
-def tracking_uri(root: Path) -> str:
+def tracking_uri(project: Path) -> str:
     """The project's own SQLite file, for MLflow."""
-    return sqlite_uri(root.resolve() / "mlflow.db")
+    return sqlite_uri(project.resolve() / "mlflow.db")
+
+
+def artifacts_of(paths: Paths) -> Path:
+    """Where MLflow keeps the files of the workload's runs."""
+    return paths.project.resolve() / "mlartifacts" / paths.workload
 
 
 def invocation() -> str:
@@ -92,7 +105,7 @@ def is_dvc(process: psutil.Process) -> bool:
         return False
 
 
-def find_or_make_parent(experiment: str, key: str, root: Path) -> str:
+def find_or_make_parent(experiment: str, key: str, paths: Paths) -> str:
     """The id of the parent run of the invocation ``key``, which is running from now on."""
     client = mlflow.MlflowClient()
     found = client.search_runs([experiment], f"tags.`{INVOCATION}` = '{key}'", max_results=1)
@@ -100,8 +113,8 @@ def find_or_make_parent(experiment: str, key: str, root: Path) -> str:
         run = str(found[0].info.run_id)
     else:
         end_dead(experiment)
-        tags = {INVOCATION: key, "git.commit": commit_text(root), "dvc.lock": lock_hash(root)}
-        run = str(client.create_run(experiment, run_name=run_name(root, datetime.now(UTC)), tags=tags).info.run_id)
+        tags = {INVOCATION: key, "git.commit": commit_text(paths.project), "dvc.lock": lock_hash(paths.project, paths.workload)}
+        run = str(client.create_run(experiment, run_name=run_name(paths.root, datetime.now(UTC)), tags=tags).info.run_id)
     client.update_run(run, status="RUNNING")
     client.set_tag(run, PROCESS, process_name())
     return run
@@ -133,9 +146,9 @@ def alive(name: str) -> bool:
         return False
 
 
-def reconcile(root: Path) -> list[str]:
+def reconcile(paths: Paths) -> list[str]:
     """End every run that says RUNNING though its process died; the ids of those runs."""
-    return end_dead(connect(root))
+    return end_dead(connect(paths))
 
 
 def end_dead(experiment: str) -> list[str]:
@@ -187,8 +200,8 @@ class Tracker:
 @contextmanager
 def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
     """A child run named ``stage`` with the stage's parameters; a stage that fails leaves a failed run."""
-    experiment = connect(paths.root)
-    parent = find_or_make_parent(experiment, invocation(), paths.root)
+    experiment = connect(paths)
+    parent = find_or_make_parent(experiment, invocation(), paths)
     client = mlflow.MlflowClient()
     status = "FAILED"
     try:
@@ -198,7 +211,8 @@ def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
             parent_run_id=parent,
             tags={"restill.stage": stage, PROCESS: process_name()},
         ) as run:
-            for name, value in (("git.commit", commit_text(paths.root)), ("dvc.lock", lock_hash(paths.root, stage))):
+            locked = lock_hash(paths.project, paths.workload, stage)
+            for name, value in (("git.commit", commit_text(paths.project)), ("dvc.lock", locked)):
                 mlflow.set_tag(name, value)
             mlflow.log_params(flatten(settings.model_dump(mode="json")))
             with told(stage, [run.info.run_id, parent]):

@@ -22,9 +22,9 @@ import tasks  # noqa: F401  (keeps every tool off the network)
 from service.tokenizer import Tokenizer, known_words
 from tasks.compress.networks import Network, save_student
 from tasks.compress.quantize import Quantize, quantize_student
+from tasks.files import write_json
 from tasks.release.package import seal
-from tasks.stage import write_json
-from tests.imports import ROOT
+from tests.imports import MAIL
 
 os.environ["PATH"] = (
     f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc, bentoml, mlflow of this environment
@@ -183,7 +183,7 @@ def make_students(folder: Path) -> None:
     for name in ("student", "student-quantized"):
         (folder / name).mkdir()
     save_student(network, tokenizer, folder / "student", opset=20)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["quantize"]
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())["quantize"]
     quantize_student(
         folder / "student", folder / "student-quantized", Quantize.model_validate(params | {"method": "dynamic"}), []
     )

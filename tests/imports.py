@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+MAIL = ROOT / "workloads/mail"
 FLOORS = ("service", "tasks", "flows")
 
 

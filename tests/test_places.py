@@ -16,10 +16,12 @@ import yaml
 from sqlalchemy import create_engine, text
 from supervisor.options import ServerOptions
 
+from flows.supervisor import SERVICE
+from tasks.files import sqlite_uri
 from tasks.lineage import commit_text, git_commit
-from tasks.stage import StageError, project_folder, sqlite_uri
+from tasks.stage import Paths, StageError, project_folder
 from tasks.tracking import connect
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
 ODD = "Jörg's 100% #1 what? [x] (y) & ; ~ ! * <z> | a=b@c, ^ %41 %(here)s"
 """Every character that a folder's name may hold here."""
@@ -71,8 +73,8 @@ def test_a_plain_path_keeps_the_url_that_it_had() -> None:
 def test_mlflow_keeps_runs_and_files_in_the_project_s_folder(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # set, and empty: as if it were not set
     monkeypatch.chdir(odd)
-    experiment = connect(odd)
-    assert connect(odd) == experiment
+    experiment = connect(Paths(odd))
+    assert connect(Paths(odd)) == experiment
     with mlflow.start_run(experiment_id=experiment) as run:
         mlflow.log_text("hello", "notes/a.txt")
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/notes/a.txt") == "hello"
@@ -88,7 +90,7 @@ def test_an_mlflow_that_is_not_there_is_one_line_without_its_password(tmp_path: 
     with pytest.raises(
         StageError, match=r"^MLFLOW_TRACKING_URI = http://\*\*\*@127\.0\.0\.1:9: MLflow cannot be reached: .*$"
     ) as caught:
-        connect(tmp_path)
+        connect(Paths(tmp_path))
     assert "secret" not in str(caught.value)
 
 
@@ -170,11 +172,15 @@ def test_the_caller_s_python_and_pip_settings_do_not_reach_the_environment(tmp_p
 def test_the_supervisor_writes_and_starts_where_the_home_is(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (odd / "log").mkdir()
     ports = dict.fromkeys(("RESTILL_PORT", "PREFECT_PORT", "MLFLOW_PORT", "EVIDENTLY_PORT"), "1")
-    found = ports | {"RESTILL_HOME": str(odd), "RESTILL_LOG": f"{odd}/log".replace("%", "%%"), "RESTILL_BENTO": "restill:1"}
+    found = ports | {"RESTILL_HOME": str(odd), "RESTILL_LOG": f"{odd}/log".replace("%", "%%")}
     for name, value in found.items():
         monkeypatch.setenv(name, value)
     options = ServerOptions()
-    options.realize(["-c", str(ROOT / "supervisord.conf")])
+    written = (ROOT / "supervisord.conf").read_text(encoding="utf-8") + SERVICE.format(
+        workload="mail", tag="restill-mail:1", port=1
+    )
+    (odd / "supervisord.conf").write_text(written, encoding="utf-8")
+    options.realize(["-c", str(odd / "supervisord.conf")])
     assert options.configroot.supervisord.logfile == f"{odd}/log/supervisord.log"
     programs = {process.name: process for group in options.process_group_configs for process in group.process_configs}
     assert {Path(program.stdout_logfile) for program in programs.values()} == {odd / f"log/{name}.log" for name in programs}
@@ -322,7 +328,7 @@ def test_neither_clock_nor_locale_nor_umask_changes_the_data(tmp_path: Path, giv
         (folder / "mail/ham").mkdir(parents=True)
         for file, mail in mails.items():
             (folder / "mail/ham" / file).write_text(mail, encoding="utf-8")
-        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        params = yaml.safe_load((MAIL / "params.yaml").read_text(encoding="utf-8"))
         params["ingest"] |= {"source": "folder", "path": "mail", "feedback": "none.jsonl"}
         (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         (folder / "none.jsonl").touch()
@@ -339,4 +345,4 @@ def test_make_up_names_a_port_that_is_taken_before_anything_starts(tmp_path: Pat
     lines = make(tmp_path / "p", "up", MLFLOW_PORT="5001").stdout.splitlines()
     check = next(number for number, line in enumerate(lines) if "service.port" in line)
     assert "MLFLOW_PORT=$MLFLOW_PORT" in " ".join(lines[check : check + 2])
-    assert check < next(number for number, line in enumerate(lines) if "flows.pipeline" in line)
+    assert check < next(number for number, line in enumerate(lines) if "flows.bootstrap" in line)

@@ -31,7 +31,7 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     frame: pd.DataFrame = TABLES[request.param]()
     dated = "received" in frame
     made = Project(tmp_path_factory.mktemp(request.param))
-    frame.to_csv(made.root / "data/table.csv", index=False)
+    frame.to_csv(made.folder / "data/table.csv", index=False)
     columns = {name: name if name in frame else None for name in ("id", "received", "source", "label", "subject", "text")}
     until = frame.received.sort_values().iloc[round(0.9 * len(frame))] if dated else None
     made.set(
@@ -43,14 +43,14 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             "evaluate": SMALL["evaluate"] | {"slices": {}},
         }
     )  # fmt: skip
-    commands = re.findall(r"cmd: python -m (\S+)", (made.root / "dvc.yaml").read_text(encoding="utf-8"))
+    commands = re.findall(r"cmd: .*python -m (\S+)", (made.root / "dvc.yaml").read_text(encoding="utf-8"))
     made.run("python -m tasks.data.ingest && python -m tasks.data.validate --propose --write")
     made.run(f'python -c "{STAGES}" {" ".join(commands[1:])}')
     return made
 
 
 def read(project: Project, name: str) -> Any:
-    return json.loads((project.root / name).read_text(encoding="utf-8"))
+    return json.loads((project.folder / name).read_text(encoding="utf-8"))
 
 
 def test_a_table_ends_with_a_release_that_says_why_it_is_the_one(project: Project) -> None:
@@ -62,7 +62,7 @@ def test_a_table_ends_with_a_release_that_says_why_it_is_the_one(project: Projec
 
 def test_every_split_has_every_figure_with_its_interval(project: Project) -> None:
     report = read(project, "reports/evaluation.json")
-    dated = "received" in pd.read_csv(project.root / "data/table.csv")
+    dated = "received" in pd.read_csv(project.folder / "data/table.csv")
     splits = {"valid", "test", "golden"} | ({"future"} if dated else set())
     assert set(report["splits"]) == splits
     for entry in report["variants"].values():
@@ -76,7 +76,7 @@ def test_every_split_has_every_figure_with_its_interval(project: Project) -> Non
 
 
 def test_the_release_answers_with_labels_of_the_table(project: Project) -> None:
-    frame = pd.read_csv(project.root / "data/table.csv")
-    answers = Release(project.root / "release").answer(list(frame.text))
+    frame = pd.read_csv(project.folder / "data/table.csv")
+    answers = Release(project.folder / "release").answer(list(frame.text))
     assert {answer.label for answer in answers} <= set(frame.label)
     assert np.mean([answer.label == label for answer, label in zip(answers, frame.label, strict=True)]) > 0.5

@@ -16,13 +16,14 @@ from scipy import stats
 from benchmarks import seeds
 from benchmarks.seed_folder import LOGITS, Folder, Project, read
 from benchmarks.seed_path import due, keys, path_inputs, read_path, with_seed
+from tasks.files import write_json
 from tasks.model.train import Train
 from tasks.release.evaluate import Evaluate
-from tasks.stage import StageError, read_settings, write_json
+from tasks.stage import StageError, read_settings
 from tests.conftest import made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS: dict[str, Any] = yaml.safe_load((MAIL / "params.yaml").read_text())
 SHRINK = {
     "cmd": "python -m tasks.compress.shrink",
     "deps": ["data/prepared.parquet", "models/student-pruned"],
@@ -32,16 +33,19 @@ SHRINK = {
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project that has been run: its graph and code, made data, a baseline."""
-    for name in ("params.yaml", "dvc.yaml", "offline.env"):
+    """A workload that has been run: its graph and code, made data, a baseline."""
+    root = tmp_path / "workloads/mail"
+    root.mkdir(parents=True)
+    shutil.copy(MAIL / "params.yaml", root)
+    for name in ("dvc.yaml", "offline.env"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("service", "tasks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "data").mkdir()
-    (tmp_path / "models/baseline").mkdir(parents=True)
-    made_prepared(["ham", "spam"], 70).to_parquet(tmp_path / "data/prepared.parquet")
-    write_json(tmp_path / "data/schema.json", {"labels": ["ham", "spam"], "positive": "spam"})
-    return tmp_path
+    (root / "data").mkdir()
+    (root / "models/baseline").mkdir(parents=True)
+    made_prepared(["ham", "spam"], 70).to_parquet(root / "data/prepared.parquet")
+    write_json(root / "data/schema.json", {"labels": ["ham", "spam"], "positive": "spam"})
+    return root
 
 
 def names(steps: Any) -> list[str]:
@@ -50,16 +54,16 @@ def names(steps: Any) -> list[str]:
 
 def with_shrink(root: Path) -> dict[str, Any]:
     """Put a stage between prune and quantize, into the graph and the parameters."""
-    graph = yaml.safe_load((root / "dvc.yaml").read_text())
+    graph = yaml.safe_load((root.parents[1] / "dvc.yaml").read_text())
     stages: dict[str, Any] = {}
     for name, stage in graph["stages"].items():
         stages |= {"shrink": SHRINK, name: stage} if name == "quantize" else {name: stage}
-    (root / "dvc.yaml").write_text(yaml.safe_dump(graph | {"stages": stages}, sort_keys=False))
+    (root.parents[1] / "dvc.yaml").write_text(yaml.safe_dump(graph | {"stages": stages}, sort_keys=False))
     return PARAMS | {"shrink": {"share": 0.5, "seed": 1}, "quantize": PARAMS["quantize"] | {"parent": "student-shrunk"}}
 
 
 def test_the_path_is_that_of_the_graph_without_what_it_does_not_need() -> None:
-    path = read_path(ROOT, PARAMS)
+    path = read_path(MAIL, PARAMS)
     assert {"train", "distill", "quantize"} <= set(names(path))
     assert not {"ingest", "prepare", "baseline", "export", "evaluate", "package"} & set(names(path))
     assert names(path)[0] == "train" and names(path)[-1] == "quantize"
@@ -77,10 +81,10 @@ def test_a_new_stage_between_is_picked_up_where_quantize_stands_behind_it(root: 
 
 
 def test_a_graph_without_such_a_path_is_said_in_a_sentence(root: Path) -> None:
-    (root / "dvc.yaml").write_text("stages: {train: {cmd: python -m x}, quantize: {cmd: python -m y}}")
+    (root.parents[1] / "dvc.yaml").write_text("stages: {train: {cmd: python -m x}, quantize: {cmd: python -m y}}")
     with pytest.raises(StageError, match="no path leads from train to quantize"):
         read_path(root, PARAMS)
-    (root / "dvc.yaml").unlink()
+    (root.parents[1] / "dvc.yaml").unlink()
     with pytest.raises(StageError, match=r"dvc\.yaml cannot be read"):
         read_path(root, PARAMS)
 
@@ -114,7 +118,7 @@ def test_a_changed_parameter_changes_its_stage_and_those_behind_it(root: Path) -
 def test_changed_data_changes_all_and_changed_code_all_but_the_teacher(root: Path) -> None:
     path = read_path(root, PARAMS)
     before = keys(path, PARAMS, root)
-    (root / "tasks/stage.py").write_text("# other")  # every stage imports it
+    (root.parents[1] / "tasks/stage.py").write_text("# other")  # every stage imports it
     after = keys(path, PARAMS, root)
     assert {name for name in before if before[name] != after[name]} == set(names(path)) - {"train"}
     made_prepared(["ham", "spam"], 71).to_parquet(root / "data/prepared.parquet")
@@ -122,7 +126,7 @@ def test_changed_data_changes_all_and_changed_code_all_but_the_teacher(root: Pat
 
 
 def test_due_is_what_changed_and_what_is_missing_for_it() -> None:
-    path = read_path(ROOT, PARAMS)
+    path = read_path(MAIL, PARAMS)
     wanted = {name: f"key of {name}" for name in names(path)}
     there = {file for step in path for file in (*step.deps, *step.outs)}
     ours = {"models/student", "models/student-quantized"}

@@ -18,7 +18,7 @@ from benchmarks.memory import resident
 from benchmarks.rivals import logarithms, preprocess
 from service.text import Normaliser
 from tasks.release.teacher_comparison import fastest_teacher
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
 MESSAGES = ["short", "", "of some length\nin two lines", "long " * 500]
 PLAIN = Normaliser((), (), 4000)
@@ -115,7 +115,7 @@ def test_a_rival_that_is_not_installed_is_named_in_one_line_and_left_out(
 
 
 def test_without_models_one_line_says_what_makes_them(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(MAIL / "params.yaml", tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed"],
         cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True,

@@ -15,9 +15,10 @@ import yaml
 from benchmarks import curves, plain_training, training
 from benchmarks.curves import OURS, Clock
 from benchmarks.plain_training import Plain, Task
-from tasks.stage import Paths, StageError, write_json
+from tasks.files import write_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
 
 def curve(*points: tuple[float, float]) -> list[dict[str, float]]:
@@ -79,7 +80,7 @@ def test_the_clock_counts_looks_apart() -> None:
 @pytest.fixture
 def project(tmp_path: Path, tiny_teacher: Path) -> Paths:
     """A project of made messages whose teacher is tiny."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params["train"] |= {"model": str(tiny_teacher), "window_tokens": 16, "windows": 3, "threads": 1, "patience": 1}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     paths = Paths(tmp_path)

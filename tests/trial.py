@@ -14,17 +14,17 @@ import yaml
 from service.decision import softmax
 from service.scorer import Student
 from tasks.data.grouping import split_of
+from tasks.files import read_json, write_json
 from tasks.lineage import package_versions, sha256
 from tasks.release.gate import Gate, Report, gate
 from tasks.release.package import seal
-from tasks.stage import read_json, write_json
 from tests.conftest import made_release, made_table
-from tests.imports import ROOT
+from tests.imports import MAIL
 
 SHARES = {"golden": 0.15, "test": 0.15, "valid": 0.15}
 CHAMPION_KNOWS = pd.Timestamp("2020-01-20", tz="UTC")
 CHALLENGER_KNOWS = pd.Timestamp("2020-02-10", tz="UTC")
-PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS: dict[str, Any] = yaml.safe_load((MAIL / "params.yaml").read_text())
 DEFAULTS: dict[str, Any] = PARAMS["gate"]
 
 

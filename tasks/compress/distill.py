@@ -25,11 +25,12 @@ from tasks.compress.parity import ParityLimits, ParityRows, ScoreLimits, compare
 from tasks.compress.sgd import History, Watch
 from tasks.compress.student import Student
 from tasks.compress.texts import Crops, crops, teacher_predict
+from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.lineage import sha256
 from tasks.metrics import ranking
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, atomic_write, folder_bytes, read_json, run, write_json
+from tasks.stage import Paths, run
 from tasks.tracking import track
 
 Logits = npt.NDArray[np.float32]

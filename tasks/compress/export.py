@@ -19,9 +19,10 @@ from tasks.compress.distillation import teacher_logits
 from tasks.compress.int8 import Operator, write_int8
 from tasks.compress.parity import Parity, ParityLimits, ParityRows, ScoreLimits, broken, compare, enforce
 from tasks.compress.transformer import write_transformer
+from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.model.teacher import load_teacher, predict
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, Settings, atomic_write, folder_bytes, read_json, run, write_json
+from tasks.stage import Paths, Settings, run
 from tasks.tracking import track
 
 

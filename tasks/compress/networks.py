@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from service.tokenizer import PADDING, Tokenizer
 from tasks.compress.onnx_file import write_onnx
-from tasks.stage import write_json
+from tasks.files import write_json
 
 
 class Network(nn.Module):

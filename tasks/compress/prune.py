@@ -22,8 +22,9 @@ from tasks.compress.parity import ParityLimits, ParityRows, broken, compare
 from tasks.compress.sgd import valid_pr_auc
 from tasks.compress.student import Hashed, Student
 from tasks.compress.units import halve_rows, prunables, remove
+from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
+from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import track
 
 Shares = dict[str, float]

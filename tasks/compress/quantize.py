@@ -21,7 +21,8 @@ from service.tokenizer import pad
 from tasks.compress.codebook import Codebook, write_codebook
 from tasks.compress.int8 import Operator, write_int8, write_static_int8
 from tasks.compress.parity import ParityLimits, ParityRows, compare, reported
-from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
+from tasks.files import atomic_write, folder_bytes, read_json, write_json
+from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import track
 
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from service.token_windows import TokenWindows, collate, tokenize
 from tasks.compress.networks import save_known
 from tasks.compress.onnx_file import write_onnx
+from tasks.files import read_json, write_json
 from tasks.model.batches import FIRST_WINDOW
 from tasks.model.teacher import Teacher, has_fast_bfloat16, layers_of, load_teacher, place_of_layers, predict
-from tasks.stage import StageError, read_json, write_json
+from tasks.stage import StageError
 
 CPU = torch.device("cpu")
 

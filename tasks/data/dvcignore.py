@@ -7,6 +7,7 @@ The stage ingest still reads these files, or reports in the quarantine why it ca
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import stat
@@ -19,16 +20,16 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
-from tasks.stage import StageError, read_params
+from tasks.stage import Paths, StageError, add_option, find_workload, read_params
 
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 _WILD = re.compile(r"[\\*?\[\]]")
 
 
-def check_folder(root: Path) -> None:
+def check_folder(paths: Paths) -> None:
     """Raises StageError for a missing source of ingest, or a folder that DVC cannot hash: dangling links, invalid names."""
-    check_sources(root)
-    blocking = list(blocking_files(root))
+    check_sources(paths.root)
+    blocking = list(blocking_files(paths))
     if blocking:
         path, reason = blocking[0]
         others = f" ({len(blocking) - 1} more are like it)" if len(blocking) > 1 else ""
@@ -50,22 +51,22 @@ def _ingest(root: Path) -> dict[str, Any]:
     return block if isinstance(block, dict) else {}
 
 
-def blocking_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """(path below ``root``, reason) of each file in the folder ``ingest.path`` on which DVC would fail, by name."""
-    block = _ingest(root)
-    folder = root / str(block.get("path"))
-    if block.get("source") != "folder" or not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+def blocking_files(paths: Paths) -> Iterator[tuple[Path, str]]:
+    """(path below the project, reason) of each file in the folder ``ingest.path`` on which DVC would fail, by name."""
+    block, project = _ingest(paths.root), paths.project
+    folder = paths.root / str(block.get("path"))
+    if block.get("source") != "folder" or not folder.is_dir() or not folder.resolve().is_relative_to(project.resolve()):
         return
     problems = [(path, reason) for path in _files(folder) if (reason := _problem(path))]
     if not problems:
         return
     try:
-        ignored = Repo(str(root)).dvcignore
+        ignored = Repo(str(project)).dvcignore
     except (DvcException, SCMError):  # DVC reports that itself
         return
     for path, reason in problems:
         if not ignored.is_ignored_file(str(path.absolute())):
-            yield path.relative_to(root), reason
+            yield path.relative_to(project), reason
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -93,8 +94,10 @@ def pattern(path: Path) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tasks.data.dvcignore", description=__doc__)
+    add_option(parser)
     try:
-        for path, _ in blocking_files(Path.cwd()):
+        for path, _ in blocking_files(find_workload(parser.parse_args().workload)):
             print(pattern(path))
     except StageError as error:
         sys.exit(f"dvcignore: {error}")

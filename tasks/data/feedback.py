@@ -26,7 +26,8 @@ from service.text import document
 from tasks.data.rows import with_unique_ids, with_valid_unicode
 from tasks.data.sources import FEEDBACK, Rejected, Row
 from tasks.data.tables import read_table
-from tasks.stage import Paths, StageError, as_time, atomic_write, read_params
+from tasks.files import atomic_write
+from tasks.stage import Paths, StageError, add_option, as_time, find_workload, read_params
 
 COLUMNS = ["id", "received", "label", "subject", "text"]
 """The keys of a line of ``ingest.feedback``."""
@@ -144,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tasks.data.feedback", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    add_option(parser)
     commands = parser.add_subparsers(dest="command", required=True)
     importer = commands.add_parser("import", help="take the labelled messages of a table as feedback")
     importer.add_argument("file", type=Path, help="a table: .csv, .tsv, .jsonl or .parquet")
@@ -160,9 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str], paths: Paths) -> str:
+def main(arguments: list[str], folder: Path | None = None) -> str:
     """Run the command line; returns a sentence about what was done. Raises StageError."""
     options = _parser().parse_args(arguments)
+    paths = find_workload(options.workload, folder)
     if options.command == "export":
         rows, disputed = export(paths, options.out, as_time(options.before))
         return f"{rows} messages with feedback in {options.out}, {disputed} left out: their labels contradict each other"
@@ -175,6 +178,6 @@ def main(arguments: list[str], paths: Paths) -> str:
 
 if __name__ == "__main__":
     try:
-        print(main(sys.argv[1:], Paths(Path.cwd())))
+        print(main(sys.argv[1:]))
     except StageError as error:
         sys.exit(f"feedback: {error}")

@@ -25,7 +25,8 @@ from tasks.data.folders import read_folder
 from tasks.data.rows import not_feedback, with_unique_ids, with_valid_unicode
 from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row, from_message
 from tasks.data.tables import labelled, read_feedback, read_labels, read_table
-from tasks.stage import Paths, Settings, StageError, as_time, atomic_write, run, write_json
+from tasks.files import atomic_write, write_json
+from tasks.stage import Paths, Settings, StageError, as_time, run
 
 
 class Columns(Settings):

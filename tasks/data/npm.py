@@ -20,7 +20,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.stage import StageError, atomic_write
+from tasks.files import atomic_write
+from tasks.stage import StageError
 
 
 class Pointer(BaseModel):

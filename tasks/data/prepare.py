@@ -17,7 +17,8 @@ from pydantic import Field
 from service.text import RAW_CHARACTERS_PER_KEPT, Normaliser, document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.data.sources import FEEDBACK
-from tasks.stage import Paths, Settings, StageError, atomic_write, run, write_json
+from tasks.files import atomic_write, write_json
+from tasks.stage import Paths, Settings, StageError, run
 
 MEASURED = ("valid", "test", "golden", "future")
 """Held-out splits: no student may be trained on them, with or without labels."""

@@ -20,7 +20,8 @@ import pandas as pd
 import yaml
 
 from tasks.data.rules import measure
-from tasks.stage import Paths, StageError, atomic_write, read_params
+from tasks.files import atomic_write
+from tasks.stage import Paths, StageError, read_params
 
 COMMENT_AT = 34
 """The column of comments in params.yaml."""

@@ -18,7 +18,8 @@ from tasks.data.check_result import SEVERITIES, Bound, CheckResult
 from tasks.data.data_docs import Findings, data_docs_page
 from tasks.data.propose import print_proposal, read_corpus, write_proposal
 from tasks.data.rules import Validate, measure
-from tasks.stage import Paths, StageError, as_time, atomic_write, run, write_json
+from tasks.files import atomic_write, write_json
+from tasks.stage import Paths, StageError, as_time, run
 
 
 def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:

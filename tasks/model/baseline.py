@@ -18,8 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from tqdm import tqdm
 
+from tasks.files import atomic_write, write_json
 from tasks.metrics import mean_one, ranking
-from tasks.stage import Paths, Settings, StageError, atomic_write, run, write_json
+from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import track
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tasks.stage import atomic_write
+from tasks.files import atomic_write
 
 
 @dataclass

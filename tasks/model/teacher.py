@@ -21,7 +21,8 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from service.token_windows import TokenWindows, collate, flatten, merge
-from tasks.stage import StageError, read_json, write_json
+from tasks.files import read_json, write_json
+from tasks.stage import StageError
 
 
 class Teacher(nn.Module):

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from service.token_windows import TokenWindows, collate, tokenize
+from tasks.files import atomic_write, read_json
 from tasks.lineage import sha256
 from tasks.metrics import mean_one, ranking
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint, TrainProgress
 from tasks.model.teacher import Teacher, freeze, has_fast_bfloat16, load_encoder, predict, save_teacher
-from tasks.stage import Paths, Settings, StageError, atomic_write, read_json, run
+from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import Tracker, track
 
 

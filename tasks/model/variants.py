@@ -16,9 +16,10 @@ import torch
 from service.scorer import Student
 from service.token_windows import tokenize
 from service.transformer import WindowedStudent
+from tasks.files import read_json
 from tasks.model import baseline
 from tasks.model.teacher import has_fast_bfloat16, load_teacher, predict
-from tasks.stage import StageError, read_json
+from tasks.stage import StageError
 
 
 class Variant(Protocol):

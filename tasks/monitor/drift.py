@@ -18,9 +18,10 @@ from evidently.presets import DataDriftPreset
 from pydantic import Field
 
 from service.release import Release
+from tasks.files import atomic_write, write_json
 from tasks.page import render
 from tasks.release.package import drift_reference
-from tasks.stage import Paths, Settings, atomic_write, run, write_json
+from tasks.stage import Paths, Settings, run
 
 TOO_FEW = Path(__file__).with_name("too_few.html.j2")
 """The page where nothing was compared; otherwise Evidently writes the page, with its own scripts and fonts."""

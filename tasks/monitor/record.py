@@ -1,4 +1,4 @@
-"""Effect record: logs a judged window as a run of the MLflow experiment ``restill-monitor``.
+"""Effect record: logs a judged window as a run of the MLflow experiment ``restill-WORKLOAD-monitor``.
 
 A signal has the same metric name in every run, so MLflow plots it over the logged windows. What moved, and in which
 direction, is in the description. Logging is idempotent: one window is one run.
@@ -12,21 +12,21 @@ import mlflow
 
 from tasks.monitor.decide import Decision, JudgedWindow
 from tasks.monitor.signals import Signal
-from tasks.tracking import connect, experiment_of
+from tasks.stage import Paths
+from tasks.tracking import artifacts_of, connect, experiment_of
 
-EXPERIMENT = "restill-monitor"
 WINDOW = "restill.window"
 
 
-def experiment(root: Path) -> str:
+def experiment(paths: Paths) -> str:
     """The id of the monitor's experiment, which is created if missing."""
-    connect(root)
-    return experiment_of(EXPERIMENT, (root.resolve() / "mlartifacts/monitor").as_uri())
+    connect(paths)
+    return experiment_of(f"{paths.name}-monitor", (artifacts_of(paths) / "monitor").as_uri())
 
 
-def record(root: Path, window: JudgedWindow, description: str) -> None:
+def record(paths: Paths, window: JudgedWindow, description: str) -> None:
     """Log a judged window's signals, decision and ``description``; a finished run is left as it is."""
-    experiment_id = experiment(root)  # first: a client uses the tracking URI that is set when it is created
+    experiment_id = experiment(paths)  # first: a client uses the tracking URI that is set when it is created
     client = mlflow.MlflowClient()
     runs = client.search_runs([experiment_id], f"tags.`{WINDOW}` = '{window.id}'", max_results=1)
     if runs and runs[0].info.status == "FINISHED":

@@ -17,9 +17,10 @@ from scipy.special import ndtri
 
 from service.decision import decide as answer
 from service.store import is_identity, release_folder
+from tasks.files import read_json
 from tasks.monitor.sample import Floats, Integers, Sample, sample_from_answers
 from tasks.monitor.statistics import Centre, Columns, RankCounts, merge_rank_counts
-from tasks.stage import StageError, read_json
+from tasks.stage import StageError
 
 
 @dataclass(frozen=True)

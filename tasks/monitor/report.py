@@ -16,15 +16,15 @@ import numpy as np
 from evidently.sdk.models import ProjectModel
 from evidently.ui.storage.local.base import LocalState
 
+from tasks.files import atomic_write, write_json
 from tasks.monitor.drift import Drift, compare, distances, drifted, observed
 from tasks.monitor.reference import stored_reference
 from tasks.monitor.sample import Sample, merge
 from tasks.monitor.settings import Monitor, Report
 from tasks.monitor.state import State, TrafficWindow
 from tasks.monitor.window_records import WindowCache
-from tasks.stage import Paths, StageError, atomic_write, write_json
+from tasks.stage import Paths, StageError
 
-PROJECT = "restill"
 RUN = "72657374-696c-7000-8000-"
 """Prefix of our run ids; the rest is the window's number."""
 
@@ -57,11 +57,12 @@ def report_window(settings: Monitor, state: State, paths: Paths, window: Traffic
     if not len(current):
         return None
     snapshot = evidently_snapshot(settings.report, Comparison(reference_data.arrays, current, reference_data.labels))
-    return write_report(settings.report, window.number, snapshot, paths.monitor / "reports", paths.evidently)
+    return write_report(settings.report, window.number, snapshot, paths)
 
 
-def write_report(settings: Report, number: int, snapshot: Any, folder: Path, workspace: Path) -> Path:
-    """Evidently's ``snapshot`` as ``folder/window-NUMBER.html`` and ``.json``, and as a run of that name in ``workspace``."""
+def write_report(settings: Report, number: int, snapshot: Any, paths: Paths) -> Path:
+    """Evidently's ``snapshot`` as ``reports/window-NUMBER.html`` and ``.json``, and as a run of that name in its workspace."""
+    folder = paths.monitor / "reports"
     page = folder / f"window-{number:06d}.html"
     with atomic_write(page) as temporary:
         temporary.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
@@ -73,7 +74,7 @@ def write_report(settings: Report, number: int, snapshot: Any, folder: Path, wor
         {"window": page.stem, **method, "distances": {c: round(d, 6) for c, d in distance_of.items()}, "drifted": columns},
     )
     snapshot.set_name(page.stem)
-    write_run(workspace, number, snapshot, settings.keep)
+    write_run(paths.evidently, paths.name, number, snapshot, settings.keep)
     _delete_old_reports(folder, settings.keep)
     return page
 
@@ -88,16 +89,16 @@ def evidently_snapshot(settings: Report, comparison: Comparison) -> Any:
         return compare(observed(reference, comparison.labels), observed(arrays, comparison.labels), drift_settings)
 
 
-def write_run(workspace: Path, number: int, snapshot: Any, keep: int) -> None:
-    """Store the snapshot in the workspace's project, as the run of window ``number``.
+def write_run(workspace: Path, name: str, number: int, snapshot: Any, keep: int) -> None:
+    """Store the snapshot in the workspace's project ``name``, as the run of window ``number``.
 
     The id derives from the number, so writing is idempotent. The project is the monitor's own: all but its newest windows are
     deleted. Evidently's ``Workspace`` would load every run, so its file storage is used directly.
     """
     workspace.mkdir(parents=True, exist_ok=True)
     files = LocalState(str(workspace))
-    projects = [project for project in map(files.read_project, files.list_projects()) if project.name == PROJECT]
-    project = projects[0] if projects else files.write_project(ProjectModel(name=PROJECT, description="Windows of the traffic"))
+    projects = [project for project in map(files.read_project, files.list_projects()) if project.name == name]
+    project = projects[0] if projects else files.write_project(ProjectModel(name=name, description="Windows of the traffic"))
     files.write_snapshot(project.id, UUID(f"{RUN}{number:012x}"), snapshot.to_snapshot_model())
     runs = sorted(map(str, files.list_snapshots(project.id)))
     newest = [run for run in runs if run.startswith(RUN)][-keep:]

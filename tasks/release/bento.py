@@ -1,4 +1,4 @@
-"""Effect bento: ``bentoml build`` of service/ and the release in release/, built once.
+"""Effect bento: ``bentoml build`` of service/ and the workload's release, built once.
 
 The tag names both: the release's id, and a hash of the code that serves it, so a change of either is a new Bento.
 
@@ -11,24 +11,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import bentoml
+import yaml
 
 from service.release import ReleaseError, verify
-from tasks.stage import Paths, read_json
-
-NAME = "restill"
+from tasks.files import read_json
+from tasks.stage import Paths, StageError, add_option, find_workload
 
 
 def tag_of(paths: Paths) -> str:
-    """``restill:RELEASE-CODE``. Raises ReleaseError where the release is not whole."""
+    """``restill-WORKLOAD:RELEASE-CODE``. Raises ReleaseError where the release is not whole."""
     code = hashlib.sha256()
-    for path in [paths.root / "bentofile.yaml", *sorted((paths.root / "service").glob("*.py"))]:
+    for path in [paths.project / "bentofile.yaml", *sorted((paths.project / "service").glob("*.py"))]:
         code.update(path.read_bytes())
-    return f"{NAME}:{verify(paths.release)}-{code.hexdigest()[:6]}"
+    return f"{paths.name}:{verify(paths.release)}-{code.hexdigest()[:6]}"
 
 
 def with_packages(paths: Paths) -> str:
@@ -38,7 +39,7 @@ def with_packages(paths: Paths) -> str:
     ReleaseError where it does not.
     """
     kind = read_json(paths.release / "model/variant.json")["kind"]
-    packed = (paths.root / "bentofile.yaml").read_text(encoding="utf-8")
+    packed = (paths.project / "bentofile.yaml").read_text(encoding="utf-8")
     if kind != "onnx-transformer":
         return packed
     text = re.sub(r"^(\s*)(?:# )?- tokenizers==", r"\1- tokenizers==", packed, flags=re.M)
@@ -55,9 +56,16 @@ def bento(paths: Paths) -> tuple[str, bool]:
         return str(bentoml.bentos.get(tag).tag), False
     except bentoml.exceptions.NotFound:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "bentofile.yaml"
-            file.write_text(described, encoding="utf-8")
-            built = bentoml.bentos.build_bentofile(str(file), version=tag.partition(":")[2], build_ctx=str(paths.root))
+            context = Path(folder)
+            # BentoML reads a description only from below the current folder, which this is not.
+            options = yaml.safe_load(described) | {"description": (paths.project / "README.md").read_text(encoding="utf-8")}
+            (context / "bentofile.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+            for source in (paths.project / "service", paths.release):
+                shutil.copytree(source, context / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+            name, _, version = tag.partition(":")
+            built = bentoml.bentos.build_bentofile(
+                str(context / "bentofile.yaml"), name=name, version=version, build_ctx=str(context)
+            )
         return str(built.tag), True
 
 
@@ -66,13 +74,15 @@ def main() -> None:
         prog="python -m tasks.release.bento", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--tag", action="store_true", help="only say its tag")
+    add_option(parser)
     given = parser.parse_args()
     try:
+        paths = find_workload(given.workload)
         if given.tag:
-            print(tag_of(Paths(Path.cwd())))
+            print(tag_of(paths))
             return
-        tag, new = bento(Paths(Path.cwd()))
-    except ReleaseError as error:
+        tag, new = bento(paths)
+    except (ReleaseError, StageError) as error:
         sys.exit(f"bento: {error}")
     print(f"built {tag}" if new else f"{tag} is built already")
 

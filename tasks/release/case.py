@@ -17,8 +17,8 @@ import pandas as pd
 
 from service.release import Release
 from tasks.data.grouping import split_of
+from tasks.files import read_json
 from tasks.lineage import sha256
-from tasks.stage import read_json
 
 GATE_SPLITS = ("test", "golden")
 """Splits that choose nothing: neither weights, nor temperature, nor threshold."""

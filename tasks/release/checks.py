@@ -18,9 +18,9 @@ from service.release import Release, verify
 from tasks import metrics
 from tasks.data.grouping import split_of
 from tasks.data.sources import FEEDBACK
+from tasks.files import folder_bytes, read_json
 from tasks.release.case import Case, ReleaseScores
 from tasks.release.label_noise import given_probabilities
-from tasks.stage import folder_bytes, read_json
 
 if TYPE_CHECKING:
     from tasks.release.gate import Gate

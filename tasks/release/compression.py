@@ -15,6 +15,7 @@ from pydantic import Field
 
 from service.descriptors import describe
 from service.scorer import Student
+from tasks.files import atomic_write, read_json, write_json
 from tasks.lineage import sha256
 from tasks.release.compression_page import compression_page, draw_fronts
 from tasks.release.disagreement import count, surest, told, verdicts, who_is_right
@@ -23,7 +24,7 @@ from tasks.release.report import NAMES
 from tasks.release.scores import HELD_OUT, Logits, judged, read_scores
 from tasks.release.steps import RATIOS, differences, known, ratios, steps_along, steps_beside
 from tasks.release.teacher_comparison import compare_with_teacher
-from tasks.stage import Paths, Settings, StageError, atomic_write, read_json, run, write_json
+from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import Tracker, track
 
 CHARACTERS = 300

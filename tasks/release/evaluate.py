@@ -23,12 +23,13 @@ from service.decision import decide, softmax
 from service.text import Normaliser
 from tasks import metrics
 from tasks.compress.distillation import TEACHER, teacher_logits
+from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.model.variants import load_variant
 from tasks.release.report import draw, evaluation_page
 from tasks.release.scores import HELD_OUT, SPLITS, judged, write_scores
 from tasks.release.teacher_comparison import compare_with_teacher, fastest_teacher
 from tasks.release.threshold import RULES, Rule
-from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, run, write_json
+from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import Tracker, track
 
 Floats32 = npt.NDArray[np.float32]

@@ -20,8 +20,9 @@ from service.store import Pointer
 from service.text import document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.data.sources import FEEDBACK
+from tasks.files import atomic_write, read_json
 from tasks.lineage import sha256
-from tasks.stage import Paths, StageError, atomic_write, read_json
+from tasks.stage import Paths, StageError
 
 FOLDER = "judged"
 SPLITS = ("train", "valid", "test", "golden")

@@ -18,11 +18,12 @@ from pydantic import Field
 
 from service.release import MANIFEST
 from service.store import is_identity
+from tasks.files import atomic_write, read_json, write_json
 from tasks.release import checks
 from tasks.release.case import Case
 from tasks.release.checks import Check
 from tasks.release.label_noise import Labels
-from tasks.stage import Settings, atomic_write, read_json, write_json
+from tasks.stage import Settings
 
 PAGE = Path(__file__).with_name("gate.html.j2")
 

@@ -17,25 +17,25 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from service.store import Pointer, StoreError, read_pointer
-from tasks.stage import Paths, read_json, write_json
+from tasks.files import read_json, write_json
+from tasks.stage import Paths
 from tasks.tracking import connect
 
-MODEL = "restill"
 ALIASES = ("champion", "previous", "challenger")
 MIRRORED = "mirrored.json"
 """Beside the pointer: the token whose aliases MLflow has."""
 PATIENCE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
-def mirror(root: Path, pointer: Pointer) -> None:
+def mirror(paths: Paths, pointer: Pointer) -> None:
     """Set MLflow's aliases to what ``pointer`` says; where MLflow has them already, it is not asked. Never raises."""
-    done = Paths(root).store / MIRRORED
+    done = paths.store / MIRRORED
     try:
         if done.exists() and read_json(done) == {"token": pointer.token}:
             return
         os.environ.setdefault(PATIENCE, "2")  # a server that is down must not hold up a promotion for minutes
-        connect(root)
-        missing = set_aliases(pointer)
+        connect(paths)
+        missing = set_aliases(paths.name, pointer)
         if not missing:
             write_json(done, {"token": pointer.token})
     except Exception as error:  # of whatever kind: the promotion stands
@@ -48,7 +48,7 @@ def mirror(root: Path, pointer: Pointer) -> None:
         print(f"mirror: {release} is not registered in MLflow; `python -m tasks.release.register` does it", file=sys.stderr)
 
 
-def set_aliases(pointer: Pointer | None, registered: str | None = None) -> list[str]:
+def set_aliases(model: str, pointer: Pointer | None, registered: str | None = None) -> list[str]:
     """Champion and previous as the pointer says; challenger the version that was ``registered`` just now, else the one
     that is it already, else the newest: of those that are neither.
 
@@ -56,38 +56,38 @@ def set_aliases(pointer: Pointer | None, registered: str | None = None) -> list[
     point at another release.
     """
     client = mlflow.MlflowClient()
-    versions = {found.tags.get("release"): found for found in client.search_model_versions(f"name = '{MODEL}'")}
+    versions = {found.tags.get("release"): found for found in client.search_model_versions(f"name = '{model}'")}
     if not versions:
         return [] if pointer is None else [pointer.champion]
     named = {} if pointer is None else {"champion": pointer.champion, "previous": pointer.previous}
     others = [found for release, found in versions.items() if release not in named.values()]
     wanted = {alias: versions[release].version for alias, release in named.items() if release in versions}
-    has = client.get_registered_model(MODEL).aliases
+    has = client.get_registered_model(model).aliases
     if others:
         by_merit = [registered, str(has.get("challenger"))]
         last = max(others, key=lambda found: (*(str(found.version) == version for version in by_merit), int(found.version)))
         wanted["challenger"] = last.version
     for alias in ALIASES:
         if alias in wanted and str(has.get(alias)) != str(wanted[alias]):
-            client.set_registered_model_alias(MODEL, alias, wanted[alias])
+            client.set_registered_model_alias(model, alias, wanted[alias])
         elif alias not in wanted and alias in has:
-            client.delete_registered_model_alias(MODEL, alias)
+            client.delete_registered_model_alias(model, alias)
     return [release for release in named.values() if release is not None and release not in versions]
 
 
-def alias_registered(store: Path, version: str) -> None:
+def alias_registered(model: str, store: Path, version: str) -> None:
     """Set the aliases after a release was registered, or an earlier one again; MLflow is there, for it just took it."""
     try:
-        set_aliases(read_pointer(store), version)
+        set_aliases(model, read_pointer(store), version)
     except StoreError as error:  # the store's own commands stop at it; a registration need not
         print(f"mirror: {error}", file=sys.stderr)
 
 
-def log_gate(root: Path, folder: Path, report: Path) -> None:
+def log_gate(paths: Paths, folder: Path, report: Path) -> None:
     """The gate's report, JSON and HTML, as artifacts of the run that made the release. Never raises."""
     try:
         os.environ.setdefault(PATIENCE, "2")
-        run = pipeline_of(connect(root), folder)
+        run = pipeline_of(connect(paths), folder)
         for path in (report, report.with_suffix(".html")):
             mlflow.MlflowClient().log_artifact(run, str(path), "gate")
     except Exception as error:  # of whatever kind: the report lies in the folder all the same

@@ -27,9 +27,10 @@ from service.text import Normaliser
 from service.tokenizer import words_of
 from service.transformer import WindowedStudent
 from tasks import lineage
+from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over, told
 from tasks.release.scores import judged, read_scores
-from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, read_params, run, write_json
+from tasks.stage import Paths, Settings, StageError, read_params, run
 
 PROBE_DOCUMENTS = 10
 """Messages that a word of a probe text stands in, at least: a name or a number that only a few hold is in none."""
@@ -162,8 +163,8 @@ def card(
 def trace(paths: Paths, params: dict[str, Any]) -> dict[str, Any]:
     """Where the release came from, down to the bytes of the data and the versions of the packages."""
     return {
-        **dict(zip(("git_commit", "git_reason"), lineage.git_commit(paths.root), strict=True)),
-        "dvc_lock": lineage.lock_hash(paths.root, before="package"),
+        **dict(zip(("git_commit", "git_reason"), lineage.git_commit(paths.project), strict=True)),
+        "dvc_lock": lineage.lock_hash(paths.project, paths.workload, before="package"),
         "params": params,
         "data": {path.name: lineage.sha256(path) for path in (paths.corpus, paths.prepared)},
         "mlflow": {path.stem: read_json(path) for path in sorted(paths.runs.glob("*.json"))},

@@ -25,11 +25,12 @@ from rich.table import Table
 
 from service.release import ReleaseError, verify
 from service.store import Pointer, StoreError, read_pointer, release_folder
+from tasks.files import read_json
 from tasks.release.evaluation_set import keep
 from tasks.release.gate import Gate, Report, gate, table, write
 from tasks.release.mirror import log_gate, mirror
 from tasks.release.store import Fenced, add, history, promote, rollback
-from tasks.stage import Paths, StageError, read_json, read_params, read_settings
+from tasks.stage import Paths, StageError, add_option, find_workload, read_params, read_settings
 
 __all__ = ["Fenced", "add", "challenge", "history", "judge", "mirror", "promote", "rollback"]
 
@@ -84,7 +85,7 @@ def _judge(paths: Paths, folder: Path, prepared: Path, settings: Gate, bootstrap
     token = pointer.token if pointer is not None else 0
     report = gate(settings, folder, champion, prepared, bootstrap=bootstrap)
     written = write(report, paths.gates, token)
-    log_gate(paths.root, folder, written)
+    log_gate(paths, folder, written)
     if report.passed:
         keep(paths, report.release, prepared, pointer)
     return report, written, token
@@ -105,7 +106,8 @@ def find(paths: Paths, release: str) -> Path:
             return stored
     except StoreError:
         stored = None  # no id, so it is a path
-    if not (folder := Path(release)).is_dir():
+    folder = next((path for path in (Path(release), paths.root / release) if path.is_dir()), None)
+    if folder is None:
         where = "no folder" if stored is None else f"neither a release in {paths.store} nor a folder"
         raise StageError(f"{release}: is {where}")
     return folder
@@ -133,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     summary, _, rest = str(__doc__).partition("\n\n")
     made = argparse.ArgumentParser(
         prog="python -m tasks.release.promote", description=summary, epilog=rest,
-        usage="%(prog)s [--bootstrap] [--who WHO] [--why WHY] [--token N] RELEASE\n"
+        usage="%(prog)s [--bootstrap] [--who WHO] [--why WHY] [--token N] [--workload NAME] RELEASE\n"
         "       %(prog)s [--who WHO] [--why WHY] [--token N] rollback\n"
         "       %(prog)s history\n       %(prog)s show RELEASE",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -144,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--who", help="who asks; default: this user on this host")
     made.add_argument("--why", help="the reason, for the history")
     made.add_argument("--token", type=int, help="the pointer's token that was looked at; refused where it moved since")
+    add_option(made)
     return made
 
 
@@ -162,8 +165,8 @@ def main(words: list[str] | None = None) -> int:
         asked.error("show needs a RELEASE" if given.what == "show" else f"unrecognized argument: {given.release}")
     if given.bootstrap and given.what in COMMANDS:
         asked.error(f"--bootstrap: not with {given.what}")
-    paths = Paths(Path.cwd())
     try:
+        paths = find_workload(given.workload)
         return _show(paths, given) if given.what in ("history", "show") else _change(paths, given)
     except StageError as error:
         print(f"promote: {error}", file=sys.stderr)
@@ -223,7 +226,7 @@ def _say(outcome: Outcome) -> int:
 
 def _tell(paths: Paths, pointer: Pointer | None) -> None:
     if pointer is not None:
-        mirror(paths.root, pointer)
+        mirror(paths, pointer)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from service.decision import softmax
 from service.release import Release
 from service.store import release_folder
 from tasks.data.feedback import collect
+from tasks.files import atomic_write, read_json, write_json
 from tasks.lineage import sha256
 from tasks.release.evaluation_set import SPLITS, kept, with_labels
 from tasks.release.label_shift import (
@@ -40,7 +41,7 @@ from tasks.release.label_shift import (
 )
 from tasks.release.package import seal
 from tasks.release.threshold import RULES
-from tasks.stage import Paths, Settings, StageError, atomic_write, read_json, write_json
+from tasks.stage import Paths, Settings, StageError
 
 CHOOSING = ("train", "valid")
 """Splits in which labels that came after the training may choose; of those that are older, valid alone may."""

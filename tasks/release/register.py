@@ -15,9 +15,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from service.release import ReleaseError, verify
-from tasks.release.mirror import MODEL, alias_registered, evaluated_by
+from tasks.files import read_json
+from tasks.release.mirror import alias_registered, evaluated_by
 from tasks.release.table import evaluation_rows, markdown
-from tasks.stage import Paths, read_json
+from tasks.stage import Paths, StageError, add_option, find_workload
 from tasks.tracking import connect, find_or_make_parent, invocation
 
 SIGNATURE = ModelSignature(
@@ -32,18 +33,18 @@ def commit_of(lineage: dict[str, Any]) -> str:
     return str(lineage["git_commit"] or f"none: {lineage['git_reason']}")
 
 
-def registered_version(release: str) -> str | None:
+def registered_version(model: str, release: str) -> str | None:
     """The version of the registered model that is this release, if there is one."""
-    found = mlflow.MlflowClient().search_model_versions(f"name = '{MODEL}' and tags.release = '{release}'")
+    found = mlflow.MlflowClient().search_model_versions(f"name = '{model}' and tags.release = '{release}'")
     return str(found[0].version) if found else None
 
 
-def pipeline_run(experiment: str, lineage: dict[str, Any], root: Path, key: str) -> str:
+def pipeline_run(experiment: str, lineage: dict[str, Any], paths: Paths, key: str) -> str:
     """The run that tells of this release: the one that evaluated it, unless that tells of another, or is not here."""
     known = evaluated_by(experiment, lineage)
     if known is not None and "restill.release" not in known.data.tags:
         return str(known.info.run_id)
-    made = find_or_make_parent(experiment, key, root)
+    made = find_or_make_parent(experiment, key, paths)
     mlflow.MlflowClient().set_terminated(made)
     return made
 
@@ -55,23 +56,23 @@ def register(paths: Paths, key: str | None = None, store: Path | None = None) ->
     own. Raises ReleaseError where the release is not whole.
     """
     release = verify(paths.release)
-    experiment = connect(paths.root)
+    experiment = connect(paths)
     client = mlflow.MlflowClient()
-    version = registered_version(release)
+    version = registered_version(paths.name, release)
     new = version is None
     if version is None:
         lineage = read_json(paths.release / "lineage.json")
-        pipeline = pipeline_run(experiment, lineage, paths.root, key or invocation())
+        pipeline = pipeline_run(experiment, lineage, paths, key or invocation())
         tags = {"release": release, "git.commit": commit_of(lineage)}
         # Logged first and registered in one call with its tags: a kill in between leaves no version without a name.
-        version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), MODEL, tags=tags).version)
+        version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), paths.name, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
         report, variant = read_json(paths.report("evaluation.json")), read_json(paths.release / "card.json")["variant"]
         for name, value in headline(report, variant).items():
             client.log_metric(pipeline, name, value)
         client.update_run(pipeline, name=f"{client.get_run(pipeline).info.run_name}, released {release}")
         client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
-    alias_registered(store or paths.store, version)
+    alias_registered(paths.name, store or paths.store, version)
     return version, new
 
 
@@ -81,26 +82,26 @@ def register_recalibrated(paths: Paths, made: Paths, key: str) -> str:
     Raises ReleaseError where the release is not whole.
     """
     release = verify(made.release)
-    experiment = connect(paths.root)
+    experiment = connect(paths)
     client = mlflow.MlflowClient()
-    version = registered_version(release)
+    version = registered_version(paths.name, release)
     if version is None:
         lineage = read_json(made.release / "lineage.json")
         found, tags = lineage["recalibrated"], {"release": release, "git.commit": commit_of(lineage)}
-        run = find_or_make_parent(experiment, key, paths.root)
-        version = str(mlflow.register_model(_log(made, run, release, lineage), MODEL, tags=tags).version)
+        run = find_or_make_parent(experiment, key, paths)
+        version = str(mlflow.register_model(_log(made, run, release, lineage), paths.name, tags=tags).version)
         client.update_run(run, name=f"recalibration of {found['parent']}, released {release}")
         client.set_tag(run, "restill.release", release)
-        client.set_tag(run, "mlflow.note.content", recalibration_story(release, version, found))
+        client.set_tag(run, "mlflow.note.content", recalibration_story(paths.name, release, version, found))
         client.set_terminated(run)
-    alias_registered(paths.store, version)
+    alias_registered(paths.name, paths.store, version)
     return version
 
 
-def recalibration_story(release: str, version: str, found: dict[str, Any]) -> str:
+def recalibration_story(model: str, release: str, version: str, found: dict[str, Any]) -> str:
     """What a reviewer should know of a recalibration, as Markdown for its run's page."""
     lines = [
-        f"Release **{release}**, version {version} of the model `{MODEL}`: the model of release {found['parent']} with other",
+        f"Release **{release}**, version {version} of the model `{model}`: the model of release {found['parent']} with other",
         f"decision parameters, for the labels of {found['answers']} answers, {found['of_which_labelled']} of them confirmed:",
         "",
         "| label | share before | share now |",
@@ -135,7 +136,7 @@ def _log(paths: Paths, pipeline: str, release: str, lineage: dict[str, Any]) -> 
                 name="release",
                 python_model=str(Path(__file__).with_name("pyfunc.py")),
                 artifacts={"release": str(paths.release)},
-                code_paths=[str(paths.root / "service")],
+                code_paths=[str(paths.project / "service")],
                 signature=SIGNATURE,
                 pip_requirements=[f"{name}=={versions[name]}" for name in REQUIREMENTS],
                 metadata={"release": release},
@@ -145,8 +146,9 @@ def _log(paths: Paths, pipeline: str, release: str, lineage: dict[str, Any]) -> 
 
 def story(paths: Paths, release: str, version: str, lineage: dict[str, Any]) -> str:
     """What a reviewer should know of this pipeline run, as Markdown for its page."""
+    model = paths.name
     lines = [
-        f"Release **{release}**, version {version} of the model `{MODEL}`, from commit `{commit_of(lineage)}`.",
+        f"Release **{release}**, version {version} of the model `{model}`, from commit `{commit_of(lineage)}`.",
         "",
         markdown(evaluation_rows(read_json(paths.report("evaluation.json")))),
     ]
@@ -158,12 +160,15 @@ def story(paths: Paths, release: str, version: str, lineage: dict[str, Any]) -> 
 
 def main() -> None:
     summary, _, rest = str(__doc__).partition("\n\n")
-    argparse.ArgumentParser(prog="python -m tasks.release.register", description=summary, epilog=rest).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m tasks.release.register", description=summary, epilog=rest)
+    add_option(parser)
+    arguments = parser.parse_args()
     try:
-        version, new = register(Paths(Path.cwd()))
-    except ReleaseError as error:
+        paths = find_workload(arguments.workload)
+        version, new = register(paths)
+    except (ReleaseError, StageError) as error:
         sys.exit(f"register: {error}")
-    print(f"{MODEL} version {version}" if new else f"{MODEL} version {version} is this release already")
+    print(f"{paths.name} version {version}" + ("" if new else " is this release already"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tasks.stage import Paths, StageError, atomic_write
+from tasks.files import atomic_write
+from tasks.stage import Paths, StageError
 
 Logits = npt.NDArray[np.float32]
 

@@ -21,11 +21,12 @@ from tasks.data.feedback import collect, write_rows
 from tasks.data.folders import in_utf8
 from tasks.data.tree import entries
 from tasks.lineage import sha256
-from tasks.stage import StageError, read_params
+from tasks.stage import Paths, StageError, read_params
 from tasks.tracking import INVOCATION_VARIABLE
 
-SOURCES = ("params.yaml", "dvc.yaml", "bentofile.yaml", "constraints.txt", "data/*.json", "service", "tasks", "flows")
-"""What a retraining takes from the last commit: a change of it that is not committed would silently be left out."""
+SOURCES = ("dvc.yaml", "bentofile.yaml", "constraints.txt", "service", "tasks", "flows")
+OWN = ("params.yaml", "data/*.json")
+"""What a retraining takes from the last commit, ``OWN`` below the workload: an uncommitted change of it would be left out."""
 QUARANTINE = "data/quarantine/feedback.csv"
 AUTHOR = ("-c", "user.name=restill", "-c", "user.email=restill@localhost")
 
@@ -44,35 +45,36 @@ def command(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def branch_of(name: str) -> str:
-    return f"restill/{name}"
+def branch_of(paths: Paths, name: str) -> str:
+    return "/".join(filter(None, ["restill", paths.workload, name]))
 
 
-def open_worktree(root: Path, home: Path, name: str) -> Path:
-    """A clean worktree of the last commit on the branch ``restill/NAME``; one that stands there is made anew.
+def open_worktree(paths: Paths, name: str) -> Path:
+    """The workload in a clean worktree of the last commit, on the branch ``restill/WORKLOAD/NAME``; an old one is made anew.
 
-    Raises NotReady where ``root`` holds changes that a retraining would leave out, StageError where it is no git repository.
+    Raises NotReady where the project holds changes that a retraining would leave out, StageError where it is no git repository.
     """
-    demand_committed(root)
-    folder = home / "worktrees" / name
-    close_worktree(root, home, name)
-    command(root, "git", "worktree", "add", "--quiet", "-B", branch_of(name), str(folder), "HEAD")
+    demand_committed(paths)
+    root, folder = paths.project, paths.home / "worktrees" / name
+    close_worktree(paths, name)
+    command(root, "git", "worktree", "add", "--quiet", "-B", branch_of(paths, name), str(folder), "HEAD")
     local = root / ".dvc/config.local"
     if local.exists():  # remotes with their credentials
         shutil.copy2(local, folder / ".dvc/config.local")
     command(folder, "dvc", "config", "--local", "cache.dir", command(root, "dvc", "cache", "dir"))
-    downloads = root / "data/downloads"
-    if downloads.exists():
-        (folder / "data/downloads").symlink_to(downloads.resolve())
-    return folder
+    made = folder / paths.root.relative_to(root)
+    if paths.downloads.exists():
+        (made / "data/downloads").symlink_to(paths.downloads.resolve())
+    return made
 
 
-def demand_committed(root: Path) -> None:
-    """Raises NotReady where ``root`` holds changes that a retraining would leave out, StageError where it has no git."""
-    _demand_committed(root, *SOURCES)
-    source = Path(read_params(root)["ingest"]["path"])
-    if held_by_git(root, source):
-        _demand_committed(root, str(source))
+def demand_committed(paths: Paths) -> None:
+    """Raises NotReady where the project holds changes that a retraining would leave out, StageError where it has no git."""
+    _demand_committed(paths.project, *SOURCES)
+    _demand_committed(paths.root, *OWN)
+    source = Path(read_params(paths.root)["ingest"]["path"])
+    if held_by_git(paths.root, source):
+        _demand_committed(paths.root, str(source))
 
 
 def _demand_committed(root: Path, *sources: str) -> None:
@@ -90,16 +92,16 @@ def held_by_git(root: Path, source: Path) -> bool:
     return bool(known) and not unknown
 
 
-def close_worktree(root: Path, home: Path, name: str) -> None:
+def close_worktree(paths: Paths, name: str) -> None:
     """Remove the worktree; its branch, its outputs in DVC's cache and its release in the store stay."""
-    folder = home / "worktrees" / name
+    folder = paths.home / "worktrees" / name
     if folder.exists():
         shutil.rmtree(folder)
-    command(root, "git", "worktree", "prune")
+    command(paths.project, "git", "worktree", "prune")
 
 
 def take_snapshot(root: Path, folder: Path, feedback: Path, until: datetime) -> dict[str, Any]:
-    """Write the data of the snapshot into the worktree ``folder`` and hand it to DVC; what was taken, as facts.
+    """Write the data of the snapshot into the workload's ``folder`` of a worktree and hand it to DVC; facts of what was taken.
 
     The corpus is what ``ingest.path`` holds now, the feedback what was confirmed before ``until``.
     """
@@ -112,6 +114,7 @@ def take_snapshot(root: Path, folder: Path, feedback: Path, until: datetime) -> 
     rows, quarantine = collect(feedback, until)
     target = folder / ingest["feedback"]
     write_rows(rows, target)
+    (folder / QUARANTINE).parent.mkdir(parents=True, exist_ok=True)
     quarantine.to_csv(folder / QUARANTINE, index=False)
     _hand_to_dvc(folder, Path(ingest["feedback"]))
     return {
@@ -163,11 +166,12 @@ def keep_quarantine(folder: Path, kept: Path) -> str | None:
     return str(kept)
 
 
-def commit_snapshot(folder: Path, message: str) -> str:
+def commit_snapshot(made: Paths, message: str) -> str:
     """Commit the lock, the parameters and DVC's pointers on the worktree's branch; the commit's hash."""
+    folder = made.project
     listed = command(folder, "git", "ls-files", "-zco", "--exclude-standard", "--", "*.dvc", ".gitignore", "*/.gitignore")
     pointers = [name for name in listed.split("\0") if name and not name.startswith(".dvc/")]
-    command(folder, "git", "add", "--", "dvc.lock", "params.yaml", *pointers)
+    command(folder, "git", "add", "--", "dvc.lock", str(made.root.relative_to(folder) / "params.yaml"), *pointers)
     if command(folder, "git", "diff", "--cached", "--name-only"):
         command(folder, "git", *AUTHOR, "commit", "--quiet", "--no-verify", "-m", message)
     return command(folder, "git", "rev-parse", "HEAD")

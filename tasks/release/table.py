@@ -5,11 +5,12 @@ python -m tasks.release.table        prints reports/evaluation.json as Markdown
 
 from __future__ import annotations
 
+import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from tasks.stage import Paths, read_json
+from tasks.files import read_json
+from tasks.stage import StageError, add_option, find_workload
 
 SHOWN = (("test", "pr_auc"), ("golden", "pr_auc"), ("future", "pr_auc"), ("future", "f1"), ("future", "fpr_at_recall"))
 NAMES = {"pr_auc": "PR-AUC", "f1": "F1", "fpr_at_recall": "FPR at recall"}
@@ -40,8 +41,17 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row.values()) + " |" for row in rows])
 
 
-if __name__ == "__main__":
-    path = Paths(Path.cwd()).report("evaluation.json")
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tasks.release.table", description=__doc__)
+    add_option(parser)
+    try:
+        path = find_workload(parser.parse_args().workload).report("evaluation.json")
+    except StageError as error:
+        sys.exit(f"table: {error}")
     if not path.exists():
         sys.exit(f"{path.name}: not there yet; `make run` makes it")
     print(markdown(evaluation_rows(read_json(path))))
+
+
+if __name__ == "__main__":
+    main()

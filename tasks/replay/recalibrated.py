@@ -33,20 +33,11 @@ RECENT = 2
 """Windows whose answers estimate the label mix where the confirmed alarm is not of the label mix."""
 
 
-def paths_with_home(world: Path, home: Path) -> Paths:
-    """The paths of ``world`` with the runtime state below ``home``."""
-    paths = Paths(world)
-    paths.home = home
-    for name in ("store", "journal", "feedback", "monitor", "gates", "evidently"):
-        setattr(paths, name, home / name)
-    return paths
-
-
 @dataclass
 class RecalibratedArm:
     """The arm itself. Call ``close`` at the end."""
 
-    world: Path
+    world: Paths
     home: Path
     share: float
     """Share of the messages that a reviewer labels, each ``delay`` messages after its answer; sampled by ``seed``."""
@@ -56,10 +47,10 @@ class RecalibratedArm:
     """One entry per recalibration or rollback: outcome, release and why, as in the replay's report."""
 
     def __post_init__(self) -> None:
-        params = read_params(self.world)
-        self._paths = paths_with_home(self.world, self.home)
-        shutil.copytree(self.world / "var/store", self._paths.store)
-        shutil.copytree(self.world / "var/judged", self.home / "judged")
+        params = read_params(self.world.root)
+        self._paths = Paths(self.world.root, self.home)
+        shutil.copytree(self.world.home / "store", self._paths.store)
+        shutil.copytree(self.world.home / "judged", self.home / "judged")
         self._settings, self._policy = read_monitor(params)
         self._gate, self._recalibrate = read_settings(Gate, "gate", params), read_settings(Recalibrate, "recalibrate", params)
         self._journal, self._feedback = Journal(self._paths.journal), Journal(self._paths.feedback)
@@ -116,7 +107,7 @@ class RecalibratedArm:
 
     def _recalibrate_now(self, intent: Intent) -> dict[str, Any]:
         """Recalibrate, and promote what passes the gate: outcome, release, and why, unless the decision's applies."""
-        build = paths_with_home(self.home / "made", self.home)
+        build = Paths(self.home / "made", self.home)
         try:
             recalibrate(self._recalibrate, self._paths, build.root, self._release.id, self._answers(intent), datetime.now(UTC))
         except StageError as error:

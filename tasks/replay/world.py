@@ -16,8 +16,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from tasks.files import sqlite_uri
 from tasks.release.snapshot import AUTHOR, command
-from tasks.stage import StageError, sqlite_uri
+from tasks.stage import Paths, StageError, read_params
 
 SOURCE = "data/world.parquet"
 COLUMNS = ("id", "received", "source", "label", "subject", "text")
@@ -49,18 +50,19 @@ def copy_project(root: Path, folder: Path) -> None:
     command(folder, "git", "init", "--quiet")
 
 
-def make_world(root: Path, folder: Path, messages: pd.DataFrame, changes: Mapping[str, Any]) -> dict[str, str]:
-    """Create a world in ``folder`` with ``messages`` as its source table; the environment for its commands."""
-    copy_project(root, folder)
-    (folder / SOURCE).parent.mkdir(parents=True, exist_ok=True)
-    messages[list(COLUMNS)].to_parquet(folder / SOURCE, index=False)
-    params = merged(yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")), changes)
+def make_world(paths: Paths, folder: Path, messages: pd.DataFrame, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Copy the project to ``folder``, with ``messages`` as the workload's source table; the environment for its commands."""
+    copy_project(paths.project, folder)
+    own = folder / paths.root.relative_to(paths.project)
+    (own / SOURCE).parent.mkdir(parents=True, exist_ok=True)
+    messages[list(COLUMNS)].to_parquet(own / SOURCE, index=False)
+    params = merged(read_params(own), changes)
     names = {name: name for name in COLUMNS}
     params["ingest"] |= {"source": "table", "path": SOURCE, "until": None, "labels": {}, "label_table": None, "columns": names}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    (own / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     environment = world_environment(folder)
     Path(environment["PREFECT_HOME"]).mkdir(parents=True)  # Prefect creates its home, but not the parent folders
-    command(folder, "dvc", "add", "--quiet", SOURCE)
+    command(own, "dvc", "add", "--quiet", SOURCE)
     command(folder, "git", "add", "-A")
     command(folder, "git", *AUTHOR, "commit", "--quiet", "--no-verify", "-m", "the world before")
     return environment

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from optuna import TrialPruned
 
+from tasks.stage import Paths
 from tasks.tracking import INVOCATION_VARIABLE, connect, find_or_make_parent
 
 
 @contextmanager
-def study_run(root: Path, study: str) -> Iterator[str]:
+def study_run(paths: Paths, study: str) -> Iterator[str]:
     """The id of the study's run in the project's experiment; a resumed search reuses its run."""
-    run = _find_or_create_run(root, study, "tune")
+    run = _find_or_create_run(paths, study, "tune")
     status = "KILLED"
     try:
         yield run
@@ -27,12 +27,12 @@ def study_run(root: Path, study: str) -> Iterator[str]:
 
 
 @contextmanager
-def trial_run(root: Path, key: str, name: str, parent_run: str) -> Iterator[str]:
+def trial_run(paths: Paths, key: str, name: str, parent_run: str) -> Iterator[str]:
     """The id of a trial's run. Stages called inside are tracked as its children, wherever their folder is.
 
     A pruned trial ends as KILLED, an infeasible one as FAILED.
     """
-    run = _find_or_create_run(root, key, name)
+    run = _find_or_create_run(paths, key, name)
     client = mlflow.MlflowClient()
     client.set_tag(run, MLFLOW_PARENT_RUN_ID, parent_run)
     status = "FAILED"
@@ -47,8 +47,8 @@ def trial_run(root: Path, key: str, name: str, parent_run: str) -> Iterator[str]
         client.set_terminated(run, status)
 
 
-def _find_or_create_run(root: Path, key: str, name: str) -> str:
-    run = find_or_make_parent(connect(root), key, root)
+def _find_or_create_run(paths: Paths, key: str, name: str) -> str:
+    run = find_or_make_parent(connect(paths), key, paths)
     mlflow.MlflowClient().update_run(run, name=name)
     return run
 

@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 from pydantic import Field
 from tqdm import tqdm
 
-from tasks.stage import Settings, StageError, atomic_write
+from tasks.files import atomic_write
+from tasks.stage import Paths, Settings, StageError
 from tasks.tune import studies
 from tasks.tune.front import Point, Tolerances, choose, front
 from tasks.tune.runs import study_run, trial_run
@@ -66,11 +67,13 @@ class Search:
     Raises StageError for an invalid space or a missing file.
     """
 
-    def __init__(self, settings: Tune, root: Path, params: dict[str, Any], steps: Sequence[Step], needs: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Tune, paths: Paths, params: dict[str, Any], steps: Sequence[Step], needs: Sequence[str]
+    ) -> None:
         check(settings.space, params, {step.name: step.settings for step in steps})
         self.settings = settings
         self.present = present_point(settings.space, params)
-        self.workspace = Workspace(root, params, steps, needs, settings.variant, settings.timing)
+        self.workspace = Workspace(paths, params, steps, needs, settings.variant, settings.timing)
         self.min_pr_auc = self.workspace.teacher_quality() - settings.margin
         first = {name: axis.ends[0] for name, axis in settings.space.items()}
         inputs = {
@@ -144,7 +147,7 @@ def run_trials(search: Search, seconds: float, limit: int | None = None) -> str:
     studies.enqueue(study, space, search.present)
     progress = SearchProgress(seconds)
     count = repeats = 0
-    with study_run(search.workspace.root, study.study_name) as run:
+    with study_run(search.workspace.paths, study.study_name) as run:
         try:
             while (limit is None or count < limit) and repeats < REPEATS and progress.left > studies.typical_seconds(study):
                 trial = study.ask({name: axis.distribution for name, axis in space.items()})
@@ -167,7 +170,7 @@ def run_trial(search: Search, trial: optuna.Trial, parent_run: str, progress: Se
     values = read_point(search.settings.space, trial.params)
     try:
         key = f"{study.study_name}/{trial.number}/{trial.datetime_start}"  # a new study numbers its trials from 0 again
-        with trial_run(search.workspace.root, key, f"trial {trial.number}", parent_run) as run:
+        with trial_run(search.workspace.paths, key, f"trial {trial.number}", parent_run) as run:
             mlflow.log_params(values, run_id=run)
             folder = run_steps(search.workspace, apply_point(search.workspace.params, values), pruner)
             measurement = measure_student(search, folder)

@@ -17,7 +17,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tasks.stage import sqlite_uri
+from tasks.files import sqlite_uri
 from tasks.tune.front import Point
 from tasks.tune.space import Space, read_point, write_point
 

@@ -22,11 +22,12 @@ from service.release import hash_files
 from service.text import Normaliser
 from tasks.compress.distillation import teacher_logits
 from tasks.compress.sgd import Watch
+from tasks.files import atomic_write, folder_bytes, read_json
 from tasks.lineage import sha256
 from tasks.metrics import ranking
 from tasks.model.variants import load_variant
 from tasks.release.evaluate import latency_us
-from tasks.stage import Paths, Settings, StageError, atomic_write, folder_bytes, read_json, read_settings
+from tasks.stage import Paths, Settings, StageError, read_settings
 
 SEARCH_SPLITS = ("train", "valid", "unlabelled")
 """The splits that a search may use."""
@@ -67,13 +68,12 @@ class Workspace:
     """
 
     def __init__(
-        self, root: Path, params: Mapping[str, Any], steps: Sequence[Step], needs: Sequence[str], variant: str, timing: Timing
+        self, paths: Paths, params: Mapping[str, Any], steps: Sequence[Step], needs: Sequence[str], variant: str, timing: Timing
     ) -> None:
         for name in needs:
-            if not (root / name).exists():
+            if not (paths.root / name).exists():
                 raise StageError(f"{name}: not there yet; `make run` makes it")
-        self.root, self.params, self.steps, self.variant, self.timing = root, params, steps, variant, timing
-        self.paths = Paths(root)
+        self.paths, self.params, self.steps, self.variant, self.timing = paths, params, steps, variant, timing
         self.folder = self.paths.home / "tune"
         data = self.folder / "seen.parquet"
         rows = pd.read_parquet(self.paths.prepared, filters=[("split", "in", SEARCH_SPLITS)]).reset_index(drop=True)
@@ -81,8 +81,8 @@ class Workspace:
             rows.to_parquet(temporary)
         self.valid = rows[rows.split == "valid"]
         self.schema = read_json(self.paths.schema)
-        prepared = str(self.paths.prepared.relative_to(root))
-        self._files = {name: data if name == prepared else (root / name).resolve() for name in needs}
+        prepared = str(self.paths.prepared.relative_to(paths.root))
+        self._files = {name: data if name == prepared else (paths.root / name).resolve() for name in needs}
 
     def hashes(self) -> dict[str, Any]:
         """Hashes of all input files, including the code of the steps."""

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from flows.file_lock import OWNER, end_owned, free_rwlock, own
+from tasks.stage import Paths
 from tasks.tracking import process_name
 from tests.imports import ROOT
 
@@ -198,7 +199,7 @@ def test_a_folder_without_git_is_one_line_that_says_what_to_do(project: Path, su
     subprocess.run(["dvc", "config", "--local", "core.no_scm", "true"], cwd=project, check=True)
     from flows.graph import read_graph
 
-    assert [node.name for node in read_graph(project)] == ["work"]
+    assert [node.name for node in read_graph(Paths(project))] == ["work"]
 
 
 def test_only_what_a_dead_owner_started_is_ended() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.graph import read_graph
-from tasks.stage import StageError
+from tasks.stage import Paths, StageError
 
 GRAPH = "stages:\n  read:\n    cmd: cat ${data.path}\n    deps:\n      - ${data.path}\n    params:\n      - data\n"
 PARAMS = "data:\n  path: x\n  labels: [ham, spam]\n"
@@ -43,7 +43,7 @@ def test_a_fault_of_a_yaml_file_names_its_line_and_column(root: Path, name: str,
     for file, text in (files | {name: files[name].replace(old, new)}).items():
         (root / file).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(StageError) as caught:
-        read_graph(root)
+        read_graph(Paths(root))
     said = str(caught.value)
     assert "\n" not in said
     assert said.partition(": line ")[0].endswith(name)
@@ -61,7 +61,7 @@ def test_another_fault_of_the_graph_is_one_line_too(root: Path, graph: str, says
     (root / "dvc.yaml").write_text(graph, encoding="utf-8")
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     with pytest.raises(StageError) as caught:
-        read_graph(root)
+        read_graph(Paths(root))
     said = str(caught.value)
     assert says in said
     assert "\n" not in said

@@ -18,10 +18,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Late, Pending, Running, Scheduled
 
 from flows.deployments import _settled
-from flows.file_lock import end_orphans, run_lock
+from flows.file_lock import end_orphans, graph_lock, run_lock
 from flows.notice import name_of, outcome_of, summary
 from flows.restill import STEPS, remaining
-from flows.status import DEFAULTS, lines
+from flows.status import DEFAULTS, ServedPlace, lines
 from tasks.monitor.state import Intent
 from tasks.stage import Paths
 from tasks.tracking import INVOCATION_VARIABLE
@@ -117,6 +117,23 @@ def test_one_run_of_a_flow_works_and_a_dead_one_is_no_hindrance(tmp_path: Path) 
         assert free
 
 
+def test_pipelines_of_two_workloads_take_turns(tmp_path: Path) -> None:
+    order = []
+
+    def second() -> None:
+        with graph_lock(tmp_path):
+            order.append("second")
+
+    with graph_lock(tmp_path):
+        waiting = Thread(target=second)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]
+
+
 def test_what_a_killed_run_left_at_work_is_ended(tmp_path: Path) -> None:
     tree, elsewhere = tmp_path / "tree", tmp_path / "tree-2"
     for folder in (tree / ".dvc/tmp", elsewhere):
@@ -157,7 +174,9 @@ def test_a_schedule_without_a_server_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert "make up" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["monitor", "restill", "deployments", "status", "replay"])
+@pytest.mark.parametrize(
+    "module", ["monitor", "restill", "deployments", "status", "replay", "serve", "bootstrap", "supervisor"]
+)
 def test_every_flow_has_a_help_and_refuses_what_it_does_not_know(module: str) -> None:
     run = [sys.executable, "-m", f"flows.{module}"]
     helped = subprocess.run([*run, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -177,15 +196,14 @@ def test_a_status_line_says_up_only_of_what_answers() -> None:
 
     server = HTTPServer(("127.0.0.1", 0), Healthy)
     Thread(target=server.serve_forever, daemon=True).start()
-    port = str(server.server_port)
-    ports = {"RESTILL_PORT": port, "MLFLOW_PORT": port}
-    shown, well = lines({"service": "RUNNING", "mlflow": "RUNNING", "deployments": "FATAL"}, ports)
+    places = {name: ServedPlace(server.server_port, path) for name, path in (("service-a", "/readyz"), ("mlflow", "/health"))}
+    shown, well = lines({"service-a": "RUNNING", "mlflow": "RUNNING", "deployments": "FATAL"}, places)
     server.shutdown()
     assert not well
-    assert shown[0].split()[:2] == ["service", "up"]
+    assert shown[0].split()[:2] == ["service-a", "up"]
     assert shown[1].split()[:2] == ["mlflow", "starting"]
     assert shown[2].split()[:2] == ["deployments", "fatal"]
-    assert lines({"service": "RUNNING"}, ports)[1] is False, "the server is gone"
+    assert lines({"service-a": "RUNNING"}, places)[1] is False, "the server is gone"
 
 
 SUPERVISED = """
@@ -205,11 +223,14 @@ startsecs=0
 
 
 def test_status_finds_what_runs_without_the_variables_of_make(tmp_path: Path) -> None:
-    (tmp_path / "var").mkdir()
-    (tmp_path / "supervisord.conf").write_text(SUPERVISED)
+    for folder in ("var", "workloads/mail"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "var/supervisord.conf").write_text(SUPERVISED)
+    (tmp_path / "params.yaml").write_text("workloads: [mail]\n")
+    (tmp_path / "workloads/mail/params.yaml").write_text("{}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESTILL_")}
     with_home = environment | {"RESTILL_HOME": str(tmp_path / "var"), "PYTHONPATH": str(ROOT)}
-    subprocess.run(["supervisord", "-c", "supervisord.conf"], cwd=tmp_path, env=with_home, check=True)
+    subprocess.run(["supervisord", "-c", "var/supervisord.conf"], cwd=tmp_path, env=with_home, check=True)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "flows.status"], cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)},
@@ -218,7 +239,7 @@ def test_status_finds_what_runs_without_the_variables_of_make(tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         assert done.stdout.split()[:2] == ["deployments", "up"]
     finally:
-        subprocess.run(["supervisorctl", "-c", "supervisord.conf", "shutdown"], cwd=tmp_path, env=with_home, check=True)
+        subprocess.run(["supervisorctl", "-c", "var/supervisord.conf", "shutdown"], cwd=tmp_path, env=with_home, check=True)
 
 
 def test_status_and_make_have_the_same_defaults() -> None:

@@ -20,7 +20,7 @@ from tasks.monitor.decide import Decision, decision_id
 from tasks.monitor.state import Intent, State
 from tasks.release.store import history
 from tasks.stage import Paths
-from tests.imports import ROOT
+from tests.imports import MAIL
 from tests.tasks.traffic import BEGIN, RELEASE, answers, install, settings, world, write
 
 OTHER = "ba9876543210"
@@ -193,7 +193,7 @@ def test_a_rollback_that_cannot_be_done_ends_and_the_rest_goes_on(
 
 
 def test_a_misspelt_block_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params["decide"]["weights"] = {"label_mx": 60}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flows.graph import Node, read_graph
 from flows.pace import WEIGHT, Pace
-from tests.imports import ROOT
+from tasks.stage import Paths
+from tests.imports import MAIL
 
 
 def node(name: str, seconds: float | None) -> Node:
@@ -32,5 +33,5 @@ def test_what_nobody_has_measured_is_not_guessed() -> None:
 
 
 def test_every_stage_of_the_graph_has_its_usual_time() -> None:
-    assert all(stage.seconds for stage in read_graph(ROOT))
-    assert "min left" in Pace(read_graph(ROOT)).left()
+    assert all(stage.seconds for stage in read_graph(Paths(MAIL)))
+    assert "min left" in Pace(read_graph(Paths(MAIL))).left()

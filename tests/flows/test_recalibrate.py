@@ -21,11 +21,12 @@ from service.store import read_pointer, release_folder
 from tasks.monitor import watch
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.state import Intent, State
-from tasks.release.mirror import MODEL
 from tasks.release.store import add, history, promote
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 from tests.shifted import GATE, SETTINGS, UNTIL, World, messages
 from tests.tasks.traffic import write
+
+MODEL = "restill"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +41,7 @@ def world(students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("RESTILL_HOME", raising=False)
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     monkeypatch.chdir(tmp_path)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params |= {"gate": GATE.model_dump(mode="json"), "recalibrate": SETTINGS.model_dump(mode="json")}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     for name in ("bentofile.yaml", "README.md"):

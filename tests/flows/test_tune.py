@@ -17,7 +17,7 @@ from flows.tune import apply, chain, every_trial, read_needs, step_of, summary, 
 from tasks.compress.distill import Distill, distill
 from tasks.stage import Paths, StageError
 from tasks.tune.search import Search
-from tests.imports import ROOT
+from tests.imports import MAIL
 from tests.tasks.test_tune import RATE, RATES, make_project, searching
 
 
@@ -48,13 +48,13 @@ def test_a_trial_runs_what_stands_between_the_logits_and_the_variant() -> None:
 
 
 def test_the_project_s_own_graph_gives_the_stages_of_a_trial() -> None:
-    variant = yaml.safe_load((ROOT / "params.yaml").read_text())["tune"]["variant"]
-    nodes = chain(read_graph(ROOT), variant)
+    variant = yaml.safe_load((MAIL / "params.yaml").read_text())["tune"]["variant"]
+    nodes = chain(read_graph(Paths(MAIL)), variant)
     steps = [step_of(one) for one in nodes]
     assert (steps[0].stage, steps[0].settings) == (distill, Distill)
     assert steps[-1].name == "quantize"
     needs = set(read_needs(nodes))
-    assert {"data/prepared.parquet", "data/schema.json", "data/logits.npz", "tasks/compress/distill.py"} <= needs
+    assert {"data/prepared.parquet", "data/schema.json", "data/logits.npz", "../../tasks/compress/distill.py"} <= needs
     assert not any(name.startswith(("models/student", "reports/")) for name in needs)
 
 
@@ -124,7 +124,7 @@ def test_two_searches_are_not_at_work_at_once(root: Path) -> None:
 
 
 def test_a_mistake_in_the_space_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params["tune"]["space"] = {"distill.bits": {"low": 18, "high": 12}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)

@@ -14,8 +14,16 @@ from service.config import Config, ConfigError, full_paths, read_config
 
 def test_the_defaults_are_those_of_the_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read_config({}) == Config(tmp_path / "var", tmp_path / "var/keys.json", None)
+    assert read_config({}) == Config(tmp_path / "var", tmp_path / "var/keys.json", None, None)
     assert read_config({"RESTILL_KEYS": " ", "RESTILL_WORKERS": ""}) == read_config({})
+
+
+def test_a_workload_has_its_own_state_and_the_keys_of_all(tmp_path: Path) -> None:
+    config = read_config({"RESTILL_HOME": str(tmp_path), "RESTILL_WORKLOAD": "mail"})
+    assert (config.store, config.journal, config.salt) == tuple(
+        tmp_path / "mail" / name for name in ("store", "journal", "salt")
+    )
+    assert config.keys == tmp_path / "keys.json"
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def test_make_serve_ends_with_one_line_of_ours(taken: int, tmp_path: Path) -> No
         ("99999", "from 1 to 65535"),
     ):
         shown = run(["make", "-n", "serve", "-o", "setup", f"PORT={value}"], tmp_path)
-        first = next(line for line in shown.stdout.splitlines() if "service.port" in line)
+        first = next(line for line in shown.stdout.splitlines() if "flows.serve" in line)
         done = run(["sh", "-c", first], tmp_path, PORT=value, **tools)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
-        assert line.startswith("restill: PORT = ")
+        assert line.startswith("serve: PORT = ")
         assert says in line

@@ -16,9 +16,9 @@ from tasks.release.package import summary
 from tasks.release.table import evaluation_rows, markdown
 from tasks.release.teacher_comparison import compare_with_teacher, fastest_teacher
 from tasks.stage import StageError
-from tests.imports import ROOT
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["package"]
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["package"]
 STUDENTS = ["student-quantized", "student-pruned", "student"]
 
 

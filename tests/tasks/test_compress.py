@@ -23,11 +23,13 @@ from tasks.compress.families import families
 from tasks.compress.parity import ScoreLimits, compare, enforce
 from tasks.compress.prune import Prune, prune
 from tasks.compress.quantize import Quantize, quantize
+from tasks.files import folder_bytes, read_json, write_json
 from tasks.metrics import ranking
-from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
+from tasks.stage import Paths, StageError
 from tests.conftest import fitted_network, made_prepared
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 LIMITS = ScoreLimits(largest=0.1, mean=0.01, disagreement_rate=0.01)
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from benchmarks.rival_figures import rival_figures
 from benchmarks.speed import load
+from tasks.files import read_json, write_json
 from tasks.metrics import ranking
 from tasks.model.baseline import Baseline, baseline
 from tasks.page import number, percent
@@ -24,11 +25,11 @@ from tasks.release.evaluate import Evaluate, evaluate
 from tasks.release.fronts import comparable, front, fronts
 from tasks.release.scores import judged, read_scores, write_scores
 from tasks.release.steps import WHOLE, differences, ratios, steps_along
-from tasks.stage import Paths, StageError, read_json, write_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 EVALUATE = Evaluate.model_validate(
     PARAMS["evaluate"]
     | {"variants": ["baseline", "student", "student-quantized"], "teacher": "baseline", "resamples": 20, "timing_messages": 5}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from tasks.monitor.policy import Paired
 from tasks.monitor.settings import read_monitor
 from tasks.monitor.signals import Signal
 from tasks.stage import StageError
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 POLICY = Decide.model_validate(
     PARAMS["decide"]
     | {

@@ -11,12 +11,14 @@ import pytest
 import yaml
 
 from service.scorer import Student
+from tasks.files import read_json
 from tasks.monitor.drift import Drift, drift
 from tasks.release.package import drift_reference, seal
-from tasks.stage import Paths, read_json
+from tasks.stage import Paths
 from tests.conftest import made_prepared, made_release
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["drift"]
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["drift"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 
 from tasks.data.dvcignore import blocking_files, check_folder, pattern
 from tasks.release.snapshot import _copy_folder
-from tasks.stage import StageError
+from tasks.stage import Paths, StageError
 from tests.imports import ROOT
 
 
@@ -46,7 +46,7 @@ def test_the_lines_let_dvc_pass_and_without_them_a_run_is_one_line(project: Path
     with pytest.raises(
         StageError, match=r"h\\udce4m: its name is not UTF-8, and DVC stops at it \(5 more are like it\): `python"
     ):
-        check_folder(project)
+        check_folder(Paths(project))
     done = subprocess.run(
         [sys.executable, "-m", "tasks.data.dvcignore"],
         cwd=project,
@@ -56,7 +56,7 @@ def test_the_lines_let_dvc_pass_and_without_them_a_run_is_one_line(project: Path
     )
     (project / ".dvcignore").write_bytes(done.stdout)
     assert done.stdout.count(b"\n") == 6
-    check_folder(project)
+    check_folder(Paths(project))
     subprocess.run(["dvc", "repro", "-q"], cwd=project, check=True, timeout=60)
     (project / "data/mail/ham/1.eml").write_text("Subject: other\n\nb\n", encoding="utf-8")
     assert "modified" in subprocess.run(["dvc", "status"], cwd=project, capture_output=True, text=True, check=True).stdout
@@ -65,7 +65,7 @@ def test_the_lines_let_dvc_pass_and_without_them_a_run_is_one_line(project: Path
 @pytest.mark.parametrize("ingest", ["{source: table, path: data/mail}", "{source: folder, path: gone}", "{}", "null"])
 def test_no_other_source_is_looked_at(project: Path, ingest: str) -> None:
     (project / "params.yaml").write_text(f"ingest: {ingest}\n", encoding="utf-8")
-    assert list(blocking_files(project)) == []
+    assert list(blocking_files(Paths(project))) == []
 
 
 def test_a_plain_folder_needs_no_line(project: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_plain_folder_needs_no_line(project: Path) -> None:
     plain.mkdir()
     (plain / "1.eml").symlink_to(project / "data/mail/ham/1.eml")
     (project / "params.yaml").write_text("ingest: {source: folder, path: plain}\n", encoding="utf-8")
-    assert list(blocking_files(project)) == []
+    assert list(blocking_files(Paths(project))) == []
 
 
 def test_what_is_a_sign_to_gitignore_is_itself_in_a_name() -> None:

@@ -16,13 +16,14 @@ import yaml
 
 from service.token_windows import TokenWindows
 from tasks.compress.export import Export, export
+from tasks.files import folder_bytes, read_json, write_json
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
+from tasks.stage import Paths, StageError
 from tests.conftest import assert_no_product_saturates, made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["export"]
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["export"]
 TEXTS = ["winner prize money free cash", "kernel patch review of the branch", "the a of and"]
 
 

@@ -31,9 +31,9 @@ from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
 from tasks.stage import StageError
 from tests.conftest import FILLER, WORDS, made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 VOICES = DistillLoss(temperature=3.0, teacher_share=0.6)
 NONE = np.zeros(0, dtype=np.bool_)
 

@@ -21,11 +21,13 @@ from tasks.data.ingest import Ingest, ingest
 from tasks.data.prepare import Prepare, prepare
 from tasks.data.rules import Validate
 from tasks.data.validate import validate
-from tasks.stage import Paths, StageError, read_json
+from tasks.files import read_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_table
+from tests.imports import MAIL
 
 ROOT = Path(__file__).parents[2]
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 
 
 def said(identity: str, label: str, reviewer: str = "ann", text: str | None = None, minute: int = 0) -> dict[str, Any]:
@@ -91,20 +93,20 @@ def test_no_feedback_is_an_empty_file(tmp_path: Path) -> None:
 
 
 def test_a_table_becomes_feedback_once_however_often_it_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((MAIL / "params.yaml").read_text())
     table = [{"body": "win a prize", "class": "spam"}, {"body": "", "class": "ham"}, {"body": "no label", "class": None}]
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     command = ["import", str(tmp_path / "new.jsonl"), "--label", "class", "--text", "body", "--reviewer", "ann"]
-    assert "1 labelled messages" in main(command, Paths(tmp_path))
-    assert "2 rows were left out: no_text 1, no_label 1" in main(command, Paths(tmp_path))
-    assert "1 messages" in main(["export", str(tmp_path / "out.jsonl"), "--before", "2999-01-01"], Paths(tmp_path))
+    assert "1 labelled messages" in main(command, tmp_path)
+    assert "2 rows were left out: no_text 1, no_label 1" in main(command, tmp_path)
+    assert "1 messages" in main(["export", str(tmp_path / "out.jsonl"), "--before", "2999-01-01"], tmp_path)
     exported = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     name = "import:" + hashlib.sha256(b"win a prize").hexdigest()[:16]
     assert exported == [{"id": name, "label": "spam", "received": None, "subject": "", "text": "win a prize"}]
 
 
 def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((MAIL / "params.yaml").read_text())
     table = [
         {"n": 7, "class": "spam", "body": "one"}, {"n": 7, "class": "ham", "body": "two \ud800"},
         {"n": 8, "class": "ham", "body": {}},
@@ -113,7 +115,7 @@ def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table) + "null\n")
     command = ["import", str(tmp_path / "new.jsonl"), "--label", "class", "--text", "body", "--id", "n"]
     for _ in range(2):
-        said = main(command, Paths(tmp_path))
+        said = main(command, tmp_path)
         assert "4 labelled messages" in said and "2 rows were left out: text_is_object 1, not_an_object 1" in said
     rows, quarantine = collect(tmp_path / "var/feedback", None)
     assert dict(zip(rows.id, rows.text, strict=True)) == {"import:7": "one", "import:7#2": "two \ufffd"}
@@ -121,11 +123,11 @@ def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_
 
 
 def test_next_week_s_table_of_the_same_name_is_other_messages(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((MAIL / "params.yaml").read_text())
     for week, label in (("first", "spam"), ("second", "ham")):
         (tmp_path / week).mkdir()
         (tmp_path / week / "labels.csv").write_text(f"label,text\n{label},what came in the {week} week\n")
-        main(["import", str(tmp_path / week / "labels.csv"), "--label", "label", "--text", "text"], Paths(tmp_path))
+        main(["import", str(tmp_path / week / "labels.csv"), "--label", "label", "--text", "text"], tmp_path)
     rows, quarantine = collect(Paths(tmp_path).feedback, None)
     assert sorted(rows.label) == ["ham", "spam"]
     assert quarantine.empty
@@ -148,7 +150,7 @@ def test_a_reviewer_who_corrects_himself_is_believed_in_what_he_said_last(tmp_pa
     ],
 )
 def test_what_cannot_be_imported_is_one_line_and_nothing_is_written(tmp_path: Path, arguments: list[str], says: str) -> None:
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((MAIL / "params.yaml").read_text())
     (tmp_path / "new.csv").write_text("class,body\nham,hello\n")
     done = subprocess.run(
         [sys.executable, "-m", "tasks.data.feedback", "import", *arguments],

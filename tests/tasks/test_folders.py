@@ -29,7 +29,8 @@ from tasks.data.folders import read_folder
 from tasks.data.ingest import Ingest, ingest
 from tasks.data.sources import Rejected, Row
 from tasks.data.tables import labelled, read_labels
-from tasks.stage import Paths, StageError, read_json
+from tasks.files import read_json
+from tasks.stage import Paths, StageError
 from tests.zipped import zipped
 
 COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subject": None, "text": "text"}

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from tasks.compress.networks import save_student
+from tasks.files import read_json, write_json
 from tasks.release.checks import Check
 from tasks.release.gate import CHECKS, Gate, Report, gate, page, refusal, table, write
-from tasks.stage import read_json, write_json
 from tests.conftest import fitted_network, made_prepared
 from tests.trial import CHALLENGER_KNOWS, DEFAULTS, SHARES, Trial, messages, with_feedback
 

@@ -18,7 +18,9 @@ from tasks.data import npm
 from tasks.data.ingest import Ingest, ingest
 from tasks.data.rules import Validate, measure
 from tasks.data.validate import broken_rows, row_rules
-from tasks.stage import Paths, StageError, as_time, read_json
+from tasks.files import read_json
+from tasks.stage import Paths, StageError, as_time
+from tests.imports import MAIL
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subject": None, "text": "text"}
@@ -131,7 +133,7 @@ def test_times_beyond_what_nanoseconds_hold_are_kept_and_validate_judges_them(pa
     ingest(settings_for(columns=COLUMNS | {"received": "when"}, until="2003-01-01"), paths)
     corpus = corpus_of(paths)
     assert [str(time)[:10] for time in corpus.received] == ["0001-01-01", "2002-01-01", "9999-12-31"]
-    rules = yaml.safe_load((ROOT / "params.yaml").read_text())["validate"]
+    rules = yaml.safe_load((MAIL / "params.yaml").read_text())["validate"]
     reasons = broken_rows(measure(corpus), row_rules(Validate.model_validate(rules)))
     assert reasons.to_dict() == {0: "received_out_of_range", 2: "received_out_of_range"}
 
@@ -205,7 +207,7 @@ def test_a_bad_source_is_one_clear_error_and_the_earlier_outputs_stay(
 
 
 def test_the_command_ends_with_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params["ingest"] |= {"source": "table", "path": "gone.csv"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     command = [sys.executable, "-m", "tasks.data.ingest"]

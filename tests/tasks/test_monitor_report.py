@@ -18,7 +18,7 @@ from service.store import Pointer
 from tasks.monitor import watch
 from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.record import experiment, record
-from tasks.monitor.report import PROJECT, report_window
+from tasks.monitor.report import report_window
 from tasks.monitor.signals import Signal
 from tasks.monitor.state import State
 from tasks.stage import Paths
@@ -164,7 +164,7 @@ def test_the_report_is_a_page_a_file_and_a_run_each_once(paths: Paths) -> None:
     assert "unknown_word_share" in report["drifted"]
     assert report["method"] == monitor.report.method
     opened = Workspace.create(str(paths.evidently))
-    (project,) = opened.search_project(PROJECT)
+    (project,) = opened.search_project("restill")
     assert len(opened.list_runs(project.id)) == 1
 
 
@@ -190,7 +190,7 @@ def test_only_the_newest_reports_are_kept(paths: Paths) -> None:
     kept = sorted(path.name for path in (paths.monitor / "reports").glob("window-*"))
     assert kept == ["window-000002.html", "window-000002.json", "window-000003.html", "window-000003.json"]
     opened = Workspace.create(str(paths.evidently))
-    assert len(opened.list_runs(opened.search_project(PROJECT)[0].id)) == 2
+    assert len(opened.list_runs(opened.search_project("restill")[0].id)) == 2
 
 
 def test_what_a_killed_report_left_is_written_over_or_taken_away(paths: Paths) -> None:
@@ -205,7 +205,7 @@ def test_what_a_killed_report_left_is_written_over_or_taken_away(paths: Paths) -
     report_window(monitor, state, paths, judged.window)
     assert list(run.parent.iterdir()) == [run]
     opened = Workspace.create(str(paths.evidently))
-    (project,) = opened.search_project(PROJECT)
+    (project,) = opened.search_project("restill")
     found = opened.get_run(project.id, opened.list_runs(project.id)[0])
     assert found is not None
     assert found.name == "window-000001"
@@ -229,8 +229,8 @@ def test_a_window_is_one_run_in_mlflow_and_a_signal_has_one_name(own_store: None
         moved = replace(up, direction=direction)
         seen = JudgedWindow(number, f"id{number}", RELEASE, 125, (moved, replace(moved, windows=2)))
         for _ in range(2):
-            record(paths.root, seen, "told")
-    runs = mlflow.MlflowClient().search_runs([experiment(paths.root)])
+            record(paths, seen, "told")
+    runs = mlflow.MlflowClient().search_runs([experiment(paths)])
     assert [run.data.metrics for run in runs] == [{"descriptors": 0.7, "descriptors/2 windows": 0.7}] * 2
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len(mlflow.MlflowClient().get_metric_history(runs[0].info.run_id, "descriptors")) == 1, "logged once"

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from tasks.data.grouping import group_of_each, shingles, split_of
 from tasks.data.prepare import Prepare, assign_splits, drop_copies, prepare, prepare_texts
-from tasks.stage import Paths, StageError, read_json
+from tasks.files import read_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_table
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["prepare"]
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["prepare"]
 SHARES = {"golden": 0.1, "test": 0.15, "valid": 0.15}
 LIKE = {"shingle_words": 4, "permutations": 128, "similarity": 0.7}
 

@@ -20,15 +20,18 @@ import pytest
 
 from service.release import verify
 from service.store import POINTER, Pointer, read_pointer, release_folder
+from tasks.files import write_json
 from tasks.lineage import sha256
-from tasks.release.mirror import MODEL, alias_registered, mirror
+from tasks.release.mirror import alias_registered, mirror
 from tasks.release.package import seal
 from tasks.release.promote import Fenced, add, history, main, promote, rollback
 from tasks.release.register import register
 from tasks.release.store import HISTORY
-from tasks.stage import Paths, StageError, write_json
-from tests.imports import ROOT
+from tasks.stage import Paths, StageError
+from tests.imports import MAIL, ROOT
 from tests.trial import CHAMPION_KNOWS, Trial, messages, with_feedback
+
+MODEL = "restill"
 
 WHO = {"who": "tester", "why": "a test"}
 
@@ -309,7 +312,7 @@ def project(
     for name in ("MLFLOW_TRACKING_URI", "RESTILL_HOME"):
         monkeypatch.delenv(name, raising=False)
     trial = Trial(tmp_path / "project", students[1], ["ham", "spam"], "spam")
-    shutil.copy2(ROOT / "params.yaml", trial.root)
+    shutil.copy2(MAIL / "params.yaml", trial.root)
     shutil.copy2(mlflow_store, trial.root / "mlflow.db")
     monkeypatch.chdir(trial.root)
     return trial
@@ -429,7 +432,7 @@ def test_an_mlflow_that_is_away_costs_a_line_and_is_made_up_for(
     with monkeypatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/not-a-folder/mlflow.db")
         pointer = promote(store, release, expected=0, gate=None, **WHO)
-        mirror(project.root, pointer)
+        mirror(Paths(project.root), pointer)
         assert "the next command tries again" in capsys.readouterr().err
     assert read_pointer(store) == pointer
     assert main(["history"]) == 0
@@ -438,7 +441,7 @@ def test_an_mlflow_that_is_away_costs_a_line_and_is_made_up_for(
     assert main(["history"]) == 0
     assert aliases(project) == {"champion": release}
     mlflow.MlflowClient().delete_registered_model_alias(MODEL, "champion")
-    mirror(project.root, pointer)
+    mirror(Paths(project.root), pointer)
     assert aliases(project) == {}, "what MLflow was told once is not told again"
 
 
@@ -446,8 +449,8 @@ def test_an_alias_is_taken_from_a_release_that_is_not_in_service_any_more(projec
     store = Paths(project.root).store
     first, second = add(store, project.champion), add(store, project.challenger)
     registered(project, first)
-    mirror(project.root, promote(store, first, expected=0, gate=None, **WHO))
-    mirror(project.root, promote(store, second, expected=1, gate=None, **WHO))
+    mirror(Paths(project.root), promote(store, first, expected=0, gate=None, **WHO))
+    mirror(Paths(project.root), promote(store, second, expected=1, gate=None, **WHO))
     assert aliases(project) == {"previous": first}, "the champion is not registered: no other may carry its name"
 
 
@@ -457,7 +460,7 @@ def test_a_worktree_s_release_is_registered_as_the_real_store_stands(
     store = Paths(project.root).store
     first, second = add(store, project.champion), add(store, project.challenger)
     registered(project, first, second)
-    mirror(project.root, promote(store, first, expected=0, gate=None, **WHO))
+    mirror(Paths(project.root), promote(store, first, expected=0, gate=None, **WHO))
     worktree = tmp_path / "worktree"
     shutil.copytree(project.challenger, worktree / "release")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project.root}/mlflow.db")
@@ -469,12 +472,12 @@ def test_the_challenger_is_what_was_registered_last_whatever_moves_then(project:
     store = Paths(project.root).store
     first, second = add(store, project.champion), add(store, project.challenger)
     registered(project, first, second, "0123456789ab", "ba9876543210")
-    mirror(project.root, promote(store, first, expected=0, gate=None, **WHO))
+    mirror(Paths(project.root), promote(store, first, expected=0, gate=None, **WHO))
     assert aliases(project)["challenger"] == "ba9876543210"
-    alias_registered(store, "3")
-    mirror(project.root, promote(store, second, expected=1, gate=None, **WHO))
+    alias_registered(MODEL, store, "3")
+    mirror(Paths(project.root), promote(store, second, expected=1, gate=None, **WHO))
     assert aliases(project) == {"champion": second, "previous": first, "challenger": "0123456789ab"}
-    alias_registered(store, "2")
+    alias_registered(MODEL, store, "2")
     assert aliases(project)["challenger"] == "0123456789ab", "what is in service is no challenger"
 
 

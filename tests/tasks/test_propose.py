@@ -17,9 +17,10 @@ from tasks.data.ingest import Ingest, ingest
 from tasks.data.propose import as_yaml, propose, with_block
 from tasks.data.rules import Validate
 from tasks.data.validate import validate
-from tasks.stage import Paths, StageError, read_json, read_settings
+from tasks.files import read_json
+from tasks.stage import Paths, StageError, read_settings
 from tests.conftest import made_table
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
 ODD = [
     "no",
@@ -116,7 +117,7 @@ def test_a_corpus_passes_the_rules_that_were_measured_on_it(paths: Paths, name: 
 def test_a_table_with_times_since_1970_passes(paths: Paths) -> None:
     table = made_corpus()[["label", "text"]].assign(opened=[1_700_000_000_000 + 3_600_000 * row for row in range(120)])
     table.to_csv(paths.root / "tickets.csv", index=False)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["ingest"]
+    params = yaml.safe_load((MAIL / "params.yaml").read_text(encoding="utf-8"))["ingest"]
     columns = params["columns"] | {"received": "opened"}
     source = {"source": "table", "path": str(paths.root / "tickets.csv"), "until": None, "columns": columns}
     (paths.root / "feedback.jsonl").touch()
@@ -176,7 +177,7 @@ def test_a_label_is_the_same_text_for_every_version_of_yaml(label: str) -> None:
 
 
 def test_only_the_block_is_replaced() -> None:
-    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    params = (MAIL / "params.yaml").read_text(encoding="utf-8")
     block = propose(made_corpus())
     before, after = params.split("validate:\n")[0], "\n\nprepare:" + params.split("\n\nprepare:")[1]
     assert with_block(params, block) == before + block.rstrip("\n") + after

@@ -21,13 +21,14 @@ from tasks.compress.quantize import Quantize, quantize
 from tasks.compress.student import Hashed, Student
 from tasks.compress.transformer import ThinStudent
 from tasks.compress.units import halve_rows, parts_to_keep, prunables, remove, sensitivities
+from tasks.files import folder_bytes, read_json
 from tasks.metrics import ranking
-from tasks.stage import Paths, StageError, folder_bytes, read_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL
 from tests.tasks.test_compress import distilled
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 VOICES = DistillLoss(temperature=2.0, teacher_share=0.5)
 NONE = np.zeros(0, dtype=np.bool_)
 TEXTS = list(made_prepared(["ham", "spam"], 60).text)

@@ -28,11 +28,12 @@ from tasks.compress.networks import save_student
 from tasks.compress.onnx_file import write_onnx
 from tasks.compress.parity import Parity, ScoreLimits, compare, enforce
 from tasks.compress.quantize import Quantize, calibration, quantize, quantize_student
-from tasks.stage import Paths, StageError, folder_bytes, read_json, read_settings, write_json
+from tasks.files import folder_bytes, read_json, write_json
+from tasks.stage import Paths, StageError, read_settings
 from tests.conftest import assert_no_product_saturates, fitted_network, made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL, ROOT
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["quantize"]
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["quantize"]
 METHODS: dict[str, dict[str, Any]] = {
     "dynamic": {"method": "dynamic"},
     "static": {"method": "static"},

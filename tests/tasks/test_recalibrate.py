@@ -11,12 +11,13 @@ from service.decision import decide
 from service.release import Release, verify
 from service.store import release_folder
 from tasks.compress.networks import save_student
+from tasks.files import read_json
 from tasks.monitor.reference import load_reference
 from tasks.monitor.signals import label_mix
 from tasks.release.evaluation_set import FOLDER, keep, kept, with_labels
 from tasks.release.promote import add, judge, promote
 from tasks.release.recalibrate import recalibrate
-from tasks.stage import Paths, StageError, read_json
+from tasks.stage import Paths, StageError
 from tests.conftest import fitted_network, made_prepared
 from tests.shifted import GATE, SETTINGS, UNTIL, World, messages
 

@@ -12,7 +12,8 @@ import yaml
 from service.release import Release
 from service.store import read_pointer
 from tasks.replay.recalibrated import RecalibratedArm
-from tests.imports import ROOT
+from tasks.stage import Paths
+from tests.imports import MAIL
 from tests.shifted import GATE, SETTINGS, World, messages
 
 RECEIVED = datetime(2020, 4, 1, tzinfo=UTC)
@@ -22,14 +23,14 @@ def test_the_decision_parameters_follow_the_stream_and_the_model_stays(
     students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RESTILL_HOME", raising=False)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params["monitor"]["windows"]["least_seconds"] = 0  # as a replay has it: a month's mail comes in seconds
     params |= {"gate": GATE.model_dump(mode="json"), "recalibrate": SETTINGS.model_dump(mode="json")}
     world = World(tmp_path, students[1], ["ham", "spam"], "spam")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     frozen = Release(world.folder)
     stream = [*messages(250, spam=0.5, seed=1), *messages(1250, spam=0.1, seed=2)]
-    with closing(RecalibratedArm(tmp_path, tmp_path / "arm", share=0.2, delay=10, seed=1)) as arm:
+    with closing(RecalibratedArm(Paths(tmp_path), tmp_path / "arm", share=0.2, delay=10, seed=1)) as arm:
         said = [arm.answer(n, f"m{n}", label, text, RECEIVED) for n, (text, label) in enumerate(stream, start=1)]
     as_frozen = [answer.label for answer in frozen.answer([text for text, _ in stream])]
     first, *_ = arm.changes

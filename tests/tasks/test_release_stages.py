@@ -20,6 +20,7 @@ from service.token_windows import TokenWindows
 from service.tokenizer import known_words
 from tasks.compress.export import Export, export
 from tasks.compress.transformer import ThinStudent
+from tasks.files import folder_bytes, read_json, write_json
 from tasks.metrics import bootstrap_weights, resampled_ranking
 from tasks.model.baseline import Baseline, baseline
 from tasks.model.teacher import Teacher, load_encoder, save_teacher
@@ -31,10 +32,11 @@ from tasks.release.package import Package, package, probe_texts
 from tasks.release.register import register
 from tasks.release.scores import judged, read_scores, write_scores
 from tasks.release.table import evaluation_rows
-from tasks.stage import Paths, StageError, folder_bytes, read_json, write_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_prepared
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 EVALUATE = PARAMS["evaluate"] | {
     "variants": ["baseline", "student", "student-quantized"], "teacher": "student", "resamples": 50, "timing_messages": 5,
     "slices": {"hard": {"sources": ["group-1"]}, "absent": {"sources": ["nobody"]}},
@@ -181,7 +183,7 @@ def test_probes_are_words_that_many_messages_hold_and_the_same_for_the_same_seed
     ("variant", "says"),
     [
         ("teacher-xxl", "evaluate knows baseline"),
-        ("baseline", "its kind is 'linear'; the service runs student and onnx-transformer"),
+        ("baseline", "its kind is 'tfidf'; the service runs student and onnx-transformer"),
     ],
 )
 def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: str, says: str) -> None:

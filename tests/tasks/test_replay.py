@@ -19,8 +19,8 @@ from tasks.replay.scenarios import scenarios
 from tasks.replay.stream import is_reviewed
 from tasks.replay.weeks import figures, rollback_change, total, weekly
 from tasks.replay.world import merged
-from tasks.stage import StageError, read_params, read_settings
-from tests.imports import ROOT
+from tasks.stage import Paths, StageError, read_params, read_settings
+from tests.imports import MAIL
 
 
 def answers(frozen: str, restilled: str, truth: str, recalibrated: str | None = None) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def test_a_world_changes_parameters_that_there_are() -> None:
 
 def test_windows_of_a_replay_go_by_their_count_alone() -> None:
     """Its months of mail come within minutes, and what is sent is followed by its number."""
-    params = read_params(ROOT)
+    params = read_params(MAIL)
     assert merged(params, params["replay"]["params"])["monitor"]["windows"]["least_seconds"] == 0
 
 
@@ -150,7 +150,7 @@ def test_a_promotion_by_the_last_message_has_nothing_after_it() -> None:
 
 
 def settings(**changes: Any) -> replay.Replay:
-    params = read_params(ROOT)
+    params = read_params(MAIL)
     return read_settings(replay.Replay, "replay", {"replay": params["replay"] | changes})
 
 
@@ -166,7 +166,7 @@ def test_what_is_wrong_with_the_parameters_is_said_before_anything_is_trained() 
 
 
 def test_a_restill_that_never_counts_its_failures_is_not_run_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shutil.copy2(ROOT / "params.yaml", tmp_path)
+    shutil.copy2(MAIL / "params.yaml", tmp_path)
     told: list[str] = []
 
     def waits(*_: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_restill_that_never_counts_its_failures_is_not_run_for_ever(monkeypatc
     progress = SimpleNamespace(set_postfix=lambda **_: None, write=told.append)
     client: Any = None
     with pytest.raises(StageError, match="intent 3 does not end"):
-        replay.restill_now(tmp_path, {}, tmp_path / "log", state, 3, client, progress)
+        replay.restill_now(Paths(tmp_path), {}, tmp_path / "log", state, 3, client, progress)
     assert told == ["it waits"] * 4
 
 

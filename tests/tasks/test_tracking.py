@@ -31,30 +31,30 @@ def test_a_start_ends_the_runs_of_processes_that_died(own_store: None, tmp_path:
         [sys.executable, "-c", "from tasks.tracking import process_name; print(process_name())"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    experiment = connect(tmp_path)
+    experiment = connect(Paths(tmp_path))
     client = mlflow.MlflowClient()
     dead = client.create_run(experiment, tags={PROCESS: named.stdout.strip()}).info.run_id
     living = client.create_run(experiment, tags={PROCESS: process_name()}).info.run_id
-    assert reconcile(tmp_path) == [dead]
+    assert reconcile(Paths(tmp_path)) == [dead]
     assert client.get_run(dead).info.status == "KILLED"
     assert named.stdout.strip() in client.get_run(dead).data.tags[ENDED]
     assert ENDED not in client.get_run(living).data.tags
     assert client.get_run(living).info.status == "RUNNING"
-    assert reconcile(tmp_path) == []
+    assert reconcile(Paths(tmp_path)) == []
 
 
 def test_a_new_pipeline_ends_the_runs_of_processes_that_died(own_store: None, tmp_path: Path) -> None:
-    experiment = connect(tmp_path)
+    experiment = connect(Paths(tmp_path))
     client = mlflow.MlflowClient()
     host, pid, _ = process_name().split("/")
     dead = client.create_run(experiment, tags={PROCESS: f"{host}/{pid}/1.00"}).info.run_id
-    made = find_or_make_parent(experiment, "a-key", tmp_path)
+    made = find_or_make_parent(experiment, "a-key", Paths(tmp_path))
     assert client.get_run(dead).info.status == "KILLED"
     assert client.get_run(made).info.status == "RUNNING"
 
 
 def test_the_experiment_is_one_of_model_training(own_store: None, tmp_path: Path) -> None:
-    experiment = connect(tmp_path)
+    experiment = connect(Paths(tmp_path))
     client = mlflow.MlflowClient()
     assert client.get_experiment(experiment).tags[TAG] == TRAINING
 
@@ -73,7 +73,7 @@ def test_an_experiment_from_before_is_marked_unless_a_user_did(
 ) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     made = mlflow.create_experiment("restill", tags={TAG: stood} if stood else {})
-    assert connect(tmp_path) == made
+    assert connect(Paths(tmp_path)) == made
     assert mlflow.MlflowClient().get_experiment(made).tags[TAG] == stands
 
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from service.token_windows import TokenWindows, tokenize
+from tasks.files import write_json
 from tasks.metrics import mean_one
 from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.teacher import Teacher, load_encoder, load_teacher, locate, predict
 from tasks.model.train import Train, Training, make_deterministic, pick_device, train
-from tasks.stage import Paths, StageError, write_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_prepared
 
 CPU = torch.device("cpu")

@@ -18,17 +18,18 @@ from service.scorer import Student
 from tasks.compress.distill import Distill, distill
 from tasks.compress.prune import Prune
 from tasks.compress.quantize import Quantize, quantize
+from tasks.files import folder_bytes, write_json
 from tasks.metrics import ranking
-from tasks.stage import Paths, StageError, folder_bytes, read_settings, write_json
+from tasks.stage import Paths, StageError, read_settings
 from tasks.tune import studies
 from tasks.tune.front import Point, Tolerances, choose, draw, front, rows
 from tasks.tune.search import Search, Tune, run_trials
 from tasks.tune.space import Axis, apply_point, check, edit_yaml, read_point, write_point
 from tasks.tune.trial import Step
 from tests.conftest import made_prepared
-from tests.imports import ROOT
+from tests.imports import MAIL
 
-TEXT = (ROOT / "params.yaml").read_text()
+TEXT = (MAIL / "params.yaml").read_text()
 STEPS = [Step("distill", distill, Distill), Step("quantize", quantize, Quantize)]
 SETTINGS = {step.name: step.settings for step in STEPS}
 NEEDS = ["data/logits.npz", "data/prepared.parquet", "data/schema.json"]
@@ -215,7 +216,7 @@ def make_project(root: Path, poisoned: bool = False) -> Path:
 def searching(root: Path, params: dict[str, Any] | None = None, **changes: Any) -> Search:
     known = yaml.safe_load((root / "params.yaml").read_text())
     settings = Tune.model_validate(known["tune"] | {"space": {"distill.bits": {"low": 8, "high": 11}}} | changes)
-    return Search(settings, root, apply_point(known, params or {}), STEPS, NEEDS)
+    return Search(settings, Paths(root), apply_point(known, params or {}), STEPS, NEEDS)
 
 
 def ends(search: Search) -> list[str]:

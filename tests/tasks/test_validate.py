@@ -11,10 +11,12 @@ import yaml
 
 from tasks.data.rules import Validate, measure
 from tasks.data.validate import broken_rows, row_rules, validate
-from tasks.stage import Paths, StageError, read_json
+from tasks.files import read_json
+from tasks.stage import Paths, StageError
 from tests.conftest import made_table
+from tests.imports import MAIL
 
-PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())["validate"]
+PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["validate"]
 RULES = PARAMS["row_rules"] | {"received_from": "2019-01-01", "received_until": "2021-01-01"}
 
 

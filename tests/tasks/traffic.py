@@ -17,7 +17,7 @@ from tasks.monitor.decide import Decide
 from tasks.monitor.settings import Monitor
 from tasks.stage import Paths, read_params, read_settings
 
-ROOT = Path(__file__).parents[2]
+MAIL = Path(__file__).parents[2] / "workloads/mail"
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 RELEASE = "0123456789ab"
 LABELS = ["ham", "spam"]
@@ -26,7 +26,7 @@ THRESHOLD = 0.5
 
 def settings() -> tuple[Monitor, Decide]:
     """Those that are shipped."""
-    params = read_params(ROOT)
+    params = read_params(MAIL)
     return read_settings(Monitor, "monitor", params), read_settings(Decide, "decide", params)
 
 
