@@ -25,6 +25,8 @@ def main() -> None:
     try:
         check_port("PORT", arguments.port)
         paths = find_workload(arguments.workload)
+        if not paths.release.exists():
+            raise StageError(f"{paths.release}: not there yet; `make run WORKLOAD={paths.workload}` makes it")
         tag = tag_of(paths)
     except (StageError, ReleaseError, PortError) as error:
         sys.exit(f"serve: {error}")

@@ -49,11 +49,12 @@ def served(project: Path) -> Iterator[Paths]:
 
 def configuration(project: Path, first: int) -> str:
     """The whole configuration. Raises PortError where a port is taken, ReleaseError where a release cannot be packed."""
-    port = ports(project, first)
+    text = (project / "supervisord.conf").read_text(encoding="utf-8")
     for paths in served(project):
-        check_port("RESTILL_PORT", str(port[paths.workload]))
-    services = [SERVICE.format(workload=p.workload, tag=bento(p)[0], port=port[p.workload]) for p in served(project)]
-    return "".join([(project / "supervisord.conf").read_text(encoding="utf-8"), *services])
+        port = ports(project, first)[paths.workload]
+        check_port("RESTILL_PORT", str(port))
+        text += SERVICE.format(workload=paths.workload, tag=bento(paths)[0], port=port)
+    return text
 
 
 def main() -> None:
