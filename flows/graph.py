@@ -58,8 +58,8 @@ def read_graph(paths: Paths) -> list[Node]:
     except DvcException as error:
         raise StageError(dvc_fault(error)) from error
     stages = (stage for stage in order if isinstance(stage, PipelineStage))
-    mine = [stage for stage in stages if _split(stage.name)[1] == paths.workload]
-    return [_node(stage, graph) for stage in mine]
+    selected = [stage for stage in stages if _split(stage.name)[1] == paths.workload]
+    return [_node(stage, graph) for stage in selected]
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.notice import name_of
-from flows.steps import Steps, build_bento, gate_release, made_of, notify, promote_release, tree_of
+from flows.steps import Steps, build_bento, gate_release, notify, paths_in_tree, promote_release, tree_of
 from service.store import read_pointer
 from tasks.monitor.followup import records_of
 from tasks.monitor.state import Intent, State
@@ -32,7 +32,7 @@ def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     parent, pointer = str(intent.facts["parent"]), read_pointer(paths.store)
     if pointer is None or pointer.champion != parent:
         raise StageError(f"release {parent} was to be recalibrated, and is not the champion any more")
-    made, state = made_of(paths, intent), State(paths.monitor / "state.db")
+    made, state = paths_in_tree(paths, intent), State(paths.monitor / "state.db")
     answers = records_of(paths.journal, [state.window(number).plan.journal for number in intent.facts["windows"]])
     settings = read_settings(Recalibrate, "recalibrate", read_params(paths.root))
     found = recalibrate(settings, paths, made.root, parent, answers, datetime.fromisoformat(intent.created))

@@ -28,7 +28,7 @@ from flows.command import get_ready, run_command
 from flows.file_lock import end_orphans, run_lock
 from flows.notice import name_of, outcome_of, summary, tell, webhook
 from flows.pipeline import run_stages
-from flows.steps import RECALIBRATED, Restill, Steps, build_bento, gate_release, made_of, notify, promote_release, tree_of
+from flows.steps import RECALIBRATED, Restill, Steps, build_bento, gate_release, notify, paths_in_tree, promote_release, tree_of
 from tasks.monitor.state import Intent, State
 from tasks.release.register import register
 from tasks.release.snapshot import (
@@ -60,7 +60,7 @@ def snapshot(paths: Paths, intent: Intent) -> dict[str, Any]:
 
 def build(paths: Paths, intent: Intent) -> dict[str, Any]:
     """Every stage of the same graph, in the worktree; what an earlier try has finished is not run again."""
-    made = made_of(paths, intent)
+    made = paths_in_tree(paths, intent)
     run_stages(made, False, name_of(intent))
     release = add(paths.store, made.release)
     return {"release": release, "version": register(made, name_of(intent), paths.store)[0]}
@@ -73,7 +73,7 @@ def push(paths: Paths, intent: Intent) -> dict[str, Any]:
 def commit(paths: Paths, intent: Intent) -> dict[str, Any]:
     """The lock and the pointers of this data, on a branch of its own: a reviewer merges it, or lets it lie."""
     what = f"release {intent.facts['release']}, {'promoted' if intent.facts['promoted'] else 'refused by the gate'}"
-    return {"commit": commit_snapshot(made_of(paths, intent), f"Restill {name_of(intent)}: {what}")}
+    return {"commit": commit_snapshot(paths_in_tree(paths, intent), f"Restill {name_of(intent)}: {what}")}
 
 
 STEPS: Steps = {

@@ -38,7 +38,7 @@ def tree_of(paths: Paths, intent: Intent) -> Path:
     return paths.home / (RECALIBRATED if intent.kind == "recalibrate" else WORKTREES) / name_of(intent)
 
 
-def made_of(paths: Paths, intent: Intent) -> Paths:
+def paths_in_tree(paths: Paths, intent: Intent) -> Paths:
     """The workload in that copy."""
     return Paths(tree_of(paths, intent) / paths.root.relative_to(paths.project))
 
@@ -46,7 +46,7 @@ def made_of(paths: Paths, intent: Intent) -> Paths:
 def gate_release(paths: Paths, intent: Intent) -> dict[str, Any]:
     """The challenger against the champion; the token says which champion that was."""
     settings = read_settings(Gate, "gate", read_params(paths.root))
-    report, written, token = judge(paths, made_of(paths, intent), settings)
+    report, written, token = judge(paths, paths_in_tree(paths, intent), settings)
     create_table_artifact(table(report), key=f"gate-{report.release}", description="What the challenger had to pass")
     return {
         "passed": report.passed,
@@ -72,7 +72,7 @@ def promote_release(paths: Paths, intent: Intent) -> dict[str, Any]:
 
 
 def build_bento(paths: Paths, intent: Intent) -> dict[str, Any]:
-    return {"bento": bento(made_of(paths, intent))[0] if intent.facts["passed"] else None}
+    return {"bento": bento(paths_in_tree(paths, intent))[0] if intent.facts["passed"] else None}
 
 
 def notify(paths: Paths, intent: Intent) -> dict[str, Any]:

@@ -135,13 +135,14 @@ def find_workload(name: str | None = None, folder: Path | None = None) -> Paths:
 
     Raises StageError that says which there are where there is none of this name.
     """
-    here = Paths(folder or project_folder())
+    current = Paths(folder or project_folder())
     if not name:
-        several = not here.workload and (here.project / "params.yaml").is_file() and WORKLOADS in read_params(here.project)
-        return find_workload(workloads(here.project)[0], here.project) if several else here
-    if name not in (known := workloads(here.project)):
+        if current.workload or not (current.project / "params.yaml").is_file() or WORKLOADS not in read_params(current.project):
+            return current
+        return find_workload(workloads(current.project)[0], current.project)
+    if name not in (known := workloads(current.project)):
         raise StageError(f"--workload {name}: there is no such workload; there are {', '.join(known)}")
-    return Paths(here.project / WORKLOADS / name)
+    return Paths(current.project / WORKLOADS / name)
 
 
 def workloads(project: Path) -> list[str]:
@@ -149,8 +150,8 @@ def workloads(project: Path) -> list[str]:
     listed = read_params(project).get(WORKLOADS)
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
         raise StageError(f"params.yaml: workloads = {listed!r}: expected the names of one folder below workloads/ or more")
-    if odd := [name for name in listed if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)]:
-        raise StageError(f"params.yaml: workloads: {odd[0]!r}: expected a name of small letters, digits, - and _")
+    if invalid := [name for name in listed if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name)]:
+        raise StageError(f"params.yaml: workloads: {invalid[0]!r}: expected a name of small letters, digits, - and _")
     if missing := [name for name in listed if not (project / WORKLOADS / name / "params.yaml").is_file()]:
         raise StageError(f"params.yaml: workloads: there is no workloads/{missing[0]}/params.yaml")
     return listed
