@@ -47,6 +47,7 @@ up down status: export MLFLOW_PORT ?= 5000
 up down status: export EVIDENTLY_PORT ?= 8000
 # One workload of workloads/, for the tasks that work on one; by default the first of params.yaml.
 WORKLOAD ?=
+KIND ?=
 NAMED := $(if $(WORKLOAD),--workload "$(WORKLOAD)")
 # The supervisor reads % in some of its values twice.
 up down status: export RESTILL_LOG = $(subst %,%%,$(RESTILL_HOME))/log
@@ -75,8 +76,8 @@ $(VENV)/.ready: constraints.txt pyproject.toml offline.env Makefile
 run: setup ## the whole pipeline: data, models, report, release, Bento
 	python -m flows.pipeline $(NAMED)
 
-new: setup ## another workload: make new WORKLOAD=NAME
-	@python -m tasks.scaffold "$(WORKLOAD)"
+new: setup ## another workload: make new WORKLOAD=NAME [KIND=image-classification]
+	@python -m tasks.scaffold "$(WORKLOAD)" $(if $(KIND),--kind "$(KIND)")
 
 test: setup ## every check: lint, types, tests
 	ruff check . && ruff format --check .

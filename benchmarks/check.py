@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service.descriptors import NAMES
+from service.kinds.text_classification.descriptors import NAMES
 from service.release import Release
 from service.segments import Segment, encode, new_stem
 from tasks.monitor import watch

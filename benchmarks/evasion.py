@@ -17,8 +17,8 @@ import pandas as pd
 
 from benchmarks.obfuscations import OBFUSCATIONS, ParsedMessage
 from benchmarks.workload import parse
-from service.mail import parse_mail
-from service.record import mail_text
+from service.kinds.text_classification.mail import parse_mail
+from service.kinds.text_classification.serving import mail_text
 from service.release import Release
 from tasks.data import npm
 from tasks.files import read_json
@@ -31,7 +31,7 @@ WORDS = 20
 
 def score(release: Release, raws: Sequence[bytes]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The probability of the second label of each message, as the service would answer."""
-    texts = [release.normalise(mail_text(parse_mail(raw), release.limits["characters"])) for raw in raws]
+    texts = [release.preprocess(mail_text(parse_mail(raw), release.limits["characters"])) for raw in raws]
     _, probabilities, _ = release.predict(texts)
     return np.asarray(probabilities[:, 1], dtype=np.float64)
 
@@ -48,8 +48,8 @@ def changes(release: Release, raws: Sequence[bytes]) -> dict[str, np.ndarray[tup
 
 def select_messages(paths: Paths, raw_of: Mapping[str, bytes]) -> list[bytes]:
     """The first messages of each label of *test* (*golden*, where that has too few) with at least ``WORDS`` spaces."""
-    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "text"])
-    rows = rows[rows.split.isin(["test", "golden"]) & rows.id.isin(list(raw_of)) & (rows.text.str.count(" ") >= WORDS)]
+    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "input"])
+    rows = rows[rows.split.isin(["test", "golden"]) & rows.id.isin(list(raw_of)) & (rows.input.str.count(" ") >= WORDS)]
     rows = rows.sort_values(["split", "id"], ascending=[False, True])
     return [raw_of[name] for _, group in rows.groupby("label") for name in group.id[:MESSAGES]]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.check import records
-from service.descriptors import NAMES
+from service.kinds.text_classification.descriptors import NAMES
 from service.segments import Segment, encode
 from tasks.files import write_json
 from tasks.monitor.sample import Integers, Sample

@@ -24,13 +24,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.workload import parse
-from service.html import visible_text
-from tasks.compress.distill import Distill, distill
-from tasks.compress.families import families
-from tasks.compress.prune import Prune, prune
-from tasks.compress.quantize import Quantize, quantize
+from service.kinds.text_classification.html import visible_text
+from tasks.compress.distill import distill
+from tasks.compress.prune import prune
+from tasks.compress.quantize import quantize
 from tasks.data.npm import Pointer, fetch, messages
 from tasks.files import folder_bytes, read_json, write_json
+from tasks.kinds.text_classification.compress import Distill, Prune, Quantize
+from tasks.kinds.text_classification.compress.families import families
+from tasks.kinds.text_classification.model import Baseline, vectorizer
 from tasks.metrics import ranking
 from tasks.model import baseline
 from tasks.model.variants import load_variant
@@ -72,8 +74,8 @@ def prepared(texts: dict[str, list[str]], labels: int, seed: int = 1) -> pd.Data
         for name in names
         for number, text in enumerate(texts[name])
     ]
-    frame = pd.DataFrame(rows, columns=["id", "label", "text", "split"])
-    frame["source"], frame["raw"], frame["group"], frame["weight"] = frame.label, frame.text, frame.id, 1.0
+    frame = pd.DataFrame(rows, columns=["id", "label", "input", "split"])
+    frame["source"], frame["raw"], frame["group"], frame["weight"] = frame.label, frame.input, frame.id, 1.0
     return frame.assign(label_id=frame.label.map({name: number for number, name in enumerate(names)}))
 
 
@@ -81,11 +83,12 @@ def create_project(frame: pd.DataFrame, params: dict[str, Any], paths: Paths) ->
     """Write the inputs of the student's stages: the data, and the logits of a teacher."""
     paths.prepared.parent.mkdir(parents=True)
     frame.to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": sorted(frame.label.unique()), "positive": None})
-    baseline_settings = read_settings(baseline.Baseline, "baseline", params)
-    ((_, model),) = baseline.fit(frame[frame.split == "train"], baseline_settings.model_copy(update={"C": [100.0]}))
+    write_json(paths.schema, {"kind": "text_classification", "labels": sorted(frame.label.unique()), "positive": None})
+    baseline_settings = read_settings(Baseline, "baseline", params)
+    baseline_settings = baseline_settings.model_copy(update={"C": [100.0]})
+    ((_, model),) = baseline.fit(frame[frame.split == "train"], baseline_settings, vectorizer(baseline_settings))
     with paths.logits.open("wb") as file:
-        np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=baseline.logits(model, list(frame.text)))
+        np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=baseline.logits(model, list(frame.input)))
 
 
 def measure(frame: pd.DataFrame, params: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def measure(frame: pd.DataFrame, params: dict[str, Any], root: Path) -> dict[str
         logits_of = {"teacher": file["logits"][valid.index]}
     for name in ("student", "student-quantized"):
         figures[f"{name}_bytes"] = folder_bytes(paths.model(name))
-        logits_of[name] = load_variant(paths.model(name), 1).logits(list(valid.text))
+        logits_of[name] = load_variant(paths.model(name), 1).logits(list(valid.input))
     for name, logits in logits_of.items():
         figures[f"{name}_pr_auc"] = round(ranking(logits, valid.label_id.to_numpy())["pr_auc"], 4)
     figures["over"] = read_json(paths.report("quantize.json"))["over"]

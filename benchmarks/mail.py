@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.obfuscations import OBFUSCATIONS, ParsedMessage
 from benchmarks.workload import parse
-from service.mail import parse_mail
-from service.text import STEPS, Normaliser
+from service.kinds.text_classification.mail import parse_mail
+from service.kinds.text_classification.text import STEPS, Normaliser
 from tasks.data import npm
 from tasks.stage import Paths
 

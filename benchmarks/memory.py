@@ -28,14 +28,11 @@ def _tfidf(folder: Path) -> Answer:
 
 
 def _transformer(folder: Path) -> Answer:
-    import torch
+    from tasks.kinds.text_classification.model.learning import load_teacher
+    from tasks.model.device import CPU, has_fast_bfloat16
 
-    from service.token_windows import tokenize
-    from tasks.model import teacher
-
-    model, tokenizer, shape = teacher.load_teacher(folder)
-    device = torch.device("cpu")
-    return lambda text: teacher.predict(model, tokenize(tokenizer, [text], shape), 0, device, teacher.has_fast_bfloat16(device))
+    teacher = load_teacher(folder)
+    return lambda text: teacher.predict(teacher.encode([text]), CPU, has_fast_bfloat16(CPU))
 
 
 def _onnx_transformer(folder: Path) -> Answer:
@@ -58,7 +55,7 @@ def _onnx_transformer(folder: Path) -> Answer:
 
 
 def _student(folder: Path) -> Answer:
-    from service.scorer import Student
+    from service.kinds.text_classification.scorer import Student
 
     model = Student(folder)
     return lambda text: model.logits([text])
@@ -67,13 +64,13 @@ def _student(folder: Path) -> Answer:
 def _rival(folder: Path) -> Answer:
     from benchmarks.rivals import KINDS
 
-    model = KINDS[json.loads((folder / "variant.json").read_text(encoding="utf-8"))["kind"]](folder)
+    model = KINDS[json.loads((folder / "variant.json").read_text(encoding="utf-8"))["format"]](folder)
     return lambda text: model.logits([text])
 
 
 LOADERS: dict[str, Callable[[Path], Answer]] = {
-    "tfidf": _tfidf,
-    "transformer": _transformer,
+    "baseline": _tfidf,
+    "teacher": _transformer,
     "onnx-transformer": _onnx_transformer,
     "student": _student,
 }
@@ -83,11 +80,11 @@ def probe() -> None:
     """Entry point of the fresh process: reads the request as JSON from standard input, and prints the bytes."""
     request = json.load(sys.stdin)
     if request["folder"] is not None:
-        from service.text import Normaliser
+        from service.kinds.text_classification.text import Normaliser
 
         folder = Path(request["folder"])
-        kind = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["kind"]
-        LOADERS.get(kind, _rival)(folder)(Normaliser.from_settings(request["normaliser"])(request["text"]))
+        found = json.loads((folder / "variant.json").read_text(encoding="utf-8"))["format"]
+        LOADERS.get(found, _rival)(folder)(Normaliser.from_settings(request["normaliser"])(request["text"]))
     print(psutil.Process().memory_info().rss)
 
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.mail import parse_mail
-from service.text import PART, Normaliser
+from service.kinds.text_classification.mail import parse_mail
+from service.kinds.text_classification.text import PART, Normaliser
 
 _VISIBLE = Normaliser(("html", "unicode"), (), 200_000)
 _HOMOGLYPHS = str.maketrans("aeopcxyiAEOPCXTHBKM", "аеорсхуіАЕОРСХТНВКМ")

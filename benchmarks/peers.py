@@ -8,7 +8,7 @@ import numpy as np
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataDriftPreset
 
-from service.descriptors import NAMES
+from service.kinds.text_classification.descriptors import NAMES
 from tasks.monitor.drift import observed
 from tasks.monitor.sample import Sample
 

@@ -15,9 +15,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, logging
 
 from benchmarks.curves import Clock
+from tasks.kinds.text_classification.model.settings import Train
+from tasks.kinds.text_classification.model.teacher import load_encoder, locate
 from tasks.metrics import ranking
-from tasks.model.teacher import has_fast_bfloat16, load_encoder, locate
-from tasks.model.train import Train
+from tasks.model.device import has_fast_bfloat16
 from tasks.stage import StageError
 
 
@@ -89,7 +90,7 @@ def longest_input(settings: Train) -> int:
 
 def encoded(tokenizer: Any, part: pd.DataFrame, tokens: int) -> list[dict[str, Any]]:
     """Messages in Trainer's format, truncated to ``tokens``."""
-    columns = tokenizer(list(part.text), truncation=True, max_length=tokens)
+    columns = tokenizer(list(part.input), truncation=True, max_length=tokens)
     names, labels = list(columns), part.label_id.tolist()
     rows = zip(*(columns[name] for name in names), strict=True)
     return [dict(zip(names, row, strict=True)) | {"labels": label} for row, label in zip(rows, labels, strict=True)]

@@ -78,7 +78,7 @@ def copies(folder: Path, count: int) -> Iterator[Path]:
 def texts(count: int) -> list[bytes]:
     """Request bodies of random words from the release's probe texts."""
     probes = json.loads((ROOT / "release/probes.json").read_text(encoding="utf-8"))["probes"]
-    words = " ".join(probe["text"] for probe in probes).split(" ")
+    words = " ".join(probe["input"] for probe in probes).split(" ")
     rng = np.random.default_rng(0)
     return [json.dumps({"text": " ".join(rng.choice(words, size=400))[:CHARACTERS]}).encode() for _ in range(count)]
 

@@ -34,7 +34,7 @@ def rival_figures(loaded: Mapping[Path, Rival], rivals: Sequence[Path], settings
     latency_us = timed({folder.name: model for folder, model in loaded.items()}, parts, schema, settings)
     models = {}
     for folder in tqdm(rivals, desc="rivals as evaluated", unit=" models"):
-        entry = judge(loaded[folder].logits(list(rows.text)), parts, positive, folder, settings)
+        entry = judge(loaded[folder].logits(list(rows.input)), parts, positive, folder, settings)
         costs = {"bytes": entry["bytes"], "latency_us": latency_us.pop(folder.name)}
         models[folder.name] = costs | {"metrics": entry["metrics"]}
     return {"prepared": sha256(paths.prepared), "ours": latency_us, "models": models}

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.rivals import LABEL, FastText, Floats, preprocess
 from tasks.files import write_json
+from tasks.kinds.text_classification.model.teacher import locate
 from tasks.metrics import mean_one, ranking
-from tasks.model.teacher import locate
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Inverse strengths of regularisation to try."""
@@ -55,7 +55,7 @@ def fit_model2vec(task: Task) -> None:
     from model2vec.train import StaticModelForClassification
 
     static = distill(str(locate(task.encoder)))
-    train, valid = static.encode(list(task.train.text)), static.encode(list(task.valid.text))
+    train, valid = static.encode(list(task.train.input)), static.encode(list(task.valid.input))
     heads = []
     for strength in STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=1000)
@@ -67,7 +67,7 @@ def fit_model2vec(task: Task) -> None:
     static.save_pretrained(folder)
     np.savez(folder / "head.npz", weights=weights.astype(np.float32), bias=bias.astype(np.float32))
     tuned = StaticModelForClassification.from_static_model(model=static)
-    datasets = [(list(part.text), part.label_id.tolist()) for part in (task.train, task.valid)]
+    datasets = [(list(part.input), part.label_id.tolist()) for part in (task.train, task.valid)]
     tuned.fit(*datasets[0], X_val=datasets[1][0], y_val=datasets[1][1])
     tuned.to_pipeline().save_pretrained(str(task.place("model2vec-tuned", kind="model2vec-tuned")))
 
@@ -86,13 +86,13 @@ def fit_fasttext(task: Task) -> None:
     import fasttext
 
     file = task.folder / "fasttext.txt"
-    rows = zip(task.train.label_id, task.train.text, strict=True)
+    rows = zip(task.train.label_id, task.train.input, strict=True)
     file.write_text("".join(f"{LABEL}{label} {preprocess(text)}\n" for label, text in rows), encoding="utf-8")
     fitted = []
     for number, (name, settings) in enumerate(FORMS.items()):
         model = fasttext.train_supervised(str(file), **FASTTEXT, **settings)
         model.save_model(str(task.place(name, kind="fasttext", labels=task.labels) / "model.bin"))
-        fitted.append((task.pr_auc(FastText(model, task.labels).logits(list(task.valid.text))), -number, model))
+        fitted.append((task.pr_auc(FastText(model, task.labels).logits(list(task.valid.input))), -number, model))
     model = max(fitted, key=lambda entry: entry[:2])[2]
     model.quantize(input=str(file), retrain=True, cutoff=100_000, qnorm=True, verbose=0)
     model.save_model(str(task.place("fasttext-quantized", kind="fasttext", labels=task.labels) / "model.bin"))

@@ -122,7 +122,7 @@ class Folder:
 
     def _compute_logits(self, model: str) -> Floats32:
         loaded = load_variant(self.root / "models" / model, self.project.settings.threads)
-        return loaded.logits(list(self.project.rows.text))
+        return loaded.logits(list(self.project.rows.input))
 
     def _record(self, name: str, key: str | None) -> None:
         self.done = {other: value for other, value in self.done.items() if other != name} | ({name: key} if key else {})

@@ -65,13 +65,14 @@ def _step(name: str, entry: Mapping[str, Any], params: Mapping[str, Any]) -> Ste
         return [_substitute(item if isinstance(item, str) else next(iter(item)), params) for item in entries]
 
     deps = names("deps")
-    code = tuple(dep for dep in deps if dep.endswith(".py"))
+    code = tuple(dep for dep in deps if dep.startswith("../"))
     outs = tuple(names("outs", "metrics", "plots"))
     return Step(name, entry["cmd"].split()[-1], code, tuple(dep for dep in deps if dep not in code), outs)
 
 
 def _substitute(text: str, params: Mapping[str, Any]) -> str:
     """``text`` with templates such as ``${quantize.parent}`` substituted as by DVC."""
+    text = text.replace("${kind}", str(params["kind"]))
     return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda match: str(params[match[1]][match[2]]), text)
 
 
@@ -101,7 +102,7 @@ def keys(path: Sequence[Step], params: Mapping[str, Any], root: Path) -> dict[st
     producers = {out: step.name for step in path for out in step.outs}
     for step in path:
         inputs = [data[dep] if dep in data else key_of[producers[dep]] for dep in sorted(step.deps)]
-        code = [] if step.name == FIRST else [sha256(root / name) for name in sorted(step.code)]
+        code = [] if step.name == FIRST else [_hash(root / name) for name in sorted(step.code)]
         facts = json.dumps([step.name, params[step.name], inputs, code], sort_keys=True)
         key_of[step.name] = hashlib.sha256(facts.encode()).hexdigest()
     return key_of
@@ -110,7 +111,7 @@ def keys(path: Sequence[Step], params: Mapping[str, Any], root: Path) -> dict[st
 def _hash(path: Path) -> str:
     if not path.is_dir():
         return sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc")
     return hashlib.sha256(repr([(str(file.relative_to(path)), sha256(file)) for file in files]).encode()).hexdigest()
 
 

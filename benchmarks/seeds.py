@@ -156,7 +156,7 @@ def measure(project: Project, home: Path, seeds: Sequence[int], lean: bool) -> d
             bar.update()
     if not figures_of:
         raise StageError(f"no seed has figures: {next(iter(failed.values()))}")
-    baseline = load_variant(project.paths.model(BASELINE), settings.threads).logits(list(project.rows.text))
+    baseline = load_variant(project.paths.model(BASELINE), settings.threads).logits(list(project.rows.input))
     return {
         "teacher": project.teacher, "stages": [step.name for step in project.path], "seeds": figures_of, "failed": failed,
         "mean": summary(figures_of, project.teacher), "baseline": judge(baseline, project.rows, positive, settings),

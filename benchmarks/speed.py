@@ -34,7 +34,7 @@ from benchmarks.rival_figures import rival_figures
 from benchmarks.rival_training import Task, fit_rivals
 from benchmarks.rivals import KINDS, Rival
 from benchmarks.workload import parse
-from service.text import Normaliser
+from service.kinds.text_classification.text import Normaliser
 from tasks.files import folder_bytes, read_json, write_json
 from tasks.metrics import ranking
 from tasks.model.variants import load_variant
@@ -129,8 +129,8 @@ def table(report: Mapping[str, Any], length: str) -> str:
 def load(folder: Path, threads: int) -> Rival:
     """One of our variants or a rival. Raises StageError if it cannot be loaded."""
     try:
-        kind = read_json(folder / "variant.json")["kind"]
-        return KINDS[kind](folder) if kind in KINDS else load_variant(folder, threads)
+        found = read_json(folder / "variant.json")["format"]
+        return KINDS[found](folder) if found in KINDS else load_variant(folder, threads)
     except (OSError, KeyError, ValueError) as error:
         raise StageError(f"models/{folder.name} cannot be loaded ({error}): `make run` makes it") from error
 
@@ -167,7 +167,7 @@ def quality(model: Rival, data: Data) -> dict[str, float]:
     """PR-AUC on each non-empty split."""
     parts = {split: part for split in HELD_OUT if len(part := data.part(split))}
     return {
-        split: round(ranking(model.logits(list(part.text)), part.label_id.to_numpy(), data.positive)["pr_auc"], 6)
+        split: round(ranking(model.logits(list(part.input)), part.label_id.to_numpy(), data.positive)["pr_auc"], 6)
         for split, part in parts.items()
     }
 

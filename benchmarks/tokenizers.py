@@ -29,10 +29,10 @@ from transformers import AutoTokenizer
 
 from benchmarks.speed import BATCH, LENGTHS, cut_or_join
 from benchmarks.workload import parse
-from service.scorer import load_student
-from service.text import Normaliser
-from service.token_windows import TokenWindows, tokenize
-from service.tokenizer import Tokenizer
+from service.kinds.text_classification.scorer import load_student
+from service.kinds.text_classification.text import Normaliser
+from service.kinds.text_classification.token_windows import TokenWindows, tokenize
+from service.kinds.text_classification.tokenizer import Tokenizer
 from tasks.files import read_json, write_json
 from tasks.release.compression import Compression
 from tasks.stage import Paths, StageError, read_params, read_settings

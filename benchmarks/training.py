@@ -32,14 +32,14 @@ import transformers
 from benchmarks.curves import OURS, Clock, compare, reached_by_all, table
 from benchmarks.plain_training import Plain, Task, fit_plain, longest_input, require_accelerate
 from benchmarks.workload import parse
-from service.token_windows import TokenWindows, tokenize
 from tasks.files import read_json, write_json
+from tasks.kinds.text_classification.model.learning import new_teacher
+from tasks.kinds.text_classification.model.settings import Train
 from tasks.lineage import sha256
 from tasks.metrics import mean_one
-from tasks.model.batches import Data
 from tasks.model.checkpoint import Checkpoint
-from tasks.model.teacher import Teacher, load_encoder
-from tasks.model.train import Train, Training, make_deterministic
+from tasks.model.device import make_deterministic
+from tasks.model.train import Data, Training
 from tasks.stage import Paths, StageError, read_params, read_settings
 from tasks.tracking import Tracker
 
@@ -59,22 +59,19 @@ def fit_ours(task: Task) -> Clock:
     """One run of the stage's training from raw texts to its last batch; its checkpoints are discarded."""
     settings = task.settings
     make_deterministic(settings.seed, settings.threads)
-    encoder, tokenizer = load_encoder(settings.model)
-    model = Teacher(encoder, task.labels, settings.dropout)
-    shape = TokenWindows(settings.window_tokens, settings.windows)
-    valid = tokenize(tokenizer, list(task.valid.text), shape)
+    teacher = new_teacher(settings.model_copy(update={"frozen_layers": None}), task.labels, {})
+    valid = teacher.encode(list(task.valid.input))
     with tempfile.TemporaryDirectory(prefix="restill-") as folder:
         clock = Clock()
         data = Data(
-            tokenize(tokenizer, list(task.train.text), shape),
+            teacher.encode(list(task.train.input)),
             task.train.label_id.to_numpy(),
             mean_one(task.train.weight.to_numpy()),
             valid,
             task.valid.label_id.to_numpy(),
             task.valid.weight.to_numpy(),
-            tokenizer.pad_token_id or 0,
         )
-        training = TimedTraining(settings, model, data, torch.device("cpu"), Checkpoint(Path(folder), OURS))
+        training = TimedTraining(settings, teacher, data, torch.device("cpu"), Checkpoint(Path(folder), OURS))
         training.clock = clock
         training.fit(tracker=None)
     return clock
@@ -98,7 +95,7 @@ def read_task(paths: Paths, limit: int | None = None, **overrides: float | None)
     settings = read_settings(Train, "train", read_params(paths.root))
     changes = {name: value for name, value in overrides.items() if value is not None}
     settings = settings.model_copy(update=changes | {"device": "cpu", "patience": sys.maxsize})
-    rows = pd.read_parquet(paths.prepared, columns=["split", "label_id", "weight", "text"])
+    rows = pd.read_parquet(paths.prepared, columns=["split", "label_id", "weight", "input"])
     train, valid = (rows[rows.split == split] for split in ("train", "valid"))
     if limit:
         train, valid = (part.sample(min(limit, len(part)), random_state=settings.seed) for part in (train, valid))

@@ -13,8 +13,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from service.descriptors import NAMES, describe
+from service.kinds.text_classification.descriptors import NAMES
 from service.release import Release
+from tasks.kinds.text_classification.replay.campaigns import CAMPAIGNS, message
 from tasks.monitor.decide import Decide, Decision, History, JudgedWindow, decide
 from tasks.monitor.health import Traffic, health_signals
 from tasks.monitor.quality import quality_signals
@@ -22,7 +23,6 @@ from tasks.monitor.reference import Reference
 from tasks.monitor.sample import Integers, Labelled, Sample, merge
 from tasks.monitor.signals import drift_signals
 from tasks.monitor.watch import Monitor
-from tasks.replay.campaigns import CAMPAIGNS, message
 
 T = TypeVar("T")
 
@@ -52,11 +52,9 @@ def join(first: Pool, second: Pool) -> Pool:
 
 def score(release: Release, raw: list[str]) -> Sample:
     """The sample that the journal would hold for these raw texts."""
-    texts = [release.normalise(text) for text in raw]
+    texts = [release.preprocess(text) for text in raw]
     answers, probabilities, features = release.predict(texts)
-    rows = [
-        describe(text, release.student.tokenizer.unknown_share(normalised)) for text, normalised in zip(raw, texts, strict=True)
-    ]
+    rows = [release.kind.describe(text, given, release.model) for text, given in zip(raw, texts, strict=True)]
     return Sample(
         np.array([[row[name] for name in NAMES] for row in rows]),
         probabilities,

@@ -28,9 +28,9 @@ from tqdm import tqdm
 from flows.command import get_ready, run_command
 from service.release import Release
 from service.store import read_pointer, release_folder
-from service.text import document
-from tasks.data.ingest import Ingest, collect, read_source
+from tasks.data.ingest import collect
 from tasks.files import atomic_write, write_json
+from tasks.kinds import data_part, kind_of, replay_part, settings_class
 from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
@@ -57,9 +57,10 @@ class Injected(Settings):
 
 
 class Replay(Settings):
-    since: str
-    """The frozen model knows what was received before this time; what follows is the stream."""
-    positive: str
+    since: str | None
+    """The frozen model knows what was received before this time; what follows is the stream. null: there is no replay."""
+    positive: str | None
+    """The label whose F1, false positives and misses are told."""
     labelled: float = Field(gt=0, le=1)
     """Share of the answered messages that a reviewer labels."""
     delay: int = Field(ge=0)
@@ -72,8 +73,9 @@ class Replay(Settings):
 
     @field_validator("since")
     @classmethod
-    def _is_a_time(cls, since: str) -> str:
-        datetime.fromisoformat(since)  # its error says what is wrong
+    def _is_a_time(cls, since: str | None) -> str | None:
+        if since is not None:
+            datetime.fromisoformat(since)  # its error says what is wrong
         return since
 
 
@@ -103,15 +105,17 @@ def follow(settings: Replay, world: Paths, environment: dict[str, str], stream: 
     arm = RecalibratedArm(world, world.project / "recalibrated", settings.labelled, settings.delay, settings.seed)
     with closing(arm), service(world.project, environment, home, None, world.project / "service.log") as client:
         reviewer = Reviewer(client, settings.labelled, settings.delay, settings.seed)
-        for number, row in enumerate(stream.to_dict("records"), start=1):
-            text = document(row["subject"], row["text"])[: frozen.limits["characters"]]
-            if not frozen.normalise(text):
+        rows: list[dict[str, Any]] = stream.to_dict("records")  # type: ignore[assignment]
+        for number, row in enumerate(rows, start=1):
+            raw = frozen.kind.raw_of(row)
+            if not frozen.preprocess(raw):
                 progress.update()
                 continue
-            said = ask(client, text)
-            others = [frozen.answer([text])[0].label, arm.answer(number, row["id"], row["label"], text, row["received"])]
+            request = replay_part(frozen.kind_name).as_request(raw)
+            said = ask(client, request)
+            others = [frozen.answer([raw])[0].label, arm.answer(number, row, raw)]
             answers.append((row["id"], row["received"], row["label"], *others, said["label"], said["release"]))
-            reviewer.see(number, row["id"], said["id"], row["label"], text)
+            reviewer.see(number, row["id"], said["id"], row["label"], request)
             reviewer.work(number)
             progress.set_postfix(
                 day=str(row["received"].date()), release=said["release"], labels=reviewer.label_count, refresh=False
@@ -166,10 +170,10 @@ def inject(
     home = base / world.workload
     shutil.copytree(world.store, home / "store")
     own = dict(environment) | {"RESTILL_HOME": str(base)}
-    log = world.project / "replay.log"
+    log, as_request = world.project / "replay.log", replay_part(kind_of(world)).as_request
     with service(world.project, own, home, release, world.project / "service.log") as client:
-        for text in scenario.texts:
-            client.call("POST", "/classify", {"text": text})
+        for raw in scenario.raws:
+            client.call("POST", "/classify", as_request(raw))
             progress.update()
     state = State(home / "monitor/state.db")
     judged = judge_traffic(world, own, log, state)
@@ -177,21 +181,25 @@ def inject(
     after = max(0, loud[0].number * window - scenario.start) if loud else None
     actions = [entry.decision.action for entry in loud if entry.decision is not None]
     right = bool(loud) if scenario.must_be_seen else not loud
-    return {"name": scenario.name, "messages": len(scenario.texts), "decisions": actions, "seen_after": after, "right": right}
+    return {"name": scenario.name, "messages": len(scenario.raws), "decisions": actions, "seen_after": after, "right": right}
 
 
 def replay(settings: Replay, paths: Paths, folder: Path, injected: bool) -> dict[str, Any]:
     """The whole replay; its report."""
     started = time.monotonic()
     params = read_params(paths.root)
+    if settings.since is None or settings.positive is None:
+        missing = "since" if settings.since is None else "positive"
+        raise StageError(f"replay.{missing} = null: a replay needs the time from which the stream runs, and a positive label")
     since = as_time(datetime.fromisoformat(settings.since))
-    source = read_settings(Ingest, "ingest", params)
+    kind = data_part(kind_of(paths))
+    source = read_settings(settings_class(kind_of(paths), "ingest"), "ingest", params)
     with chdir(paths.root):  # what params.yaml names is below it
-        corpus, _, _ = collect(read_source(source, paths), since, source.feedback_weight, source.label_mix_prior)
+        corpus, _, _ = collect(kind.read(source, paths), kind.CONTENT, since, source.feedback_weight, source.label_mix_prior)
     known, stream = corpus[corpus.known], corpus[~corpus.known].reset_index(drop=True)
     if stream.empty or known.empty:
         raise StageError(f"replay.since = {settings.since}: {len(known)} messages before it, {len(stream)} after it")
-    demand_label(settings, known, stream)
+    demand_label(settings.positive, settings.since, known, stream)
     environment = make_world(paths, folder / "world", known, settings.params)
     world = Paths(folder / "world" / paths.root.relative_to(paths.project), folder / "world/var" / paths.workload)
     log = world.project / "replay.log"
@@ -201,7 +209,7 @@ def replay(settings: Replay, paths: Paths, folder: Path, injected: bool) -> dict
         run_in(world.root, environment, log, sys.executable, "-m", "tasks.release.promote", "--bootstrap", "release")
         with tqdm(total=len(stream), desc="stream", unit=" messages", mininterval=1) as progress:
             found = follow(settings, world, environment, stream, progress)
-        changes = inject_all(settings, world, environment) if injected else []
+        changes = inject_all(settings, settings.positive, world, environment) if injected else []
     return {
         "since": settings.since, "labelled": settings.labelled, "delay": settings.delay, "seed": settings.seed,
         "positive": settings.positive, "known": len(known), "injected": changes,
@@ -210,21 +218,21 @@ def replay(settings: Replay, paths: Paths, folder: Path, injected: bool) -> dict
     }  # fmt: skip
 
 
-def demand_label(settings: Replay, known: pd.DataFrame, stream: pd.DataFrame) -> None:
+def demand_label(positive: str, since: str, known: pd.DataFrame, stream: pd.DataFrame) -> None:
     """Raises StageError where no message before or after ``since`` is positive: half an hour later it would have no figure."""
     for when, part in (("before", known), ("after", stream)):
-        if settings.positive not in set(part.label):
+        if positive not in set(part.label):
             labels = ", ".join(sorted(map(str, set(part.label))))
-            raise StageError(f"replay.positive = {settings.positive}: what came {when} {settings.since} is {labels}")
+            raise StageError(f"replay.positive = {positive}: what came {when} {since} is {labels}")
 
 
-def inject_all(settings: Replay, world: Paths, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+def inject_all(settings: Replay, positive: str, world: Paths, environment: Mapping[str, str]) -> list[dict[str, Any]]:
     window = read_settings(Monitor, "monitor", read_params(world.root)).windows.count
     rows = pd.read_parquet(world.prepared)
     pool = rows[rows.split.isin(["valid", "test", "golden"])].reset_index(drop=True)
     chosen = settings.injected
-    every = scenarios(pool, settings.positive, chosen.messages, window, chosen.campaign, chosen.prior, settings.seed)
-    with tqdm(total=sum(len(s.texts) for s in every), desc="injected", unit=" messages", mininterval=1) as progress:
+    every = scenarios(kind_of(world), pool, positive, chosen.messages, window, chosen.campaign, chosen.prior, settings.seed)
+    with tqdm(total=sum(len(s.raws) for s in every), desc="injected", unit=" messages", mininterval=1) as progress:
         return [inject(world, environment, world.release, scenario, window, progress) for scenario in every]
 
 

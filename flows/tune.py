@@ -22,6 +22,7 @@ import mlflow
 from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
 from tasks.files import atomic_write
+from tasks.kinds import kind_of, settings_class
 from tasks.release.table import markdown
 from tasks.stage import Paths, StageError, add_option, find_workload, read_params, read_settings
 from tasks.tune.front import Point, describe_changes, draw, rows
@@ -46,10 +47,10 @@ def chain(nodes: Sequence[Node], variant: str) -> list[Node]:
     return found
 
 
-def step_of(node: Node) -> Step:
-    """A stage as a function: by the rule of names, its module holds it and its settings."""
+def step_of(node: Node, kind: str) -> Step:
+    """A stage as a function: by the rule of names, its module holds it, and the kind its settings."""
     module = importlib.import_module(node.command.split()[-1])
-    return Step(node.name, getattr(module, node.name), getattr(module, node.name.capitalize()))
+    return Step(node.name, getattr(module, node.name), settings_class(kind, node.name))
 
 
 def read_needs(nodes: Sequence[Node]) -> list[str]:
@@ -63,7 +64,7 @@ def open_search(paths: Paths) -> Search:
     params = read_params(paths.root)
     settings = read_settings(Tune, "tune", params)
     nodes = chain(read_graph(paths), settings.variant)
-    return Search(settings, paths, params, [step_of(node) for node in nodes], read_needs(nodes))
+    return Search(settings, paths, params, [step_of(node, kind_of(paths)) for node in nodes], read_needs(nodes))
 
 
 def tune(search: Search, seconds: float, trials: int | None) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import bentoml
@@ -23,22 +24,23 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, request_response
 
 from service.config import ConfigError, full_paths, read_config
 from service.connection import install
-from service.mail import parse_mail
 from service.meters import Meters, exposition, make_folder
-from service.middleware import RequestMetrics, RoutePrecedence
+from service.middleware import FEEDBACK_ROUTE, RequestMetrics, RoutePrecedence
 from service.port import check_served_port
-from service.record import ScoredText, mail_text, observe
+from service.record import Scored, observe
 from service.refused import Empty, Refused
 from service.release import Release, ReleaseError
-from service.requests import JSON, MAIL, ManyTexts, OneText, Verdict, check_text, parse, read_body
+from service.requests import JSON, parse, read_body
 from service.worker import Worker
 
 FEEDBACK_THREADS = 4
 """Feedback waits for the disk in separate threads: a hanging disk must not use up the threads for classification."""
+LARGE_BODY = 200_000
+"""Bytes of a body above which its input is answered in a thread: a large image takes as long to decode as a batch of texts."""
 ROUTING_ERRORS = {
     404: "There is no such route; GET / names those that there are.",
     405: "This route does not take this method; the header Allow names what it takes.",
@@ -53,18 +55,18 @@ except ConfigError as error:
 install(CONFIG.head_seconds, CONFIG.body_seconds)
 
 
-def score_texts(release: Release, texts: list[str], places: list[str], salt: bytes) -> list[ScoredText]:
-    """Classify texts. Raises Refused for a text that is blank, too long, or unreadable."""
-    for text, place in zip(texts, places, strict=True):
-        check_text(text, release.limits["characters"], place)
+def score(release: Release, placed: list[tuple[Any, str]], salt: bytes) -> list[Scored]:
+    """Answer raw inputs, each with its place in the body. Raises Refused for one that is empty, too large or unreadable."""
+    for raw, place in placed:
+        release.kind.check(raw, release.limits, place)
     start = time.perf_counter()
-    normalised = [release.normalise(text) for text in texts]
-    for text, place in zip(normalised, places, strict=True):
-        if not text:
-            raise Empty(f"{place} holds no readable text.")
-    answers, probabilities, features = release.predict(normalised)
-    latency_us = (time.perf_counter() - start) * 1e6 / len(texts)
-    rows = zip(texts, normalised, answers, probabilities, features, strict=True)
+    inputs = [release.preprocess(raw) for raw, _ in placed]
+    for model_input, (_, place) in zip(inputs, placed, strict=True):
+        if not model_input:
+            raise Empty(f"{place} holds nothing that can be read.")
+    answers, probabilities, features = release.predict(inputs)
+    latency_us = (time.perf_counter() - start) * 1e6 / len(inputs)
+    rows = zip((raw for raw, _ in placed), inputs, answers, probabilities, features, strict=True)
     return [observe(release, *row, latency_us, salt) for row in rows]
 
 
@@ -72,49 +74,38 @@ def authorize(request: Request, scope: str) -> tuple[Worker, Release, str]:
     """The worker, the release for this request, and the client. Raises Refused."""
     worker: Worker = request.app.state.worker
     client = worker.access.admit(request.headers, request.client.host if request.client else None, scope)
-    release = worker.serving.current
+    release = worker.swap.current
     if release is None:
         raise Refused(503, "No release is served yet; /readyz says when one is.")
     return worker, release, client
 
 
-async def classify(request: Request) -> Response:
-    """POST {"text": ...}: the label, the score, the release, and the id for feedback."""
+async def kind_route(request: Request) -> Response:
+    """POST: the answer to the input of one of the kind's routes: the label, the score, the release, and the id for feedback."""
+    path, swap = request.url.path, request.app.state.worker.swap
+    if swap.current is not None and path not in swap.routes:
+        raise HTTPException(404)
+    if request.method != "POST":
+        raise HTTPException(405, headers={"Allow": "POST"})
     worker, release, client = authorize(request, "classify")
-    body = parse(OneText, await read_body(request, release.limits["body_bytes"], JSON, CONFIG.body_seconds))
-    return JSONResponse(worker.publish(score_texts(release, [body.text], ["text"], worker.salt), "/classify", client)[0])
-
-
-async def classify_batch(request: Request) -> Response:
-    """POST {"texts": [...]}: the same for each text, in order; an invalid text refuses the whole batch, with its index."""
-    worker, release, client = authorize(request, "classify")
-    body = parse(ManyTexts, await read_body(request, release.limits["body_bytes"], JSON, CONFIG.body_seconds))
-    if not body.texts:
-        raise Empty(f"texts holds 0 texts; 1 to {release.limits['batch']} are allowed.")
-    if len(body.texts) > release.limits["batch"]:
-        raise Refused(422, f"texts holds {len(body.texts)} texts; 1 to {release.limits['batch']} are allowed.")
-    places = [f"texts.{number}" for number in range(len(body.texts))]
-    # A large batch takes as long as hundreds of single requests, and must not block them.
-    scored_texts = await run_in_threadpool(score_texts, release, body.texts, places, worker.salt)
-    return JSONResponse(worker.publish(scored_texts, "/classify_batch", client))
-
-
-async def classify_mail(request: Request) -> Response:
-    """POST a raw message (message/rfc822): the same for its subject and text."""
-    worker, release, client = authorize(request, "classify")
-    raw = await read_body(request, release.limits["body_bytes"], MAIL, CONFIG.body_seconds)
-    if not raw.strip():
-        raise Empty("The message is empty.")
-    mail = await run_in_threadpool(parse_mail, raw)
-    scored_texts = score_texts(release, [mail_text(mail, release.limits["characters"])], ["The message"], worker.salt)
-    return JSONResponse(worker.publish(scored_texts, "/classify_mail", client)[0])
+    if (route := release.kind.routes.get(path)) is None:  # no release was served when this request came
+        raise HTTPException(404)
+    body, media_type = await read_body(request, release.limits["body_bytes"], route.media_types, CONFIG.body_seconds)
+    decode = partial(route.decode, body, media_type, release.limits)
+    placed = await run_in_threadpool(decode) if route.slow else decode()
+    # A large batch takes as long as hundreds of single requests, and must not block them; nor may a large input.
+    is_long = route.many or len(body) > LARGE_BODY
+    scored = await run_in_threadpool(score, release, placed, worker.salt) if is_long else score(release, placed, worker.salt)
+    answers = worker.publish(scored, path, client)
+    return JSONResponse(answers if route.many else answers[0])
 
 
 async def feedback(request: Request) -> Response:
-    """POST {"id", "label", "text" or "raw"}: a reviewer's label for an answer. 202 where it contradicts an earlier one."""
+    """POST {"id", "label", and the input}: a reviewer's label for an answer. 202 where it contradicts an earlier one."""
     worker, release, client = authorize(request, "feedback")
     # Base64 encodes three bytes as four.
-    verdict = parse(Verdict, await read_body(request, 2 * release.limits["body_bytes"], JSON, CONFIG.body_seconds))
+    body, _ = await read_body(request, 2 * release.limits["body_bytes"], JSON, CONFIG.body_seconds)
+    verdict = parse(release.kind.verdict, body)
     limiter: CapacityLimiter = request.app.state.feedback_threads
     outcome, response = await to_thread.run_sync(worker.review, verdict, release, client, limiter=limiter)
     return JSONResponse(response, status_code=202 if outcome == "contradicts" else 200)
@@ -123,15 +114,17 @@ async def feedback(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """GET: the model card of the release in service, and the refused release, if any."""
     worker: Worker = request.app.state.worker
-    release = worker.serving.current
+    release = worker.swap.current
     if release is None:
-        return JSONResponse(worker.serving.state(), status_code=503)
-    return JSONResponse({**release.card, **worker.serving.state(), "release": release.id})
+        return JSONResponse(worker.swap.state(), status_code=503)
+    return JSONResponse({**release.card, **worker.swap.state(), "release": release.id})
 
 
 async def index(request: Request) -> Response:
     """GET: the routes. BentoML's own page would make the browser load scripts from other hosts."""
-    return JSONResponse({"service": "restill", "routes": [route.path for route in request.app.routes]})
+    release = request.app.state.worker.swap.current
+    routes = [route.path for route in ROUTES] + ([] if release is None else list(release.kind.routes))
+    return JSONResponse({"service": "restill", "routes": routes})
 
 
 async def alive(request: Request) -> Response:
@@ -141,7 +134,7 @@ async def alive(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """GET: readiness and the release in service, which BentoML's own route does not know."""
-    state = request.app.state.worker.serving.state()
+    state = request.app.state.worker.swap.state()
     is_ready = state["release"] is not None
     return JSONResponse({"ready": is_ready, **state}, status_code=200 if is_ready else 503)
 
@@ -194,25 +187,26 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await run_in_threadpool(worker.close)
 
 
+ROUTES = [
+    Route("/", index, methods=["GET"]),
+    Route(FEEDBACK_ROUTE, feedback, methods=["POST"]),
+    Route("/model", model, methods=["GET"]),
+    Route("/metrics", metrics, methods=["GET"]),
+    Route("/livez", alive, methods=["GET"]),
+    Route("/healthz", alive, methods=["GET"]),
+    Route("/readyz", ready, methods=["GET"]),
+    Route("/schema.json", schema, methods=["GET"]),
+    Route("/docs.json", openapi, methods=["GET"]),
+]
+"""The routes of every kind; those of the served release's own kind come behind them."""
+
 http = Starlette(
-    routes=[
-        Route("/", index, methods=["GET"]),
-        Route("/classify", classify, methods=["POST"]),
-        Route("/classify_batch", classify_batch, methods=["POST"]),
-        Route("/classify_mail", classify_mail, methods=["POST"]),
-        Route("/feedback", feedback, methods=["POST"]),
-        Route("/model", model, methods=["GET"]),
-        Route("/metrics", metrics, methods=["GET"]),
-        Route("/livez", alive, methods=["GET"]),
-        Route("/healthz", alive, methods=["GET"]),
-        Route("/readyz", ready, methods=["GET"]),
-        Route("/schema.json", schema, methods=["GET"]),
-        Route("/docs.json", openapi, methods=["GET"]),
-    ],
+    routes=ROUTES,
     middleware=[Middleware(RequestMetrics)],
     exception_handlers={Refused: refusal_response, HTTPException: routing_error_response},
     lifespan=lifespan,
 )
+http.router.default = request_response(kind_route)  # which routes a kind has is known only when a release is served
 http.router.redirect_slashes = False  # a redirect would repeat the client's path
 
 SETTINGS: dict[str, Any] = {

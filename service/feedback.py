@@ -1,13 +1,11 @@
-"""Reviewers' feedback on answers, accepted only with the message that was classified.
+"""Reviewers' feedback on answers, accepted only with the input that was answered.
 
-The journal has a salted hash of each text, so texts need not be stored before feedback arrives, and feedback on one message
+The journal has a salted hash of each input, so inputs need not be stored before feedback arrives, and feedback on one
 cannot be filed under the id of another. A verdict is on the disk before it is confirmed; a failure to store it is reported.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import fcntl
 import hmac
 import logging
@@ -20,9 +18,10 @@ from typing import Any
 
 from service.episode_log import EpisodeLog, reason_of
 from service.journal import Journal, JournalLimits
-from service.mail import Mail, parse_mail
-from service.record import hash_text, mail_text, now
+from service.kinds import Reviewed
+from service.record import now, salted_hash
 from service.refused import Refused
+from service.release import Release
 from service.requests import Verdict
 from service.segments import CLOSED, decode, find, segments, stem_of
 
@@ -36,24 +35,6 @@ MAX_WAIT_SECONDS = 5.0
 
 NOT_READ = "The journal cannot be read, so the answer cannot be found; send it again later."
 NOT_STORED = "The feedback could not be stored; send it again later."
-
-
-def message_of(verdict: Verdict) -> Mail:
-    """The message of a verdict; a text becomes one without subject. Raises Refused (422): none, both, or invalid base64."""
-    if (verdict.text is None) == (verdict.raw is None):
-        raise Refused(422, 'Send the message that was answered, either as "text" or as "raw" (base64 of a message/rfc822).')
-    if verdict.text is not None:
-        return Mail("", verdict.text, None, ())
-    try:
-        raw = base64.b64decode(verdict.raw or "", validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused(422, "raw: is not base64.") from None
-    return parse_mail(raw)
-
-
-def classified_text(verdict: Verdict, mail: Mail, characters: int) -> str:
-    """The text as it was classified. A text is not cut, so a different text with the same beginning does not match."""
-    return mail_text(mail, characters) if verdict.text is None else verdict.text
 
 
 class FeedbackIndex:
@@ -112,21 +93,21 @@ class Feedback:
     def close(self) -> None:
         self._journal.close()
 
-    def give(self, verdict: Verdict, labels: list[str], characters: int, reviewer: str) -> tuple[str, dict[str, Any]]:
+    def give(self, verdict: Verdict, release: Release, reviewer: str) -> tuple[str, dict[str, Any]]:
         """Store a verdict. Returns the outcome (stored, known, contradicts) and the response.
 
-        Raises Refused: 404 for an unknown id, 409 if the message is not the one classified, 422 for an unknown label,
-        503 if it could not be stored. ``characters`` is the current length limit of mails, for records without one.
+        Raises Refused: 404 for an unknown id, 409 if the input is not the one answered, 422 for an unknown label or where
+        the input cannot be read, 503 if it could not be stored.
         """
-        if verdict.label not in labels:
-            raise Refused(422, f"label: is none of {', '.join(labels)}.")
-        message = message_of(verdict)
+        if verdict.label not in release.labels:
+            raise Refused(422, f"label: is none of {', '.join(release.labels)}.")
+        release.kind.review(verdict, {}, release.limits)  # a broken verdict costs no search of the journal
         with _refuse_on_error(self._find_episode, NOT_READ):
             answered = self._find(verdict.id)
-        text = classified_text(verdict, message, answered.get("characters", characters))
-        if not hmac.compare_digest(str(answered["hash"]), hash_text(self._salt, text)):
+        reviewed = release.kind.review(verdict, answered, release.limits)
+        if not hmac.compare_digest(str(answered["hash"]), salted_hash(self._salt, release.kind.identity(reviewed.raw))):
             raise Refused(409, "This is not the message that was answered under this id.")
-        record = _record(verdict, message, answered, reviewer)
+        record = _record(verdict, reviewed, answered, reviewer)
         with _refuse_on_error(self._store_episode, NOT_STORED), _locked(self._folder):
             return self._store(record)
 
@@ -151,16 +132,15 @@ class Feedback:
         return outcome, {"id": identity, "label": label, "known": is_known, "contradicts": others}
 
 
-def _record(verdict: Verdict, message: Mail, answered: dict[str, Any], reviewer: str) -> dict[str, Any]:
+def _record(verdict: Verdict, reviewed: Reviewed, answered: dict[str, Any], reviewer: str) -> dict[str, Any]:
     return {
         "kind": "feedback",
         "time": now(),
         "id": verdict.id,
         "label": verdict.label,
         "reviewer": reviewer,
-        "subject": message.subject,
-        "text": message.text,
-        "received": message.received.isoformat() if message.received else answered["time"],
+        **reviewed.content,
+        "received": reviewed.received.isoformat() if reviewed.received else answered["time"],
         "answered": {name: answered[name] for name in ("label", "score", "release", "time", "hash")},
     }
 

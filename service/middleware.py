@@ -12,8 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("restill.http")
 
-COUNTED_ROUTES = ("/classify", "/classify_batch", "/classify_mail", "/feedback")
-"""The routes that are counted."""
+FEEDBACK_ROUTE = "/feedback"
+"""The one route of all kinds that is counted, beside a kind's own."""
+
+NO_RELEASE = "(no release)"
+"""As which requests count while no release says which routes there are."""
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in the metrics for a client that disconnected before the request was read."""
@@ -37,22 +40,29 @@ class RequestMetrics:
                 status = message["status"]
             await send(message)
 
-        is_counted = scope["path"] in COUNTED_ROUTES
+        route = _counted(scope)
         try:
             await self._app(scope, receive, send_and_record_status)
         except ClientDisconnect:  # without a response, BentoML would wait until its timeout
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send_and_record_status)
         except Exception as error:  # its message may quote the text that caused it
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            route = scope["path"] if is_counted else "another route"
-            log.error("%s: %s in %s, line %s", route, type(error).__name__, frame.name, frame.lineno)
+            log.error("%s: %s in %s, line %s", route or "another route", type(error).__name__, frame.name, frame.lineno)
             if status == 0:
                 await JSONResponse({"error": "The service made a mistake."}, status_code=500)(
                     scope, receive, send_and_record_status
                 )
         finally:
-            if is_counted:
-                scope["app"].state.worker.meters.request(scope["path"], status or 500, time.perf_counter() - start)
+            if route is not None:
+                scope["app"].state.worker.meters.request(route, status or 500, time.perf_counter() - start)
+
+
+def _counted(scope: Scope) -> str | None:
+    """The route under which a request is counted, never anything else that a client sent; None: it is not counted."""
+    swap = scope["app"].state.worker.swap
+    if scope["path"] == FEEDBACK_ROUTE or scope["path"] in swap.routes:
+        return str(scope["path"])
+    return NO_RELEASE if swap.current is None and scope["method"] == "POST" else None
 
 
 class RoutePrecedence:

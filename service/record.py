@@ -1,4 +1,4 @@
-"""The journal record of an answer: its scores, the client, and a salted hash of the text instead of the text."""
+"""The journal record of an answer: its scores, the client, and a salted hash of the input instead of the input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.descriptors import describe
-from service.mail import Mail
 from service.release import Answer, Release
-from service.text import document
 
 log = logging.getLogger("restill.record")
 
@@ -54,30 +51,25 @@ def read_salt(path: Path) -> bytes:
     return secrets.token_bytes(SALT_BYTES)
 
 
-def hash_text(salt: bytes, text: str) -> str:
-    """32 hexadecimal digits of HMAC-SHA-256: equal texts have equal hashes; without the salt a hash reveals nothing else."""
-    return hmac.digest(salt, text.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]
-
-
-def mail_text(mail: Mail, characters: int) -> str:
-    """The raw text of a parsed message as ``/classify_mail`` classifies it, and as feedback must match it."""
-    return document(mail.subject, mail.text)[:characters]
+def salted_hash(salt: bytes, identity: bytes) -> str:
+    """32 hexadecimal digits of HMAC-SHA-256: equal inputs have equal hashes; without the salt a hash reveals nothing else."""
+    return hmac.digest(salt, identity, "sha256").hex()[:32]
 
 
 @dataclass(frozen=True)
-class ScoredText:
-    """One classified text with its scores and descriptors."""
+class Scored:
+    """One answered input with its scores and descriptors."""
 
     answer: Answer
     probabilities: list[float]
     features: list[float]
     descriptors: dict[str, float]
     latency_us: float
-    """From raw text to score; in a batch, the mean per text."""
+    """From raw input to score; in a batch, the mean per input."""
     truncated: bool
-    characters: int
-    """The length to which mails are cut before classification. A later release may differ; feedback must use this one."""
     hash: str
+    recorded: dict[str, Any]
+    """What the kind needs to know of the answer when feedback comes."""
 
     def record(self, route: str, client: str) -> dict[str, Any]:
         """The answer record. The journal adds ``n`` and ``id``."""
@@ -95,29 +87,29 @@ class ScoredText:
             "descriptors": self.descriptors,
             "features": self.features,
             "truncated": self.truncated,
-            "characters": self.characters,
+            **self.recorded,
         }
 
 
 def observe(
     release: Release,
-    text: str,
-    normalised: str,
+    raw: Any,
+    model_input: Any,
     answer: Answer,
     probabilities: npt.NDArray[np.float64],
     features: npt.NDArray[np.float32],
     latency_us: float,
     salt: bytes,
-) -> ScoredText:
-    """Collect the results of one text; ``probabilities[labels]`` and ``features[dimensions]`` belong to it."""
-    unknown_share = release.student.tokenizer.unknown_share(normalised)
-    return ScoredText(
+) -> Scored:
+    """Collect the results of one input; ``probabilities[labels]`` and ``features[dimensions]`` belong to it."""
+    kind = release.kind
+    return Scored(
         answer,
         probabilities.round(7).tolist(),
         features.astype(np.float64).round(6).tolist(),
-        {name: round(value, 6) for name, value in describe(text, unknown_share).items()},
+        {name: round(value, 6) for name, value in kind.describe(raw, model_input, release.model).items()},
         latency_us,
-        release.is_truncated(normalised),
-        release.limits["characters"],
-        hash_text(salt, text),
+        kind.is_truncated(model_input),
+        salted_hash(salt, kind.identity(raw)),
+        kind.recorded(release.limits),
     )

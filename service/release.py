@@ -1,7 +1,7 @@
-"""A release: an immutable folder with everything needed to classify, and its verification.
+"""A release: an immutable folder with everything needed to answer, and its verification.
 
 ``manifest.json`` lists the SHA-256 of every other file, and the release's id is the hash of that list. A release is served
-only after every file matches and the probe texts get, on this host, the scores that are packed with them.
+only after every file matches and the probes get, on this host, the scores that are packed with them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.decision import decide, softmax
-from service.scorer import load_student
-from service.text import Normaliser
+from service.kinds import serving_class
 
 MANIFEST = "manifest.json"
 
@@ -30,7 +29,7 @@ class ReleaseError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """The classification of one text."""
+    """The classification of one input."""
 
     label: str
     score: float
@@ -83,58 +82,61 @@ class Release:
         self.temperature = float(settings["temperature"])
         # Recalibration adds this to each label's log-probability, to correct for label shift.
         self.shift = np.array(settings.get("shift", [0.0] * len(self.labels)), dtype=np.float64)
-        self._normaliser = Normaliser.from_settings(settings["normaliser"])
-        self.student = load_student(folder / "model", threads)
+        try:
+            self.kind_name: str = settings["kind"]
+            self.kind = serving_class(self.kind_name)(settings)
+            self.model = self.kind.load(folder / "model", threads)
+        except ValueError as error:
+            raise ReleaseError(f"release {self.id}: {error}") from error
         self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
         self._check_probes(self._probes)
 
-    def normalise(self, text: str) -> str:
-        """The model's input for a raw text; empty if nothing in it is readable."""
-        return self._normaliser(text)
+    def preprocess(self, raw: Any) -> Any:
+        """The model's input for a raw one; empty if nothing in it is readable."""
+        return self.kind.preprocess(raw)
 
-    def probabilities(self, normalised: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities ``float64[texts, labels]`` of normalised texts."""
-        return softmax(self.scaled(self.student.logits(normalised)))
+    def probabilities(self, inputs: Sequence[Any]) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities ``float64[n, labels]`` of model inputs."""
+        return softmax(self.scaled(self.model.logits(inputs)))
 
     def scaled(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Log-probabilities ``float64[n, labels]`` of the model's logits, each row up to an additive constant."""
         return logits.astype(np.float64) / self.temperature + self.shift
 
-    def answer(self, texts: Sequence[str]) -> list[Answer]:
-        """One answer per raw text, in order."""
-        return self.answer_normalised([self._normaliser(text) for text in texts])
+    def answer(self, raws: Sequence[Any]) -> list[Answer]:
+        """One answer per raw input that can be read, in order."""
+        return self.answer_preprocessed([self.kind.preprocess(raw) for raw in raws])
 
-    def answer_normalised(self, texts: Sequence[str]) -> list[Answer]:
-        """One answer per normalised text, in order."""
-        return self.predict(texts)[0] if texts else []
+    def answer_preprocessed(self, inputs: Sequence[Any]) -> list[Answer]:
+        """One answer per model input, in order."""
+        return self.predict(inputs)[0] if inputs else []
 
-    def predict(self, texts: Sequence[str]) -> tuple[list[Answer], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
-        """Classify at least one normalised text.
+    def predict(self, inputs: Sequence[Any]) -> tuple[list[Answer], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Classify at least one model input.
 
-        Returns the answers, the calibrated probabilities ``float64[texts, labels]`` and the student's pooled features
-        ``float32[texts, dimensions]`` (0 dimensions if the model does not output them).
+        Returns the answers, the calibrated probabilities ``float64[n, labels]`` and the model's pooled features
+        ``float32[n, dimensions]`` (0 dimensions if the model does not output them).
         """
-        logits, features = self.student.outputs(texts)
+        logits, features = self.model.outputs(inputs)
         probabilities = softmax(self.scaled(logits))
         predicted = decide(probabilities, self._positive, self._threshold)
-        score_columns = predicted if self._positive is None else np.full(len(texts), self._positive)
-        scores = probabilities[np.arange(len(texts)), score_columns]
+        score_columns = predicted if self._positive is None else np.full(len(inputs), self._positive)
+        scores = probabilities[np.arange(len(inputs)), score_columns]
         answers = [Answer(self.labels[label], float(score), self.id) for label, score in zip(predicted, scores, strict=True)]
         return answers, probabilities, features
 
-    def is_truncated(self, normalised: str) -> bool:
-        """Whether a normalised text has the maximum length, so that the rest was cut off."""
-        return len(normalised) >= self._normaliser.characters
+    def probe_inputs(self) -> list[Any]:
+        """The raw inputs of the probes."""
+        return [self.kind.from_json(probe["input"]) for probe in self._probes["probes"]]
 
     def warm_up(self) -> None:
-        """Classify short and long texts, so that no request pays for one-time initialisation."""
-        words = " ".join(probe["text"] for probe in self._probes["probes"]).split(" ")
-        for count in (1, 100, len(words)):
-            self.answer([" ".join(words[:count])])
+        """Answer once, so that no request pays for one-time initialisation."""
+        for raw in self.kind.warm_up(self.probe_inputs()):
+            self.answer([raw])
 
     def _check_probes(self, probes: dict[str, Any]) -> None:
         """int8 arithmetic differs between processors: a host with other scores must not serve the release."""
-        actual = self.probabilities([self._normaliser(probe["text"]) for probe in probes["probes"]])
+        actual = self.probabilities([self.preprocess(raw) for raw in self.probe_inputs()])
         expected = np.array([probe["probabilities"] for probe in probes["probes"]])
         difference = float(np.abs(actual - expected).max())
         if not difference <= probes["tolerance"]:

@@ -1,4 +1,4 @@
-"""Reading and validation of request bodies. An error message never quotes a text."""
+"""Reading and validation of request bodies. An error message never quotes what a client sent."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
 
 from service.coding import codings, decode, encoded_limit
-from service.refused import Empty, Refused
+from service.refused import Refused
 
 JSON = ("application/json",)
-MAIL = ("message/rfc822", "message/global")
-"""A message (RFC 5322), and one with headers in UTF-8 (RFC 6532). Its parts declare their own charsets."""
 LENGTH_DIGITS = 18
 """Most digits of a Content-Length that is parsed as a number."""
 UTF8 = ("utf-8", "utf8", "us-ascii")
@@ -27,44 +25,31 @@ class Body(BaseModel):
     """The expected fields, for error messages."""
 
 
-class OneText(Body):
-    expected = '"text"'
-    text: str
-
-
-class ManyTexts(Body):
-    expected = '"texts"'
-    texts: list[str]
-
-
 class Verdict(Body):
-    """A reviewer's label for an answer, with the classified message: its text, or the mail in base64."""
+    """A reviewer's label for an answer; the kind's own class adds the input that was answered."""
 
-    expected = '"id", "label" and either "text" or "raw"'
     id: str
     label: str
-    text: str | None = None
-    raw: str | None = None
 
 
 B = TypeVar("B", bound=Body)
 
 
-async def read_body(request: Request, limit: int, media_types: tuple[str, ...], seconds: float) -> bytes:
-    """The decoded body, of at most ``limit`` bytes; a missing Content-Type is accepted.
+async def read_body(request: Request, limit: int, media_types: tuple[str, ...], seconds: float) -> tuple[bytes, str]:
+    """(the decoded body, of at most ``limit`` bytes; its media type, "" where the Content-Type is missing).
 
     Raises Refused: 415 for an unsupported media type, charset or coding, 413 for more bytes, 408 if it takes longer than
     ``seconds`` to arrive, 400 if it does not match its declared coding.
     """
-    _check_media_type(request.headers.get("content-type", ""), media_types)
+    media_type = _checked_media_type(request.headers.get("content-type", ""), media_types)
     if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":  # uvicorn decodes no others
         raise Refused(400, "The body has a Transfer-Encoding other than chunked; use Content-Encoding.")
     content_codings = codings(request.headers.getlist("content-encoding"))
     body = await _receive(request, encoded_limit(limit) if content_codings else limit, limit, seconds)
-    return decode(body, content_codings, limit)
+    return decode(body, content_codings, limit), media_type
 
 
-def _check_media_type(content_type: str, media_types: tuple[str, ...]) -> None:
+def _checked_media_type(content_type: str, media_types: tuple[str, ...]) -> str:
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if media_type and media_type not in media_types:
         raise Refused(
@@ -73,8 +58,9 @@ def _check_media_type(content_type: str, media_types: tuple[str, ...]) -> None:
     charsets = [
         value.strip(" \"'") for name, _, value in (part.partition("=") for part in parameters) if name.strip() == "charset"
     ]
-    if media_types == JSON and any(charset not in UTF8 for charset in charsets):
+    if (media_type in JSON or media_types == JSON) and any(charset not in UTF8 for charset in charsets):
         raise Refused(415, "The charset of the Content-Type is not utf-8; send JSON in UTF-8.", {"Accept": JSON[0]})
+    return media_type
 
 
 async def _receive(request: Request, max_bytes: int, limit: int, seconds: float) -> bytes:
@@ -138,11 +124,3 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
 
 def _refuse_constant(name: str) -> None:
     raise Refused(400, "The body is not JSON: NaN and Infinity are no JSON numbers.")
-
-
-def check_text(text: str, limit: int, place: str) -> None:
-    """Raises Refused (422) if the text is blank or longer than ``limit`` characters."""
-    if not text.strip():
-        raise Empty(f"{place} is empty.")
-    if len(text) > limit:
-        raise Refused(422, f"{place} has {len(text)} characters; at most {limit} are allowed.")

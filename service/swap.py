@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ log = logging.getLogger("restill.swap")
 RETRY_SECONDS = 30.0
 """How often a refused release is tried again while the pointer still names it."""
 
-Listener = Callable[[str, "Serving"], None]
+Listener = Callable[[str, "HotSwap"], None]
 """Called after a release was ``swapped`` in or ``refused``, or after a refusal was ``settled``."""
 
 
-class Serving:
+class HotSwap:
     """The release in service. Handlers read ``current`` once per request and keep using that release."""
 
     def __init__(self, store: Path, packed: Path, fixed: Path | None, listener: Listener | None = None) -> None:
@@ -40,6 +40,11 @@ class Serving:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._start(packed)
+
+    @property
+    def routes(self) -> Collection[str]:
+        """The routes of the served release's kind; none where no release is served."""
+        return self.current.kind.routes if self.current is not None else ()
 
     def state(self) -> dict[str, Any]:
         """The served and the refused release, as JSON for the status routes."""

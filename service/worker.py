@@ -14,11 +14,11 @@ from service.config import Config
 from service.feedback import Feedback
 from service.journal import Journal, JournalLimits
 from service.meters import ANSWERS, FEEDBACK, REFUSED, REFUSING, SERVING, SWAPS, Meters, remove_dead_workers
-from service.record import ScoredText, now, read_salt
+from service.record import Scored, now, read_salt
 from service.refused import Refused
 from service.release import Release
 from service.requests import Verdict
-from service.swap import Serving
+from service.swap import HotSwap
 
 log = logging.getLogger("restill.worker")
 
@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, config: Config, meters: Meters) -> None:
         remove_dead_workers()
         self.meters = meters
-        self.serving = Serving(config.store, PACKED, config.release, self._count_swap)
+        self.swap = HotSwap(config.store, PACKED, config.release, self._count_swap)
         self.salt = read_salt(config.salt)
         self.access = Access(config.keys, config.dev, self.salt)
         limits = JournalLimits(config.flush_seconds, config.segment_records, config.keep_days)
@@ -46,12 +46,12 @@ class Worker:
         )
         self._status_thread.start()
         threading.Thread(target=self._exit_with_parent, args=(os.getppid(),), name="follow", daemon=True).start()
-        self.serving.watch(config.poll_seconds)
+        self.swap.watch(config.poll_seconds)
 
-    def publish(self, scored_texts: list[ScoredText], route: str, client: str) -> list[dict[str, Any]]:
+    def publish(self, answered: list[Scored], route: str, client: str) -> list[dict[str, Any]]:
         """Journal each answer. Returns the responses: label, score, release, id."""
         responses = []
-        for scored in scored_texts:
+        for scored in answered:
             answer = scored.answer
             ANSWERS.labels(answer.release, answer.label).inc()
             answer_id = self.journal.append(scored.record(route, client))
@@ -61,7 +61,7 @@ class Worker:
     def review(self, verdict: Verdict, release: Release, reviewer: str) -> tuple[str, dict[str, Any]]:
         """``Feedback.give``, with metrics. Blocks on the disk. Raises Refused."""
         try:
-            outcome, response = self.feedback.give(verdict, release.labels, release.limits["characters"], reviewer)
+            outcome, response = self.feedback.give(verdict, release, reviewer)
         except Refused as refused:
             FEEDBACK.labels(f"refused_{refused.status}").inc()
             raise
@@ -72,12 +72,12 @@ class Worker:
         """Write a last status record, and flush everything to the disk."""
         self._stopping.set()
         self._status_thread.join(10)
-        self.serving.stop()
+        self.swap.stop()
         self._write_status()
         self.journal.close()
         self.feedback.close()
-        if self.serving.current is not None:
-            SERVING.labels(self.serving.current.id).set(0)
+        if self.swap.current is not None:
+            SERVING.labels(self.swap.current.id).set(0)
 
     def _write_statuses(self, seconds: float) -> None:
         while not self._stopping.wait(seconds):
@@ -92,13 +92,13 @@ class Worker:
                 return
 
     def _write_status(self) -> None:
-        current = self.serving.current
+        current = self.swap.current
         self.journal.append({**self.meters.status(current.id if current else ""), "time": now()})
 
-    def _count_swap(self, event: str, serving: Serving) -> None:
+    def _count_swap(self, event: str, swap: HotSwap) -> None:
         if event != "settled":
             (SWAPS if event == "swapped" else REFUSED).inc()
-        state = serving.state()
+        state = swap.state()
         if state["previous"]:
             SERVING.labels(state["previous"]).set(0)
         if state["release"]:

@@ -158,11 +158,14 @@ def workloads(project: Path) -> list[str]:
 
 
 def run(
-    stage: Callable[[S, Paths], None], settings: type[S], instead: Mapping[str, Callable[[Paths], None]] = MappingProxyType({})
+    stage: Callable[[S, Paths], None],
+    settings: type[S] | Callable[[Paths], type[S]],
+    instead: Mapping[str, Callable[[Paths], None]] = MappingProxyType({}),
 ) -> None:
     """Run ``stage`` as a command on one workload. A StageError ends it with one line and exit code 1.
 
-    ``instead``: what is done in its place, without its parameters, by the option that asks for it; of several, the last.
+    ``settings``: of its block, or what finds them, where they depend on the workload's kind. ``instead``: what is done in its
+    place, without its parameters, by the option that asks for it; of several, the last.
     """
     name = stage.__name__
     parser = argparse.ArgumentParser(
@@ -183,7 +186,8 @@ def run(
         if chosen:
             chosen(paths)
         else:
-            stage(read_settings(settings, name, read_params(paths.root)), paths)
+            found = settings if isinstance(settings, type) else settings(paths)
+            stage(read_settings(found, name, read_params(paths.root)), paths)
     except StageError as error:
         print(f"{name}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -19,10 +19,10 @@ import yaml
 from filelock import FileLock
 
 import tasks  # noqa: F401  (keeps every tool off the network)
-from service.tokenizer import Tokenizer, known_words
-from tasks.compress.networks import Network, save_student
-from tasks.compress.quantize import Quantize, quantize_student
+from service.kinds.text_classification.tokenizer import Tokenizer, known_words
 from tasks.files import write_json
+from tasks.kinds.text_classification.compress import Quantize, quantize_student
+from tasks.kinds.text_classification.compress.networks import Network, save_student
 from tasks.release.package import seal
 from tests.imports import MAIL
 
@@ -40,6 +40,16 @@ LONG = ("tests/test_end_to_end.py", "tests/test_loop.py", "tests/test_real_table
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+KIND = "text_classification"
+
+
+def of_kind(folder: Path, kind: str = KIND) -> Path:
+    """``folder`` with the parameters of a workload of this kind, of which only the kind is written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(f"kind: {kind}\n", encoding="utf-8")
+    return folder
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
@@ -94,14 +104,18 @@ def made_prepared(labels: list[str], rows: int, seed: int = 0) -> pd.DataFrame:
     frame = made_table(labels, rows, seed)
     splits = np.array(["train", "train", "train", "valid", "test", "golden", "future"])
     order = {label: number for number, label in enumerate(sorted(labels))}
-    return frame.assign(
-        source=["group-" + str(number % 2) for number in range(rows)],
-        label_id=frame.label.map(order),
-        group=frame.id,
-        split=splits[np.arange(rows) % len(splits)],
-        raw=frame.text,
-        weight=1.0,
-    ).drop(columns="subject")
+    return (
+        frame.assign(
+            source=["group-" + str(number % 2) for number in range(rows)],
+            label_id=frame.label.map(order),
+            group=frame.id,
+            split=splits[np.arange(rows) % len(splits)],
+            raw=frame.text,
+            weight=1.0,
+        )
+        .drop(columns="subject")
+        .rename(columns={"text": "input"})
+    )
 
 
 def make_tiny_teacher(folder: Path) -> None:
@@ -134,7 +148,7 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fine_tuned(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny teacher as the stage train leaves one: three windows of 16 tokens, two labels, a random head."""
-    from tasks.model.teacher import Teacher, TokenWindows, load_encoder, save_teacher
+    from tasks.kinds.text_classification.model.teacher import Teacher, TokenWindows, load_encoder, save_teacher
 
     def make(folder: Path) -> None:
         torch.manual_seed(1)
@@ -146,13 +160,13 @@ def fine_tuned(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def fitted_network(frame: pd.DataFrame, steps: int = 80, dimensions: int = 8, hidden: int = 16) -> tuple[Network, Tokenizer]:
     """A student that has learned ``frame``'s labels."""
-    from service.tokenizer import pad
+    from service.kinds.text_classification.tokenizer import pad
 
     torch.manual_seed(0)
-    tokenizer = Tokenizer([4], 11, known_words(list(frame.text), 1, 12))
+    tokenizer = Tokenizer([4], 11, known_words(list(frame.input), 1, 12))
     network = Network(tokenizer.rows, dimensions, hidden, frame.label_id.nunique(), 0.0)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    rows = torch.from_numpy(pad([tokenizer.encode(text) for text in frame.text]))
+    rows = torch.from_numpy(pad([tokenizer.encode(text) for text in frame.input]))
     labels = torch.tensor(frame.label_id.to_numpy())
     for _ in range(steps):
         optimizer.zero_grad()
@@ -225,7 +239,7 @@ def made_release(student: Path, folder: Path) -> Path:
     from shutil import copytree
 
     from service.decision import softmax
-    from service.scorer import Student
+    from service.kinds.text_classification.scorer import Student
 
     copytree(student, folder / "model")
     words = ["winner prize money", "kernel patch review"]
@@ -234,6 +248,7 @@ def made_release(student: Path, folder: Path) -> Path:
     write_json(
         folder / "settings.json",
         {
+            "kind": KIND,
             "labels": ["ham", "spam"],
             "positive": "spam",
             "threshold": 0.5,
@@ -242,7 +257,7 @@ def made_release(student: Path, folder: Path) -> Path:
             "limits": {"characters": 10_000, "batch": 8, "body_bytes": 100_000},
         },
     )
-    probes = [{"text": text, "probabilities": row.tolist()} for text, row in zip(words, answers, strict=True)]
+    probes = [{"input": text, "probabilities": row.tolist()} for text, row in zip(words, answers, strict=True)]
     write_json(folder / "probes.json", {"tolerance": 0.02, "probes": probes})
     seal(folder)
     return folder

@@ -104,7 +104,7 @@ PARITY = {
     "disagreement_rate": 0.05,
     "threshold_disagreement": 0.1,
     "worst_slice": 0.25,
-    "slice_messages": 20,
+    "slice_rows": 20,
 }
 """Bounds for some fifty messages of valid, where one is two percent of them, from a teacher that hardly learned."""
 
@@ -128,7 +128,7 @@ SMALL: dict[str, dict[str, Any]] = {
         | {"largest": 1, "mean": 0.2, "disagreement_rate": 0.2, "threshold_disagreement": 0.3, "worst_slice": 1}
     },
     "quantize": {"parity": PARITY | {"worst_slice": 0.5}},
-    "evaluate": {"resamples": 100, "timing_messages": 10},
+    "evaluate": {"resamples": 100, "timing_inputs": 10},
     "package": {"margin": 1, "largest_loss": 1},
 }
 """Parameters under which the whole graph takes a minute or two."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from service.mail import parse_mail
-from service.record import mail_text
+from service.kinds.text_classification.mail import parse_mail
+from service.kinds.text_classification.serving import mail_text
 from tasks.data import npm
 from tests.imports import MAIL
 

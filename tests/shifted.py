@@ -48,14 +48,14 @@ class World:
         self.trial = Trial(root, student, labels, positive)
         rows = pd.read_parquet(self.trial.prepared)
         texts = [made_text(label, random.Random(number), WORDS) for number, label in enumerate(rows.label)]
-        self.trial.say(rows.assign(text=texts, raw=texts))
-        rows = rows.assign(text=texts, raw=texts)
+        self.trial.say(rows.assign(input=texts, raw=texts))
+        rows = rows.assign(input=texts, raw=texts)
         folder, valid = self.trial.challenger, rows[rows.split == "valid"]
-        logits = Release(folder).student.logits(list(valid.text))
+        logits = Release(folder).model.logits(list(valid.input))
         chosen = choose(logits, valid, labels.index(positive) if positive else None, "break_even")
         self.trial.change(folder, "settings.json", chosen)
         release, held_out = Release(folder), rows[rows.split.isin(["valid", "test", "golden"])]
-        arrays: dict[str, Any] = drift_reference(release.student, held_out, release.temperature)
+        arrays: dict[str, Any] = drift_reference(release.kind, release.model, held_out, release.temperature)
         np.savez(folder / "reference.npz", **arrays)
         seal(folder)
         outcome = challenge(self.paths, folder, GATE, who="tests", why="", bootstrap=True)
@@ -70,7 +70,7 @@ class World:
         """
         release, found = Release(self.folder), []
         for n, (text, _) in enumerate(sent):
-            normalised = release.normalise(text)
+            normalised = release.preprocess(text)
             (answer,), probabilities, features = release.predict([normalised])
             judged = observe(release, text, normalised, answer, probabilities[0], features[0], 200.0, b"salt")
             time = (UNTIL - timedelta(hours=len(sent) - n)).isoformat(timespec="microseconds")

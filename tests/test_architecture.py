@@ -14,14 +14,19 @@ import pytest
 import yaml
 
 from flows.deployments import Deployments
+from tasks.kinds import PARTS, settings_class
 from tasks.release.choice import exported
 from tasks.replay.world import merged
 from tasks.stage import Paths, Settings, read_settings
-from tests.imports import FLOORS, MAIL, ROOT, closure, local_imports
+from tests.imports import FLOORS, MAIL, ROOT, closure, file_of, local_imports
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = DVC["stages"]
-PARAMS: dict[str, Any] = yaml.safe_load((MAIL / "params.yaml").read_text())
+WORKLOADS: dict[str, dict[str, Any]] = {
+    path.parent.name: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "workloads").glob("*/params.yaml"))
+}
+PARAMS = WORKLOADS["mail"]
+KINDS = sorted({params["kind"] for params in WORKLOADS.values()})
 SHARED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 EFFECTS = {
     "restill": "flows.restill",
@@ -56,7 +61,9 @@ def name_of_module(stage: str) -> str:
     return str(name)
 
 
-def settings_of(stage: str) -> type[Settings]:
+def settings_of(stage: str, kind: str) -> type[Settings]:
+    if stage in PARTS:
+        return settings_class(kind, stage)
     name = EFFECTS.get(stage) or name_of_module(stage)
     found: type[Settings] = getattr(importlib.import_module(name), stage.capitalize())
     return found
@@ -68,6 +75,7 @@ def names(entries: list[Any]) -> list[str]:
 
 def filled(dep: str) -> str:
     """A dependency with its parameters put in, as DVC does it."""
+    dep = dep.replace("${kind}", PARAMS["kind"])
     return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda found: str(PARAMS[found[1]][found[2]]), dep)
 
 
@@ -96,16 +104,50 @@ def test_stage_module_params_block_and_function_have_one_name(stage: str) -> Non
     assert STAGES[stage]["desc"]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_a_kind_imports_no_other_and_nothing_else_names_one(path: Path) -> None:
+    """What is shared loads a kind by its name; a kind may import what is shared, and itself."""
+
+    def kind_in(file: Path) -> str | None:
+        parts = file.relative_to(ROOT).parts
+        return parts[2] if parts[1] == "kinds" and len(parts) > 3 else None
+
+    own = kind_in(path)
+    for other in local_imports(path):
+        assert kind_in(other) in (None, own), f"{path.relative_to(ROOT)} imports {other.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_deps_cover_the_module_and_all_it_imports(stage: str) -> None:
-    deps = {dep.removeprefix("../../") for dep in names(STAGES[stage]["deps"])}
-    needed = {str(path.relative_to(ROOT)) for path in closure(module_of(stage))}
-    assert needed <= deps, f"missing in dvc.yaml: {sorted(needed - deps)}"
-    code = {dep for dep in deps if dep.endswith(".py")}
-    assert code <= needed, f"not imported any more: {sorted(code - needed)}"
+def test_deps_cover_the_module_and_all_it_imports(stage: str, kind: str) -> None:
+    deps = {dep.removeprefix("../../").replace("${kind}", kind) for dep in names(STAGES[stage]["deps"])}
+    start = [module_of(stage)]
+    if stage in PARTS:
+        part = file_of(f"tasks.kinds.{kind}.{PARTS[stage]}")
+        assert part is not None
+        start.append(part)
+    needed = {str(path.relative_to(ROOT)) for path in closure(start, kind)}
+    code = {dep for dep in deps if dep.startswith(FLOORS)}
+    missing = {name for name in needed if not any(name == dep or name.startswith(f"{dep}/") for dep in code)}
+    assert not missing, f"missing in dvc.yaml: {sorted(missing)}"
     for dep in deps:
         if not dep.startswith((*MADE, "${")):
             assert (ROOT / dep).exists() or (MAIL / dep).exists(), dep
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_dependency_on_code_is_idle(stage: str) -> None:
+    """Each file or package in ``deps`` is needed for some kind."""
+    needed: set[str] = set()
+    for kind in KINDS:
+        start = [module_of(stage)]
+        start += [file for file in (file_of(f"tasks.kinds.{kind}.{PARTS.get(stage, 'none')}"),) if file is not None]
+        needed |= {str(path.relative_to(ROOT)).replace(f"/kinds/{kind}/", "/kinds/${kind}/") for path in closure(start, kind)}
+    for dep in names(STAGES[stage]["deps"]):
+        name = dep.removeprefix("../../")
+        if name.startswith(FLOORS) and not name.endswith(".j2"):
+            modules = (f"{name}/", f"{name}.py")
+            assert name in needed or any(file.startswith(modules) for file in needed), f"{stage}: {name} is not imported"
 
 
 def test_every_file_a_stage_reads_is_made_by_one_before_it() -> None:
@@ -125,18 +167,22 @@ def test_package_depends_on_every_variant_that_it_may_choose() -> None:
     assert models == {f"models/{name}" for name in PARAMS["package"]["among"]}
 
 
-def test_what_may_be_released_was_evaluated_and_ends_in_the_teacher_itself_so_that_there_is_always_a_release() -> None:
-    for params in (PARAMS, merged(PARAMS, PARAMS["replay"]["params"])):
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_what_may_be_released_was_evaluated_and_ends_in_the_teacher_itself_so_that_there_is_always_a_release(
+    workload: str,
+) -> None:
+    own = WORKLOADS[workload]
+    for params in (own, merged(own, own["replay"]["params"])):
         *others, last = params["package"]["among"]
         assert last == exported(params["evaluate"]["teacher"])
         assert set(others) <= set(params["evaluate"]["variants"])
-    assert PARAMS["package"]["margin"] <= PARAMS["package"]["largest_loss"]
+    assert own["package"]["margin"] <= own["package"]["largest_loss"]
 
 
 def test_the_world_of_a_replay_has_valid_params_and_evaluates_its_teacher() -> None:
     params = merged(PARAMS, PARAMS["replay"]["params"])
     for stage in (*STAGES, *EFFECTS):
-        read_settings(settings_of(stage), stage, params)
+        read_settings(settings_of(stage, params["kind"]), stage, params)
     assert params["evaluate"]["teacher"] in params["evaluate"]["variants"]
 
 
@@ -161,16 +207,19 @@ def test_every_output_survives_a_stage_that_fails() -> None:
             assert next(iter(entry.values()))["persist"] is True
 
 
+@pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("stage", [*STAGES, *EFFECTS])
-def test_params_are_valid_complete_and_nothing_else(stage: str) -> None:
-    settings = settings_of(stage)
-    read_settings(settings, stage, PARAMS)
+def test_params_are_valid_complete_and_nothing_else(stage: str, workload: str) -> None:
+    params = WORKLOADS[workload]
+    settings = settings_of(stage, params["kind"])
+    read_settings(settings, stage, params)
     for name, field in settings.model_fields.items():
         assert field.is_required(), f"{stage}.{name} has a default in the code"
 
 
-def test_params_holds_no_block_that_no_stage_reads() -> None:
-    assert set(PARAMS) == set(STAGES) | set(EFFECTS)
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_params_holds_no_block_that_no_stage_reads(workload: str) -> None:
+    assert set(WORKLOADS[workload]) == set(STAGES) | set(EFFECTS) | {"kind"}
     assert set(SHARED) == {"workloads", "deployments"}
     read_settings(Deployments, "deployments", SHARED)
 

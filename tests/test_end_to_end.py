@@ -131,8 +131,8 @@ def test_no_obfuscation_changes_what_the_release_answers(project: Project) -> No
 
 def test_every_message_is_accounted_for(project: Project) -> None:
     ingested = json.loads((project.folder / "reports/ingest.json").read_text())
-    assert ingested["messages"] == sum(1 for _ in (project.folder / "data/mail").rglob("*.eml"))
-    assert ingested["messages"] == ingested["corpus"] + sum(ingested["quarantined"].values())
+    assert ingested["rows"] == sum(1 for _ in (project.folder / "data/mail").rglob("*.eml"))
+    assert ingested["rows"] == ingested["corpus"] + sum(ingested["quarantined"].values())
 
 
 def test_a_second_run_has_nothing_to_do(project: Project) -> None:

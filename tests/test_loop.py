@@ -25,9 +25,9 @@ from flows.process_group import left_behind
 from service.journal import read, segments
 from service.release import verify
 from service.store import read_pointer, release_folder
+from tasks.kinds.text_classification.replay.campaigns import CAMPAIGNS, message
 from tasks.monitor.state import State
 from tasks.release.store import history
-from tasks.replay.campaigns import CAMPAIGNS, message
 from tests.imports import ROOT
 from tests.project import SMALL, Project, write_real_slice
 from tests.test_end_to_end import free_port

@@ -13,10 +13,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from service.scorer import Student
-from tasks.data.validate import Validate, validate
+from service.kinds import serving_class
+from service.kinds.text_classification.scorer import Student
+from tasks.data.validate import validate
 from tasks.files import read_json, write_json
-from tasks.model.baseline import Baseline, baseline
+from tasks.kinds.text_classification.data import Validate
+from tasks.kinds.text_classification.model import Baseline
+from tasks.model.baseline import baseline
 from tasks.monitor.drift import Drift, drift
 from tasks.monitor.report import Comparison, evidently_snapshot, write_report
 from tasks.monitor.sample import Sample
@@ -29,7 +32,7 @@ from tasks.release.package import drift_reference, seal
 from tasks.replay.page import replay_page
 from tasks.replay.weeks import total, weekly
 from tasks.stage import Paths
-from tests.conftest import made_prepared, made_release, made_table
+from tests.conftest import KIND, made_prepared, made_release, made_table, of_kind
 from tests.imports import MAIL, ROOT
 from tests.outside import browser, opened, outside
 from tests.tasks.test_replay import answers
@@ -153,23 +156,24 @@ MAKERS: dict[str, Callable[[Paths], Page]] = {
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Path], mlflow_store: Path) -> dict[str, Page]:
     """Each page that the project writes, by the code that writes it, from small data."""
-    paths = Paths(tmp_path_factory.mktemp("pages"))
+    paths = Paths(of_kind(tmp_path_factory.mktemp("pages")))
     paths.prepared.parent.mkdir()
     frame = made_prepared(["ham", "spam"], 350, seed=4)
     frame.to_parquet(paths.prepared)
     normaliser = {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000}
-    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": normaliser})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "spam"], "positive": "spam", "normaliser": normaliser})
     write_json(paths.root / "data/rivals.json", {})
     for student, name in zip(students, VARIANTS[1:], strict=True):
         copytree(student, paths.model(name))
     made_release(students[1], paths.release)
-    np.savez(paths.release / "reference.npz", **drift_reference(Student(students[1]), frame, 1.0))
+    serving = serving_class(KIND)(read_json(paths.release / "settings.json"))
+    np.savez(paths.release / "reference.npz", **drift_reference(serving, Student(students[1]), frame, 1.0))
     seal(paths.release)
     copy2(mlflow_store, paths.root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         baseline(Baseline.model_validate(PARAMS["baseline"] | {"C": [10]}), paths)
-        small = {"variants": VARIANTS, "teacher": "baseline", "resamples": 20, "timing_messages": 5, "slices": {}}
+        small = {"variants": VARIANTS, "teacher": "baseline", "resamples": 20, "timing_inputs": 5, "slices": {}}
         evaluate(Evaluate.model_validate(PARAMS["evaluate"] | small), paths)
         shorter = {"path": VARIANTS, "resamples": 50, "student": "student-quantized", "beside": []}
         compression(Compression.model_validate(PARAMS["compression"] | shorter), paths)

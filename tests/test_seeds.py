@@ -17,10 +17,10 @@ from benchmarks import seeds
 from benchmarks.seed_folder import LOGITS, Folder, Project, read
 from benchmarks.seed_path import due, keys, path_inputs, read_path, with_seed
 from tasks.files import write_json
-from tasks.model.train import Train
+from tasks.kinds.text_classification.model import Train
 from tasks.release.evaluate import Evaluate
 from tasks.stage import StageError, read_settings
-from tests.conftest import made_prepared
+from tests.conftest import KIND, made_prepared
 from tests.imports import MAIL, ROOT
 
 PARAMS: dict[str, Any] = yaml.safe_load((MAIL / "params.yaml").read_text())
@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
     (root / "data").mkdir()
     (root / "models/baseline").mkdir(parents=True)
     made_prepared(["ham", "spam"], 70).to_parquet(root / "data/prepared.parquet")
-    write_json(root / "data/schema.json", {"labels": ["ham", "spam"], "positive": "spam"})
+    write_json(root / "data/schema.json", {"kind": KIND, "labels": ["ham", "spam"], "positive": "spam"})
     return root
 
 
@@ -103,7 +103,7 @@ def changed(root: Path, **blocks: Any) -> set[str]:
     """Stages whose key is another where these parameters are others."""
     path = read_path(root, PARAMS)
     before = keys(path, PARAMS, root)
-    after = keys(path, {name: block | blocks.get(name, {}) for name, block in PARAMS.items()}, root)
+    after = keys(path, PARAMS | {name: PARAMS[name] | block for name, block in blocks.items()}, root)
     return {name for name in before if before[name] != after[name]}
 
 

@@ -16,7 +16,7 @@ import pytest
 from benchmarks import rival_training, speed
 from benchmarks.memory import resident
 from benchmarks.rivals import logarithms, preprocess
-from service.text import Normaliser
+from service.kinds.text_classification.text import Normaliser
 from tasks.release.teacher_comparison import fastest_teacher
 from tests.imports import MAIL, ROOT
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.speed import LENGTHS
 from benchmarks.tokenizers import OURS, hashing, in_a_graph, latency_us, table
-from service.tokenizer import Tokenizer, words_of
+from service.kinds.text_classification.tokenizer import Tokenizer, words_of
 
 TEXT = "win a prize: click http://prize.example now"
 

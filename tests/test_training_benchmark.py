@@ -17,7 +17,7 @@ from benchmarks.curves import OURS, Clock
 from benchmarks.plain_training import Plain, Task
 from tasks.files import write_json
 from tasks.stage import Paths, StageError
-from tests.conftest import made_prepared
+from tests.conftest import KIND, made_prepared
 from tests.imports import MAIL, ROOT
 
 
@@ -86,7 +86,7 @@ def project(tmp_path: Path, tiny_teacher: Path) -> Paths:
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     made_prepared(["ham", "spam"], 300).to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam"})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "spam"], "positive": "spam"})
     return paths
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from service.decision import softmax
-from service.scorer import Student
+from service.kinds.text_classification.scorer import Student
 from tasks.data.grouping import split_of
 from tasks.files import read_json, write_json
 from tasks.lineage import package_versions, sha256
@@ -33,14 +33,18 @@ def messages(labels: list[str], rows: int = 1200, until: pd.Timestamp = CHALLENG
     frame = made_table(labels, rows, seed=5)
     order = {label: number for number, label in enumerate(labels)}
     known = frame.received < until
-    return frame.assign(
-        source=["group-" + str(number % 2) for number in range(rows)],
-        label_id=frame.label.map(order),
-        group=frame.id,
-        split=[split_of(name, SHARES) if before else "future" for name, before in zip(frame.id, known, strict=True)],
-        raw=frame.text,
-        weight=1.0,
-    ).drop(columns="subject")
+    return (
+        frame.assign(
+            source=["group-" + str(number % 2) for number in range(rows)],
+            label_id=frame.label.map(order),
+            group=frame.id,
+            split=[split_of(name, SHARES) if before else "future" for name, before in zip(frame.id, known, strict=True)],
+            raw=frame.text,
+            weight=1.0,
+        )
+        .drop(columns="subject")
+        .rename(columns={"text": "input"})
+    )
 
 
 def with_feedback(frame: pd.DataFrame, rows: int, flipped: float) -> pd.DataFrame:
@@ -97,7 +101,7 @@ class Trial:
         write_json(folder / name, read_json(folder / name) | dict(values))
         if name == "settings.json":
             packed, temperature = read_json(folder / "probes.json"), read_json(folder / name)["temperature"]
-            answers = softmax(Student(folder / "model").logits([probe["text"] for probe in packed["probes"]]), temperature)
+            answers = softmax(Student(folder / "model").logits([probe["input"] for probe in packed["probes"]]), temperature)
             for probe, row in zip(packed["probes"], answers, strict=True):
                 probe["probabilities"] = row.tolist()
             write_json(folder / "probes.json", packed)

@@ -1,8 +1,8 @@
 """Stage distill: train a small student on the teacher's logits.
 
-The student has features of its own, or is made of some of the teacher's layers; ``distill.family`` says which. It learns from
-the train split, from unlabelled texts received before the cut, and from crops of both, if configured: a text without a label
-has the teacher's loss only. ``auto`` tries families until one is close enough to the teacher.
+Which families of students there are is a matter of the kind; ``distill.family`` chooses one. A student learns from the train
+split, from unlabelled inputs received before the cut, and from inputs made of both (crops, augmented copies): one without a
+label has the teacher's loss only. ``auto`` tries families until one is close enough to the teacher.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pydantic import Field
 
-from service.tokenizer import known_words
 from tasks.compress.distillation import UNLABELLED, DistillData, teacher_logits
-from tasks.compress.families import Learning, families, forecast, learn, make_student, use_threads
-from tasks.compress.parity import ParityLimits, ParityRows, ScoreLimits, compare, enforce, reported
+from tasks.compress.parity import ParityRows, compare, enforce, reported
+from tasks.compress.settings import Distill
 from tasks.compress.sgd import History, Watch
 from tasks.compress.student import Student
-from tasks.compress.texts import Crops, crops, teacher_predict
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
+from tasks.kinds import compress_part, model_part, settings_of
 from tasks.lineage import sha256
 from tasks.metrics import ranking
 from tasks.model.checkpoint import Checkpoint
+from tasks.model.device import CPU, has_fast_bfloat16
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, run
 from tasks.tracking import track
@@ -36,47 +35,40 @@ from tasks.tracking import track
 Logits = npt.NDArray[np.float32]
 
 
-class Distill(Learning):
-    known_bits: int = Field(ge=4, le=24)
-    """Width of the word hashes by which a word seen in training is told from a new one."""
-    min_documents: int = Field(ge=1)
-    """Number of training texts a word must occur in to count as known."""
-    crops: Crops
-    opset: int
-    """Version of the ONNX operator set."""
-    export_parity: ScoreLimits
-    """The exported model against the trained network."""
-    parity: ParityLimits
-    """The student against the teacher; what is over a bound is reported, and the rule of choice decides."""
-
-
 def distill_data(rows: pd.DataFrame, student: Student, paths: Paths) -> DistillData:
-    """Encoded texts, teacher logits, labels and weights of labelled messages that the teacher has scored."""
+    """Encoded inputs, teacher logits, labels and weights of labelled rows that the teacher has scored."""
     logits = teacher_logits(paths, list(rows.id))
-    return DistillData(student.encode(list(rows.text)), logits, rows.label_id.to_numpy(), rows.weight.to_numpy())
+    return DistillData(student.encode(list(rows.input)), logits, rows.label_id.to_numpy(), rows.weight.to_numpy())
 
 
 def with_unlabelled(
-    distill_data: DistillData, texts: Sequence[str], teacher: Logits, weight: float, student: Student
+    distill_data: DistillData, inputs: Sequence[Any], teacher: Logits, weight: float, student: Student
 ) -> DistillData:
-    """``distill_data`` with unlabelled texts appended, their teacher logits ``teacher``, each of weight ``weight``."""
+    """``distill_data`` with unlabelled inputs appended, their teacher logits ``teacher``, each of weight ``weight``."""
     return DistillData(
-        [*distill_data.texts, *student.encode(texts)],
+        [*distill_data.inputs, *student.encode(inputs)],
         np.concatenate([distill_data.teacher, teacher]),
-        np.concatenate([distill_data.labels, np.full(len(texts), UNLABELLED)]),
-        np.concatenate([distill_data.weights, np.full(len(texts), weight)]),
+        np.concatenate([distill_data.labels, np.full(len(inputs), UNLABELLED)]),
+        np.concatenate([distill_data.weights, np.full(len(inputs), weight)]),
     )
 
 
-def train_data(rows: pd.DataFrame, student: Student, settings: Distill, paths: Paths) -> DistillData:
-    """All that a student is trained on: labelled messages, unlabelled messages, and crops of both."""
+def teacher_predict(kind: str, folder: Path, inputs: Sequence[Any]) -> Logits:
+    """Logits ``float32[n, labels]`` of the teacher in ``folder`` for at least one input."""
+    teacher = model_part(kind).load_teacher(folder)
+    return teacher.predict(teacher.encode(inputs), CPU, has_fast_bfloat16(CPU))
+
+
+def train_data(rows: pd.DataFrame, student: Student, settings: Distill, kind: str, paths: Paths) -> DistillData:
+    """All that a student is trained on: labelled rows, unlabelled rows, and inputs made of both."""
     train, unlabelled = rows[rows.split == "train"], rows[rows.split == "unlabelled"]
     data = distill_data(train, student, paths)
     if len(unlabelled):
-        data = with_unlabelled(data, list(unlabelled.text), teacher_logits(paths, list(unlabelled.id)), 1.0, student)
-    pieces = crops([*train.text, *unlabelled.text], settings.crops, settings.seed)
-    if pieces:
-        data = with_unlabelled(data, pieces, teacher_predict(paths.model("teacher"), pieces), settings.crops.weight, student)
+        data = with_unlabelled(data, list(unlabelled.input), teacher_logits(paths, list(unlabelled.id)), 1.0, student)
+    extra = compress_part(kind).extra_inputs([*train.input, *unlabelled.input], settings, paths.model("teacher"))
+    if extra:
+        scores = teacher_predict(kind, paths.model("teacher"), extra)
+        data = with_unlabelled(data, extra, scores, settings.extra_weight, student)
     return data
 
 
@@ -96,7 +88,7 @@ class Trained:
     history: History
     held_out: DistillData
     labelled: int
-    texts: int
+    inputs: int
 
     @property
     def pr_auc(self) -> float:
@@ -105,25 +97,28 @@ class Trained:
 
 
 class Trainer:
-    """Trains students of different families on the same texts."""
+    """Trains students of different families on the same inputs."""
 
     def __init__(self, settings: Distill, paths: Paths) -> None:
         self.settings, self.paths = settings, paths
-        self.rows, self.labels = pd.read_parquet(paths.prepared), len(read_json(paths.schema)["labels"])
+        self.rows, schema = pd.read_parquet(paths.prepared), read_json(paths.schema)
+        self.kind, self.labels = schema["kind"], len(schema["labels"])
+        self.part = compress_part(self.kind)
         self.valid = self.rows[self.rows.split == "valid"]
-        train_texts = list(self.rows.text[self.rows.split == "train"])
-        self.words = known_words(train_texts, settings.min_documents, settings.known_bits)
+        self.context = self.part.context(list(self.rows.input[self.rows.split == "train"]), settings)
 
     def train(self, settings: Distill, watch: Watch | None) -> Trained:
         """A student of ``settings.family``; it resumes from the checkpoint of a killed run, if there is one."""
         torch.manual_seed(settings.seed)
-        use_threads(settings)
-        student = make_student(settings, self.labels, self.words, self.paths.model("teacher"))
-        train, held_out = train_data(self.rows, student, settings, self.paths), distill_data(self.valid, student, self.paths)
+        torch.set_num_threads(settings.torch_threads)
+        student = self.part.new_student(settings, self.labels, self.context, self.paths.model("teacher"))
+        train = train_data(self.rows, student, settings, self.kind, self.paths)
+        held_out = distill_data(self.valid, student, self.paths)
         if self.settings.family == "auto":
-            print(f"{settings.family}: about {duration(forecast(student, train, settings))}")
+            print(f"{settings.family}: about {duration(self.part.forecast(student, train, settings))}")
         identity = f"{settings.model_dump_json()} {sha256(self.paths.logits)}"
-        history = learn(student, train, held_out, settings, Checkpoint(self.paths.checkpoints / "distill", identity), watch)
+        checkpoint = Checkpoint(self.paths.checkpoints / "distill", identity)
+        history = self.part.learn(student, train, held_out, settings, checkpoint, watch)
         labelled = int((train.labels != UNLABELLED).sum())
         return Trained(settings, student, history, held_out, labelled, len(train.labels))
 
@@ -134,8 +129,8 @@ class Trainer:
             teacher_logits(self.paths, list(valid.id)), valid.label_id.to_numpy(), weights=valid.weight.to_numpy()
         )["pr_auc"]
         trained: list[Trained] = []
-        for settings in families(self.settings, self.labels):
-            trained.append(self.train(Distill.model_validate(settings.model_dump()), watch))
+        for settings in self.part.families(self.settings, self.labels):
+            trained.append(self.train(settings, watch))
             loss = teacher_pr_auc - trained[-1].pr_auc
             if not loss > self.settings.auto.margin:
                 return trained[-1], trained
@@ -153,18 +148,18 @@ def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None
     torch.use_deterministic_algorithms(True)
     trainer = Trainer(settings, paths)
     valid = trainer.valid
-    parity_rows = ParityRows.of(valid, read_json(paths.schema), settings.parity.slice_messages)
+    parity_rows = ParityRows.of(valid, read_json(paths.schema), settings.parity.slice_rows)
     with track("distill", settings, paths) as tracker:
         tracker.data(paths.prepared, trainer.rows[trainer.rows.split.isin(["train", "unlabelled"])], "distillation")
         chosen, candidates = trainer.best(watch)
         history, student = chosen.history, chosen.student
         for entry in history:
             tracker.metrics({name: entry[name] for name in ("train_loss", "valid_pr_auc")}, step=int(entry["epoch"]))
-        network_logits = student.outputs(chosen.held_out.texts)
+        network_logits = student.outputs(chosen.held_out.inputs)
         with atomic_write(paths.model("student")) as temporary:
             temporary.mkdir()
             student.save(temporary, settings.opset)
-            onnx_logits = load_variant(temporary, 1).logits(list(valid.text))
+            onnx_logits = load_variant(temporary, 1).logits(list(valid.input))
             parity = compare(chosen.held_out.teacher, onnx_logits, parity_rows)
             figures: dict[str, Any] = {
                 "family": chosen.settings.family,
@@ -172,8 +167,7 @@ def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None
                 "export": enforce(compare(network_logits, onnx_logits), settings.export_parity, "distill.export_parity"),
                 "parity": parity.figures(),
                 "over": reported(parity, settings.parity, "distill.parity"),
-                "known_words": int(trainer.words.sum()),
-                "texts": {"labelled": chosen.labelled, "all": chosen.texts},
+                "inputs": {"labelled": chosen.labelled, "all": chosen.inputs},
                 "bytes": folder_bytes(temporary),
             }
         with atomic_write(paths.model("student-network")) as temporary:
@@ -193,4 +187,4 @@ def distill(settings: Distill, paths: Paths, watch: Watch | None = None) -> None
 
 
 if __name__ == "__main__":
-    run(distill, Distill)
+    run(distill, settings_of("distill"))

@@ -18,9 +18,9 @@ from torch import Tensor, log_softmax, nn
 from tasks.stage import Paths, Settings, StageError
 
 TEACHER = "teacher"
-"""The folder below models/ whose logits of all messages are in ``data/logits.npz``."""
+"""The folder below models/ whose logits of all rows are in ``data/logits.npz``."""
 UNLABELLED = -1
-"""The label of a text that has none: only the teacher's term of the loss applies to it."""
+"""The label of an input that has none: only the teacher's term of the loss applies to it."""
 
 
 class DistillLoss(Settings):
@@ -34,18 +34,18 @@ class DistillLoss(Settings):
 
 @dataclass(frozen=True)
 class DistillData:
-    """Encoded texts of one split with teacher logits, labels and weights."""
+    """Encoded inputs of one split with teacher logits, labels and weights."""
 
-    texts: Sequence[Any]
+    inputs: Sequence[Any]
     teacher: npt.NDArray[np.float32]
     """Logits ``float32[n, labels]``."""
     labels: npt.NDArray[np.int64]
-    """``UNLABELLED`` where a text has none."""
+    """``UNLABELLED`` where an input has none."""
     weights: npt.NDArray[np.float64]
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights: Tensor, distill_loss: DistillLoss) -> Tensor:
-    """Weighted sum of both terms for logits ``[n, labels]``, averaged over messages with ``weights[n]``.
+    """Weighted sum of both terms for logits ``[n, labels]``, averaged over rows with ``weights[n]``.
 
     The square of the temperature keeps gradients of the same size at any temperature.
     """
@@ -62,11 +62,11 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights:
 
 
 def teacher_logits(paths: Paths, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-    """The teacher's logits of these messages, in this order. Raises StageError where a message has none."""
+    """The teacher's logits of these rows, in this order. Raises StageError where a row has none."""
     with np.load(paths.logits) as stored:
         row_of = {message_id: row for row, message_id in enumerate(stored["ids"])}
         try:
             logits: npt.NDArray[np.float32] = stored["logits"][[row_of[message_id] for message_id in ids]]
         except KeyError as error:
-            raise StageError(f"{paths.logits.name}: the teacher never saw message {error}; run train again") from error
+            raise StageError(f"{paths.logits.name}: the teacher never saw row {error}; run train again") from error
     return logits

@@ -14,13 +14,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from service.token_windows import tokenize
 from tasks.compress.distillation import teacher_logits
 from tasks.compress.int8 import Operator, write_int8
 from tasks.compress.parity import Parity, ParityLimits, ParityRows, ScoreLimits, broken, compare, enforce
-from tasks.compress.transformer import write_transformer
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
-from tasks.model.teacher import load_teacher, predict
+from tasks.kinds import Teacher, model_part
+from tasks.model.device import CPU
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, Settings, run
 from tasks.tracking import track
@@ -37,47 +36,42 @@ class Int8(Settings):
 class Export(Settings):
     opset: int
     """Version of the ONNX operator set."""
-    parity_messages: int
-    """How many messages of valid are scored by both torch and ONNX Runtime."""
+    parity_inputs: int
+    """How many inputs of valid are scored by both torch and ONNX Runtime."""
     parity: ScoreLimits
     int8: Int8
 
 
-def export_teacher(teacher: Path, folder: Path, opset: int) -> None:
-    """Write the teacher as ``model.onnx`` and its ``tokenizer.json`` into the empty ``folder``."""
-    write_transformer(*load_teacher(teacher), folder, opset)
-
-
 def quantize_teacher(exported: Path, folder: Path, operators: Sequence[Operator], per_channel: bool) -> None:
     """Write an int8 copy of the exported teacher into the empty ``folder``."""
-    for name in ("tokenizer.json", "variant.json"):
-        shutil.copyfile(exported / name, folder / name)
+    for path in exported.iterdir():
+        if path.name != "model.onnx":
+            shutil.copyfile(path, folder / path.name)
     write_int8(exported / "model.onnx", folder / "model.onnx", operators, per_channel)
 
 
-def torch_parity(teacher: Path, exported: Path, texts: Sequence[str]) -> Parity:
-    """The exported teacher against torch, both in float32, on ``texts``."""
-    model, tokenizer, shape = load_teacher(teacher)
-    tokens = tokenize(tokenizer, texts, shape)
-    expected = predict(model, tokens, tokenizer.pad_token_id or 0, torch.device("cpu"), bfloat16=False)
-    return compare(expected, load_variant(exported, torch.get_num_threads()).logits(texts))
+def torch_parity(teacher: Teacher, exported: Path, inputs: Sequence[Any]) -> Parity:
+    """The exported teacher against torch, both in float32, on ``inputs``."""
+    expected = teacher.predict(teacher.encode(inputs), CPU, bfloat16=False)
+    return compare(expected, load_variant(exported, torch.get_num_threads()).logits(inputs))
 
 
 def export(settings: Export, paths: Paths) -> None:
-    """Export the teacher to ONNX and check it against torch on messages of valid; quantize it and report what that cost."""
-    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "source", "text", "label_id", "weight"])
-    valid = rows[rows.split == "valid"]
-    parity_rows = ParityRows.of(valid, read_json(paths.schema), settings.int8.parity.slice_messages)
+    """Export the teacher to ONNX and check it against torch on inputs of valid; quantize it and report what that cost."""
+    rows = pd.read_parquet(paths.prepared, columns=["id", "split", "source", "input", "label_id", "weight"])
+    valid, schema = rows[rows.split == "valid"], read_json(paths.schema)
+    teacher = model_part(schema["kind"]).load_teacher(paths.model("teacher"))
+    parity_rows = ParityRows.of(valid, schema, settings.int8.parity.slice_rows)
     with track("export", settings, paths) as tracker:
         with atomic_write(paths.model("teacher-onnx")) as temporary:
             temporary.mkdir()
-            export_teacher(paths.model("teacher"), temporary, settings.opset)
-            parity = torch_parity(paths.model("teacher"), temporary, list(valid.text[: settings.parity_messages]))
+            teacher.export(temporary, settings.opset)
+            parity = torch_parity(teacher, temporary, list(valid.input[: settings.parity_inputs]))
             figures: dict[str, Any] = {"parity": enforce(parity, settings.parity, "export.parity")}
         with atomic_write(paths.model("teacher-int8")) as temporary:
             temporary.mkdir()
             quantize_teacher(paths.model("teacher-onnx"), temporary, settings.int8.operators, settings.int8.per_channel)
-            int8_logits = load_variant(temporary, torch.get_num_threads()).logits(list(valid.text))
+            int8_logits = load_variant(temporary, torch.get_num_threads()).logits(list(valid.input))
             int8_parity = compare(teacher_logits(paths, list(valid.id)), int8_logits, parity_rows)
         figures["bytes"] = folder_bytes(paths.model("teacher-onnx"))
         over = broken(int8_parity, settings.int8.parity, "export.int8.parity")

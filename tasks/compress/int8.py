@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 Operator = Literal["Gather", "Gemm", "MatMul", "Conv"]
 """What can be quantized: Gather is an embedding table, Gemm, MatMul and Conv are layers."""
+
+
+Feed = dict[str, npt.NDArray[Any]]
+"""The inputs of an ONNX model, by name."""
 
 
 @contextmanager
@@ -52,21 +55,18 @@ def write_int8(parent: Path, path: Path, operators: Sequence[str], per_channel: 
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, batches: Iterable[npt.NDArray[np.int64]]) -> None:
+    def __init__(self, batches: Iterable[Feed]) -> None:
         self._batches = iter(batches)
 
-    def get_next(self) -> dict[str, npt.NDArray[np.int64]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"rows": batch}
+    def get_next(self) -> Feed | None:
+        return next(self._batches, None)
 
 
-def write_static_int8(
-    parent: Path, path: Path, batches: Iterable[npt.NDArray[np.int64]], operators: Sequence[str], per_channel: bool
-) -> None:
-    """Write a statically quantized copy of ``parent``, whose one input is ``rows int64[texts, length]``, to ``path``.
+def write_static_int8(parent: Path, path: Path, batches: Iterable[Feed], operators: Sequence[str], per_channel: bool) -> None:
+    """Write a statically quantized copy of ``parent`` to ``path``.
 
-    The ranges of activations are measured on ``batches`` of that input, at least one. So a text's logits do not depend on the
-    others in its batch, as they do where scales are computed at run time.
+    The ranges of activations are measured on ``batches`` of its inputs, at least one. So the logits of an input do not depend
+    on the others in its batch, as they do where scales are computed at run time.
     """
     graph = onnx.load(parent).graph
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}

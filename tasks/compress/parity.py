@@ -1,6 +1,6 @@
 """Parity of a compressed model with its parent: how far scores and decisions differ. Each compression step is checked.
 
-Scores are always compared. Where the messages are known (``ParityRows``) the decisions are too: scores may be close on
+Scores are always compared. Where the rows are known (``ParityRows``) the decisions are too: scores may be close on
 average while the decisions near the threshold, or those of one source, are not.
 """
 
@@ -30,36 +30,36 @@ class ScoreLimits(Settings):
     mean: float
     """Mean absolute difference of scores."""
     disagreement_rate: float
-    """Share of messages whose most likely label differs."""
+    """Share of rows whose most likely label differs."""
 
 
 class ParityLimits(ScoreLimits):
     """How far scores and decisions may be from the parent's on the valid split."""
 
     threshold_disagreement: float
-    """Share of messages decided differently when both models use the parent's best threshold."""
+    """Share of rows decided differently when both models use the parent's best threshold."""
     worst_slice: float
-    """Largest loss of accuracy at that threshold over the sources; a share of the source's messages."""
-    slice_messages: int = Field(ge=1)
-    """A source with fewer messages is not compared on its own."""
+    """Largest loss of accuracy at that threshold over the sources; a share of the source's rows."""
+    slice_rows: int = Field(ge=1)
+    """A source with fewer rows is not compared on its own."""
 
 
 @dataclass(frozen=True)
 class ParityRows:
-    """The messages that both models score, each array ``[n]``, with what their decisions are compared by."""
+    """The rows that both models score, each array ``[n]``, with what their decisions are compared by."""
 
     labels: npt.NDArray[np.int64]
     sources: npt.NDArray[np.str_]
     weights: npt.NDArray[np.float64]
     positive: int | None
-    slice_messages: int
+    slice_rows: int
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, schema: dict[str, Any], slice_messages: int) -> ParityRows:
-        """The prepared messages ``rows``, under ``schema`` as the stage prepare writes it."""
+    def of(cls, rows: pd.DataFrame, schema: dict[str, Any], slice_rows: int) -> ParityRows:
+        """The prepared ``rows``, under ``schema`` as the stage prepare writes it."""
         positive = None if schema["positive"] is None else schema["labels"].index(schema["positive"])
         labels, weights = rows.label_id.to_numpy(dtype=np.int64), rows.weight.to_numpy(dtype=np.float64)
-        return cls(labels, rows.source.to_numpy(dtype=str), weights, positive, slice_messages)
+        return cls(labels, rows.source.to_numpy(dtype=str), weights, positive, slice_rows)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Parity:
 
 
 def compare(parent: Logits, child: Logits, rows: ParityRows | None = None) -> Parity:
-    """Parity of two sets of logits ``[n, labels]`` over the same messages; with ``rows``, of their decisions too.
+    """Parity of two sets of logits ``[n, labels]`` over the same inputs; with ``rows``, of their decisions too.
 
     Raises StageError where the shapes differ or a logit is not finite: no bound applies to that.
     """
@@ -116,7 +116,7 @@ def _answers(parent: npt.NDArray[np.float64], child: npt.NDArray[np.float64], ro
     parent_answers, child_answers = (decide(scores, rows.positive, threshold) for scores in (parent, child))
     lost = (parent_answers == rows.labels).astype(np.int64) - (child_answers == rows.labels)
     names, source, counts = np.unique(rows.sources, return_inverse=True, return_counts=True)
-    losses = (np.bincount(source, lost, len(names)) / counts)[counts >= rows.slice_messages]
+    losses = (np.bincount(source, lost, len(names)) / counts)[counts >= rows.slice_rows]
     return float((parent_answers != child_answers).mean()), float(losses.max()) if len(losses) else 0.0
 
 
@@ -126,7 +126,7 @@ def broken(parity: Parity, limits: ScoreLimits, where: str) -> list[str]:
     A bounded figure that was not measured, or is NaN, counts as out of bounds.
     """
     figures = parity.figures()
-    bounds: dict[str, float] = limits.model_dump(exclude={"slice_messages"})
+    bounds: dict[str, float] = limits.model_dump(exclude={"slice_rows"})
     over = [
         f"{name} = {figures.get(name, np.nan):.4g}, at most {bound:g} (params.yaml: {where}.{name})"
         for name, bound in bounds.items()

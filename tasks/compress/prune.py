@@ -6,58 +6,25 @@ than ``margin`` of PR-AUC on valid and agrees with its parent. That may be the u
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
 from tqdm import tqdm
 
-from tasks.compress.distill import Distill, distill_data, train_data
-from tasks.compress.families import learn, make_student, use_threads
-from tasks.compress.parity import ParityLimits, ParityRows, broken, compare
+from tasks.compress.distill import distill_data, train_data
+from tasks.compress.distillation import DistillData
+from tasks.compress.parity import ParityRows, broken, compare
+from tasks.compress.settings import Distill, Prune, Shares
 from tasks.compress.sgd import valid_pr_auc
-from tasks.compress.student import Hashed, Student
-from tasks.compress.units import halve_rows, prunables, remove
+from tasks.compress.student import Student
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
+from tasks.kinds import compress_part, settings_of
 from tasks.model.variants import load_variant
-from tasks.stage import Paths, Settings, StageError, run
+from tasks.stage import Paths, StageError, run
 from tasks.tracking import track
-
-Shares = dict[str, float]
-"""The share to remove of each kind of part: rows (in halves), dimensions, hidden, filters, heads, feed_forward, layers."""
-
-
-class Sweep(Settings):
-    """What to try in turn for a student of each family."""
-
-    linear: list[Shares]
-    bag: list[Shares]
-    cnn: list[Shares]
-    transformer: list[Shares]
-
-
-class Recovery(Settings):
-    """Epochs of fine-tuning after pruning, by family; passes for the linear one."""
-
-    linear: int = Field(ge=0)
-    bag: int = Field(ge=0)
-    cnn: int = Field(ge=0)
-    transformer: int = Field(ge=0)
-
-
-class Prune(Settings):
-    parent: str
-    """The folder below models/ that is pruned; its trained network is in the folder beside it, with the suffix -network."""
-    sweep: Sweep
-    recovery: Recovery
-    margin: float = Field(ge=0)
-    """PR-AUC on valid that it may lose against its parent."""
-    parity: ParityLimits
-    """The pruned student against its parent: one out of these bounds is not kept."""
 
 
 class Parent:
@@ -67,55 +34,51 @@ class Parent:
         folder, network = paths.model(name), paths.model(f"{name}-network")
         if not (network / "network.pt").exists():
             raise StageError(f"prune.parent = {name!r}: models/{network.name} holds no network to go on with; run distill")
-        self.settings = Distill.model_validate(read_json(network / "settings.json"))
+        self.schema = read_json(paths.schema)
+        self._part = compress_part(self.schema["kind"])
+        self.settings: Distill = self._part.Distill.model_validate(read_json(network / "settings.json"))
         self.folder, self._network, self._paths = folder, network / "network.pt", paths
-        with np.load(folder / "words.npz") as file:
-            count = read_json(folder / "variant.json")["known_words"]
-            self._known = np.unpackbits(file["known"], count=count).astype(np.bool_)
+        self._context = self._part.saved_context(folder)
         self._rows = pd.read_parquet(paths.prepared)
         self.valid = self._rows[self._rows.split == "valid"]
-        self.train_texts = list(self._rows.text[self._rows.split == "train"])
-        self.schema = read_json(paths.schema)
+        self.train_inputs = list(self._rows.input[self._rows.split == "train"])
 
     def student(self) -> Student:
         """A new copy of the student as trained."""
         torch.manual_seed(self.settings.seed)
-        student = make_student(self.settings, len(self.schema["labels"]), self._known, self._paths.model("teacher"))
+        labels, teacher = len(self.schema["labels"]), self._paths.model("teacher")
+        student: Student = self._part.new_student(self.settings, labels, self._context, teacher)
         student.network.load_state_dict(torch.load(self._network, weights_only=True))
         return student
 
     def pruned(self, shares: Shares, recovery: int) -> tuple[Student, dict[str, float]]:
         """(student without these shares of its parts, PR-AUC on valid before and after fine-tuning)."""
         student = self.student()
-        for kind, share in shares.items():
-            student = remove_share(student, kind, share, self)
+        for part, share in shares.items():
+            if not 0 < share < 1:
+                raise StageError(f"{self.where(part, share)}: a share lies between 0 and 1")
+            student = self._part.remove_share(student, part, share, self)
         held_out = distill_data(self.valid, student, self._paths)
         figures = {"cut_pr_auc": valid_pr_auc(student, held_out)}
         if recovery and shares:
-            train = train_data(self._rows, student, self.settings, self._paths)
-            learn(student, train, held_out, self.settings, epochs=recovery)
+            train = train_data(self._rows, student, self.settings, self.schema["kind"], self._paths)
+            self._part.learn(student, train, held_out, self.settings, epochs=recovery)
         return student, figures | {"pr_auc": valid_pr_auc(student, held_out)}
 
-    def held_out(self, student: Student) -> Any:
+    def held_out(self, student: Student) -> DistillData:
+        """Valid as ``student`` encodes it."""
         return distill_data(self.valid, student, self._paths)
 
+    def where(self, part: str, share: float) -> str:
+        """The parameter that asks for it, for errors."""
+        return f"prune.sweep.{self.settings.family}: {part}: {share}"
 
-def remove_share(student: Student, kind: str, share: float, parent: Parent) -> Student:
-    """The student without ``share`` of its parts of ``kind``. Raises StageError where that cannot be removed."""
-    where = f"prune.sweep.{parent.settings.family}: {kind}: {share}"
-    if not 0 < share < 1:
-        raise StageError(f"{where}: a share lies between 0 and 1")
-    if kind == "rows" and isinstance(student, Hashed):
-        halvings = math.log2(1 / (1 - share))
-        if halvings != round(halvings) or student.tokenizer.bits - halvings < 4:
-            raise StageError(f"{where}: rows go in halves (0.5, 0.75, 0.875, ...), down to 4 bits")
-        for _ in range(round(halvings)):
-            student = halve_rows(student, parent.train_texts)
-        return student
-    if not prunables(student, kind) or (parent.settings.family == "linear"):
-        raise StageError(f"{where}: a student of the family {parent.settings.family!r} has none of these parts")
-    remove(student, kind, share, parent.held_out(student), parent.settings)
-    return student
+
+def of_family(by_family: Mapping[str, Any], family: str, name: str) -> Any:
+    """The entry of ``family``. Raises StageError where there is none."""
+    if family not in by_family:
+        raise StageError(f"prune.{name}: the student is of the family {family!r}, and there is no entry for it")
+    return by_family[family]
 
 
 def smallest(table: list[dict[str, Any]], margin: float) -> int:
@@ -133,22 +96,23 @@ def prune(settings: Prune, paths: Paths) -> None:
     """Try each entry of the sweep, keep the smallest student that is good enough, and check it against its parent."""
     parent = Parent(settings.parent, paths)
     torch.use_deterministic_algorithms(True)
-    use_threads(parent.settings)
-    parity_rows = ParityRows.of(parent.valid, parent.schema, settings.parity.slice_messages)
+    torch.set_num_threads(parent.settings.torch_threads)
+    parity_rows = ParityRows.of(parent.valid, parent.schema, settings.parity.slice_rows)
     with track("prune", settings, paths) as tracker:
         table: list[dict[str, Any]] = []
         parities: list[dict[str, float]] = []
-        texts = list(parent.valid.text)
-        parent_logits = load_variant(parent.folder, 1).logits(texts)
+        inputs = list(parent.valid.input)
+        parent_logits = load_variant(parent.folder, 1).logits(inputs)
         with atomic_write(paths.model("student-pruned")) as temporary:
             temporary.mkdir()
-            sweep: list[Shares] = [{}, *getattr(settings.sweep, parent.settings.family)]
+            sweep: list[Shares] = [{}, *of_family(settings.sweep, parent.settings.family, "sweep")]
+            recovery = of_family(settings.recovery, parent.settings.family, "recovery")
             for shares in tqdm(sweep, desc="prune", unit=" students"):
-                student, figures = parent.pruned(shares, getattr(settings.recovery, parent.settings.family))
+                student, figures = parent.pruned(shares, recovery)
                 folder = temporary / str(len(table))
                 folder.mkdir()
                 student.save(folder, parent.settings.opset)
-                parity = compare(parent_logits, load_variant(folder, 1).logits(texts), parity_rows)
+                parity = compare(parent_logits, load_variant(folder, 1).logits(inputs), parity_rows)
                 over = broken(parity, settings.parity, "prune.parity")
                 table.append({"removed": dict(shares), "bytes": folder_bytes(folder), **figures, "over": over})
                 parities.append(parity.figures())
@@ -183,4 +147,4 @@ def keep_only(best: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(prune, Prune)
+    run(prune, settings_of("prune"))

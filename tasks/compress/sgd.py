@@ -15,8 +15,8 @@ from tqdm import tqdm
 from tasks.compress.distillation import DistillData, DistillLoss, distillation_loss
 from tasks.compress.student import Student
 from tasks.metrics import mean_one, ranking
-from tasks.model.batches import schedule
 from tasks.model.checkpoint import Checkpoint
+from tasks.model.schedule import schedule
 from tasks.stage import Settings
 
 History = list[dict[str, float]]
@@ -32,7 +32,7 @@ class Sgd(Settings):
     """Adam with a learning rate that warms up over the first tenth of all steps, then decays linearly, as the teacher's does.
 
     Only the rows of a hashed table that a batch looks up are updated, without weight decay (lazy Adam, torch's SparseAdam):
-    the cost of a step grows with its texts, not with the table. All other parameters use AdamW.
+    the cost of a step grows with its batch, not with the table. All other parameters use AdamW.
     """
 
     epochs: int = Field(ge=1)
@@ -44,13 +44,12 @@ class Sgd(Settings):
 
 def valid_pr_auc(student: Student, valid: DistillData) -> float:
     """PR-AUC of the student's current logits on valid."""
-    return ranking(student.outputs(valid.texts), valid.labels, weights=valid.weights)["pr_auc"]
+    return ranking(student.outputs(valid.inputs), valid.labels, weights=valid.weights)["pr_auc"]
 
 
 def hashed_tables(network: torch.nn.Module) -> list[torch.nn.Embedding]:
-    """The embedding tables of which a text looks up few rows; none in a transformer, whose steps are few and dense."""
-    table = getattr(network, "embedding", None)
-    return [table] if isinstance(table, torch.nn.Embedding) else []
+    """The embedding tables of which an input looks up few rows: those that the network names in ``sparse_tables``."""
+    return [getattr(network, name) for name in getattr(network, "sparse_tables", ())]
 
 
 class TrainState:
@@ -103,7 +102,7 @@ def loss_of(
     student: Student, train: DistillData, weights: npt.NDArray[Any], distill_loss: DistillLoss, rows: npt.NDArray[np.int64]
 ) -> torch.Tensor:
     """The loss on these ``rows`` of train, weighted by ``weights[n]``."""
-    student_logits = student.forward([train.texts[row] for row in rows])
+    student_logits = student.forward([train.inputs[row] for row in rows])
     teacher, labels, row_weights = (torch.from_numpy(part[rows]) for part in (train.teacher, train.labels, weights))
     return distillation_loss(student_logits, teacher, labels, row_weights, distill_loss)
 
@@ -122,7 +121,7 @@ def train_sgd(
     weights = mean_one(train.weights)
     for table in hashed_tables(student.network):
         table.sparse = True  # sparse gradients
-    steps = math.ceil(len(train.texts) / settings.batch_size)
+    steps = math.ceil(len(train.inputs) / settings.batch_size)
     state = TrainState(student.network, settings, steps)
     if checkpoint:
         state.resume(checkpoint)
@@ -132,7 +131,7 @@ def train_sgd(
         range(epochs_done + 1, settings.epochs + 1), desc="student", unit=" epochs", initial=epochs_done, total=settings.epochs
     ):
         student.network.train()
-        order = np.random.default_rng([seed, epoch]).permutation(len(train.texts))
+        order = np.random.default_rng([seed, epoch]).permutation(len(train.inputs))
         losses = [state.step(loss_of(student, train, weights, distill_loss, rows)) for rows in np.array_split(order, steps)]
         pr_auc = valid_pr_auc(student, valid)
         state.history.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "valid_pr_auc": pr_auc})

@@ -17,24 +17,17 @@ from tasks.page import render
 PAGE = Path(__file__).with_name("data_docs.html.j2")
 LABEL_SHARE = "label_share."
 MEANING = {
-    "rows": "messages",
-    "missing_time_share": "share of messages without a time",
-    "characters_mean": "characters of subject and text, mean",
-    "replacement_share": "share of characters that could not be decoded, mean",
-    "warning_share": "share of messages that were parsed with a warning",
-    "duplicate_share": "share of messages whose subject and text stood before",
-}
-"""What each expectation of the snapshot measures, by the parameter that bounds it."""
-RULES = {
+    "rows": "rows",
+    "missing_time_share": "share of rows without a time",
+    "warning_share": "share of rows that were read with a warning",
+    "duplicate_share": "share of rows whose content stood before",
     "id_missing": "the id is there",
     "id_not_unique": "the id is the only one of its kind",
     "label_missing": "the label is there",
     "label_unknown": "the label is a known one",
     "received_out_of_range": "time of arrival",
-    "characters_out_of_range": "characters of subject and text",
-    "replacement_share_too_high": "share of characters that could not be decoded",
 }
-"""What each rule requires of a row, by the name used in the quarantine."""
+"""What each expectation and each row rule of all kinds measures; a kind has more."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +37,16 @@ class Findings:
     results: Sequence[CheckResult]
     outcome: Mapping[str, Any]
     """Great Expectations' full result of the suite, as from ``to_json_dict``."""
-    messages: int
-    """Size of the snapshot that was checked."""
+    snapshot: int
+    """Rows of the snapshot that was checked."""
     rules: Mapping[str, Mapping[str, Any]]
     """The arguments of each row rule's expectation, by the rule's name."""
     quarantined: Mapping[str, int]
     """Number of rows quarantined by each rule."""
     rows: Mapping[str, int]
     """Number of rows in the corpus, kept and quarantined."""
+    meanings: Mapping[str, str]
+    """What each of the kind's own expectations and rules measures."""
 
 
 def data_docs_page(findings: Findings) -> str:
@@ -66,9 +61,9 @@ def data_docs_page(findings: Findings) -> str:
         findings=findings,
         broken=broken,
         version=findings.outcome["meta"]["great_expectations_version"],
-        expectations=[(item, meaning(item.name), types.get(item.name, "-")) for item in findings.results],
+        expectations=[(item, meaning(item.name, findings.meanings), types.get(item.name, "-")) for item in findings.results],
         rules=[
-            (name, RULES[name], _rule_bounds(arguments), findings.quarantined.get(name, 0))
+            (name, meaning(name, findings.meanings), _rule_bounds(arguments), findings.quarantined.get(name, 0))
             for name, arguments in findings.rules.items()
         ],
         figure=figure,
@@ -81,11 +76,11 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if value is not None and value == int(value) else format_value(value)
 
 
-def meaning(name: str) -> str:
-    """What the expectation ``name`` measures."""
+def meaning(name: str, of_kind: Mapping[str, str]) -> str:
+    """What the expectation or the rule ``name`` measures."""
     if name.startswith(LABEL_SHARE):
-        return f"share of messages with the label {name.removeprefix(LABEL_SHARE)}"
-    return MEANING[name]
+        return f"share of rows with the label {name.removeprefix(LABEL_SHARE)}"
+    return of_kind[name] if name in of_kind else MEANING[name]
 
 
 def _rule_bounds(arguments: Mapping[str, Any]) -> str:

@@ -1,42 +1,33 @@
-"""Near-duplicate groups of messages, assigned so that later messages never change them.
+"""Near-duplicate groups of rows, assigned so that later rows never change them.
 
-Messages are processed in the order in which they were received. Each joins the group of the earliest message that it
-resembles, or starts a group of its own. Later messages can therefore never move an earlier one, so a split by the group's
-hash is the same in every snapshot. A message that resembles groups of two different splits would leak from one into the
-other: it is a *bridge*, and belongs to no split.
+Rows are processed in the order in which they were received. Each joins the group of the earliest row that it resembles, or
+starts a group of its own. Later rows can therefore never move an earlier one, so a split by the group's hash is the same in
+every snapshot. A row that resembles groups of two different splits would leak from one into the other: it is a *bridge*, and
+belongs to no split.
 
-Resemblance is the Jaccard similarity of word shingles, estimated by MinHash and found by locality-sensitive hashing (Broder
-1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3).
+Resemblance is the Jaccard similarity of fingerprints (sets, made by the kind), estimated by MinHash and found by locality-
+sensitive hashing (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3).
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from datasketch import MinHash, MinHashLSH
 
-_WORD = re.compile(r"\w+")
-
-
-def shingles(text: str, words: int) -> set[bytes]:
-    """All n-grams of ``words`` words of the lowercased text; a shorter text is one shingle."""
-    tokens = _WORD.findall(text.lower())
-    return {" ".join(tokens[start : start + words]).encode() for start in range(max(1, len(tokens) - words + 1))}
+from tasks.data.settings import NearDuplicates
 
 
 def group_of_each(
     ids: Sequence[str],
-    texts: Iterable[str],
-    *,
-    shingle_words: int,
-    permutations: int,
-    similarity: float,
+    fingerprints: Iterable[Collection[bytes]],
+    near_duplicates: NearDuplicates,
     shares: Mapping[str, float],
 ) -> list[str | None]:
-    """The group of each message, in the order given (oldest first): its first member's id, or None for a bridge."""
-    signatures = list(MinHash.generator((shingles(text, shingle_words) for text in texts), num_perm=permutations, seed=1))
+    """The group of each row, in the order given (oldest first): its first member's id, or None for a bridge."""
+    similarity, permutations = near_duplicates.similarity, near_duplicates.permutations
+    signatures = list(MinHash.generator(fingerprints, num_perm=permutations, seed=1))
     # Weighted for recall, as candidates are checked below: a missed copy would be a leak.
     index = MinHashLSH(threshold=similarity, num_perm=permutations, weights=(0.05, 0.95))
     groups: list[str | None] = []

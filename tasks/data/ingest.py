@@ -1,94 +1,38 @@
-"""Stage ingest: read a source of labelled messages into one Parquet file; every message is accounted for.
+"""Stage ingest: read a source of labelled rows into one Parquet file; every record is accounted for.
 
-Each message of the source ends in one of three files: the corpus, the unlabelled messages, or the quarantine with a reason.
-Unlabelled messages received before ``until`` may still train a student, on the teacher's logits. The corpus also holds the
-messages received after ``until``, marked as not ``known``: they are future traffic for a model trained on the snapshot, and
+Each record of the source ends in one of three files: the corpus, the unlabelled rows, or the quarantine with a reason.
+Unlabelled rows received before ``until`` may still train a student, on the teacher's logits. The corpus also holds the
+rows received after ``until``, marked as not ``known``: they are future traffic for a model trained on the snapshot, and
 only evaluate uses them. Feedback of reviewers is always known.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from tqdm import tqdm
 
-from tasks.data import npm
-from tasks.data.folders import read_folder
 from tasks.data.rows import not_feedback, with_unique_ids, with_valid_unicode
-from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row, from_message
-from tasks.data.tables import labelled, read_feedback, read_labels, read_table
+from tasks.data.settings import Ingest
+from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row
+from tasks.data.tables import read_feedback
 from tasks.files import atomic_write, write_json
-from tasks.stage import Paths, Settings, StageError, as_time, run
-
-
-class Columns(Settings):
-    """The table's column names for our fields; null where it has none."""
-
-    id: str | None
-    received: str | None
-    source: str | None
-    label: str
-    subject: str | None
-    text: str
-
-
-class Ingest(Settings):
-    source: Literal["npm", "table", "folder"]
-    """What ``path`` is: an npm pointer file, a table (CSV, JSON Lines, Parquet) or a folder of raw messages."""
-    path: str
-    until: datetime | date | None
-    """The snapshot holds messages received before this time (UTC); null: all of the source."""
-    labels: dict[str, str]
-    """npm and folder: the label of each source group; a group not listed is a label of its own."""
-    label_table: str | None
-    """folder: a CSV below ``path`` with the columns file,label, in place of ``labels``."""
-    columns: Columns
-    feedback: str
-    """JSON Lines of messages labelled by reviewers; an empty file where there are none."""
-    feedback_weight: float = Field(gt=0)
-    """Weight of a feedback message: only part of the traffic is labelled, so one stands for several messages."""
-    label_mix_prior: float | None = Field(gt=0)
-    """The source's own label mix counts as this many feedback messages, see ``label_weights``; null: no reweighting."""
-
-
-def read_source(settings: Ingest, paths: Paths) -> Iterable[Row | Rejected]:
-    """The rows of the configured source. Raises StageError."""
-    path = Path(settings.path)
-    if settings.source == "table":
-        return read_table(path, settings.columns.model_dump())
-    if settings.source == "folder":
-        rows = read_folder(path, settings.labels, settings.label_table)
-        table = settings.label_table
-        return labelled(rows, read_labels(path / table), table) if table else rows
-    pointer = npm.read_pointer(path)
-    archive = npm.fetch(pointer, paths.downloads)
-    return _npm_rows(npm.messages(archive, pointer.messages), settings.labels, pointer)
-
-
-def _npm_rows(
-    messages: Iterator[tuple[str, str, bytes]], labels: dict[str, str], pointer: npm.Pointer
-) -> Iterator[Row | Rejected]:
-    first = next(messages, None)
-    if first is None:
-        raise StageError(f"{pointer.package}: no file of the archive matches {pointer.messages!r}")
-    for name, group, raw in chain([first], messages):
-        yield from_message(name, group, labels.get(group, group), raw, name)
+from tasks.kinds import data_part, kind_of, settings_of
+from tasks.stage import Paths, StageError, as_time, run
 
 
 def label_weights(source: pd.Series, feedback: pd.Series, prior: float) -> dict[str, float]:
-    """The weight of a message of each label of the source that corrects for label shift.
+    """The weight of a row of each label of the source that corrects for label shift.
 
     Scores are calibrated, and a threshold is optimal, only for the label mix of the training data, and the mix changes first
     (Saerens, Latinne and Decaestecker 2002). The current mix is estimated from feedback, with the source's own mix as a
-    Dirichlet prior worth ``prior`` messages. Without feedback: 1.
+    Dirichlet prior worth ``prior`` rows. Without feedback: 1.
     """
     if feedback.empty:
         return dict.fromkeys(source.unique(), 1.0)
@@ -101,15 +45,19 @@ def label_weights(source: pd.Series, feedback: pd.Series, prior: float) -> dict[
 
 
 def collect(
-    rows: Iterable[Row | Rejected], until: datetime | None, feedback_weight: float, label_mix_prior: float | None
+    rows: Iterable[Row | Rejected],
+    content: Sequence[str],
+    until: datetime | None,
+    feedback_weight: float,
+    label_mix_prior: float | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """(corpus, quarantine, unlabelled), one row per message.
+    """(corpus, quarantine, unlabelled), one row per record; ``content`` names the columns of the kind.
 
     The corpus holds known messages of the source, then feedback, then future messages, each sorted by time and id.
 
-    Corpus columns: id, received (UTC, may be missing), source, label, subject, text, warnings (joined by a comma), known
+    Corpus columns: id, received (UTC, may be missing), source, label, the content, warnings (joined by a comma), known
     (feedback, or received before ``until``, or without a time), weight. Quarantine: id, source, reason. Unlabelled: id,
-    received, source, subject, text.
+    received, source, the content.
     """
     labelled_rows: list[Row] = []
     unlabelled: list[Row] = []
@@ -123,7 +71,7 @@ def collect(
             rejected.append(Rejected(row.id, row.source, "no_label"))
         else:
             unlabelled.append(row)
-    corpus = _table(labelled_rows)
+    corpus = _table(labelled_rows, content)
     corpus.insert(3, "label", [row.label for row in labelled_rows])
     corpus["warnings"] = [",".join(row.warnings) for row in labelled_rows]
     is_feedback = corpus.source == FEEDBACK
@@ -138,20 +86,23 @@ def collect(
     corpus = corpus.loc[sort_keys.sort_values(["future", "fed_back", "received", "id"], na_position="first").index]
     corpus = corpus.reset_index(drop=True)
     quarantine = pd.DataFrame([vars(row) for row in rejected], columns=["id", "source", "reason"])
-    return corpus, quarantine, _table(unlabelled).sort_values(["received", "id"], na_position="first", ignore_index=True)
+    return (
+        corpus,
+        quarantine,
+        _table(unlabelled, content).sort_values(["received", "id"], na_position="first", ignore_index=True),
+    )
 
 
-def _table(rows: list[Row]) -> pd.DataFrame:
-    """The columns of each message except its label. Times are in microseconds: pandas' nanoseconds end in 2262."""
+def _table(rows: list[Row], content: Sequence[str]) -> pd.DataFrame:
+    """The columns of each row except its label. Times are in microseconds: pandas' nanoseconds end in 2262."""
     times = [row.received.astimezone(UTC).replace(tzinfo=None) if row.received else None for row in rows]
     return pd.DataFrame(
         {
             "id": [row.id for row in rows],
             "received": pd.Series(np.array(times, dtype="datetime64[us]")).dt.tz_localize("UTC"),
             "source": [row.source for row in rows],
-            "subject": [row.subject for row in rows],
-            "text": [row.text for row in rows],
         }
+        | {name: [row.content[name] for row in rows] for name in content}
     )
 
 
@@ -164,9 +115,9 @@ def count_files(rows: Iterable[Row | Rejected], files: Counter[str]) -> Iterator
 
 
 def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataFrame, files: Counter[str]) -> dict[str, object]:
-    """The count of messages by outcome, for the report. Rows of a label table without a file are not messages.
+    """The count of records by outcome, for the report. Rows of a label table without a file are not records.
 
-    Where files are messages, the source has ``files - boxes + in_boxes`` messages: each file is one row, or one of ``boxes``,
+    Where files are records, the source has ``files - boxes + in_boxes``: each file is one row, or one of ``boxes``,
     which together are ``in_boxes`` rows.
     """
     boxes = [rows for rows in files.values() if rows > 1]
@@ -174,7 +125,7 @@ def account(corpus: pd.DataFrame, quarantine: pd.DataFrame, unlabelled: pd.DataF
     quarantine = quarantine[~without_file]
     warnings = Counter(chain.from_iterable(filter(None, cell.split(",")) for cell in corpus.warnings))
     return {
-        "messages": len(corpus) + len(quarantine) + len(unlabelled),
+        "rows": len(corpus) + len(quarantine) + len(unlabelled),
         "corpus": len(corpus),
         "known": int(corpus.known.sum()),
         "future": int((~corpus.known).sum()),
@@ -193,16 +144,17 @@ def why_empty(quarantine: pd.DataFrame, unlabelled: pd.DataFrame) -> str:
     total = sum(count for reason, count in reasons.items() if reason != LABEL_WITHOUT_FILE)
     top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
     others = f" and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
-    return f"none of {total} messages could be read and has a label: {top}{others}"
+    return f"none of {total} rows could be read and has a label: {top}{others}"
 
 
 def ingest(settings: Ingest, paths: Paths) -> None:
     """Read the source into data/corpus.parquet; what cannot be read goes to the quarantine with its reason."""
-    rows = chain(map(not_feedback, read_source(settings, paths)), read_feedback(Path(settings.feedback)))
+    kind = data_part(kind_of(paths))
+    rows = chain(map(not_feedback, kind.read(settings, paths)), read_feedback(Path(settings.feedback), kind.content_of))
     files: Counter[str] = Counter()
-    progress = tqdm(count_files(rows, files), desc="ingest", unit=" messages", mininterval=1)
+    progress = tqdm(count_files(rows, files), desc="ingest", unit=" rows", mininterval=1)
     corpus, quarantine, unlabelled = collect(
-        progress, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior
+        progress, kind.CONTENT, as_time(settings.until), settings.feedback_weight, settings.label_mix_prior
     )
     if corpus.empty:
         raise StageError(f"ingest.path = {settings.path}: {why_empty(quarantine, unlabelled)}")
@@ -216,8 +168,9 @@ def ingest(settings: Ingest, paths: Paths) -> None:
         quarantine.to_csv(temporary, index=False)
     write_json(paths.report("ingest.json"), account(corpus, quarantine, unlabelled, files))
     if without_file := list(quarantine.id[quarantine.reason == LABEL_WITHOUT_FILE]):
-        print(f"{len(without_file)} rows of {settings.label_table} match no file, the first is {without_file[0]!r}")
+        table = quarantine.source[quarantine.reason == LABEL_WITHOUT_FILE].iloc[0]
+        print(f"{len(without_file)} rows of {table} match no file, the first is {without_file[0]!r}")
 
 
 if __name__ == "__main__":
-    run(ingest, Ingest)
+    run(ingest, settings_of("ingest"))

@@ -1,112 +1,62 @@
-"""Stage prepare: normalise checked messages into model inputs, and split them without leakage.
+"""Stage prepare: make checked rows into model inputs, and split them without leakage.
 
-The text is made by ``service.text``, the same code as in serving. Splits go by near-duplicate group (see
-``tasks.data.grouping``): golden, test, valid and train by a stable hash, so golden is the same tenth in every snapshot.
-Messages received after ``ingest.until`` are ``future``, unless they are copies of known ones. Messages without a label are
+The inputs are made by the kind's serving half, the same code as in serving. Splits go by near-duplicate group (see
+``tasks.data.grouping``): golden, test, valid and train by a stable hash, so golden is the same share in every snapshot.
+Rows received after ``ingest.until`` are ``future``, unless they are copies of known ones. Rows without a label are
 ``unlabelled``, unless they resemble held-out ones.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from service.text import RAW_CHARACTERS_PER_KEPT, Normaliser, document
 from tasks.data.grouping import group_of_each, split_of
+from tasks.data.settings import Prepare
 from tasks.data.sources import FEEDBACK
 from tasks.files import atomic_write, write_json
-from tasks.stage import Paths, Settings, StageError, run
+from tasks.kinds import DataPart, data_part, kind_of, settings_of
+from tasks.stage import Paths, StageError, run
 
 MEASURED = ("valid", "test", "golden", "future")
 """Held-out splits: no student may be trained on them, with or without labels."""
 
 
-class NearDuplicates(Settings):
-    similarity: float = Field(gt=0, le=1)
-    """Jaccard similarity of shingles from which two messages count as near-duplicates."""
-    shingle_words: int = Field(ge=1)
-    permutations: int = Field(ge=16)
-
-
-class Shares(Settings):
-    """Shares of the groups; the rest is train. Changing ``golden`` opens the golden set to training."""
-
-    golden: float = Field(gt=0, lt=1)
-    test: float = Field(gt=0, lt=1)
-    valid: float = Field(gt=0, lt=1)
-
-
-class Prepare(Settings):
-    positive: str | None
-    """The positive label; null: none is (required for three and more labels)."""
-    missing: Literal["empty", "quarantine"]
-    """A missing subject or text: treated as empty, or the message goes to the quarantine."""
-    normalise: list[str]
-    """Steps of service.text.STEPS, in order."""
-    redact: list[str]
-    """Strings to remove from every text: names that give the corpus away."""
-    characters: int = Field(ge=1)
-    """Longest text, in characters; the rest is cut off."""
-    duplicates: Literal["drop", "keep"]
-    """Exact copies after normalisation: keep the first, or keep all. Copies with another label are always dropped."""
-    near_duplicates: NearDuplicates
-    splits: Shares
-
-
-def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """(rows with ``raw`` and ``text``, quarantine, number of texts changed by each step)."""
-    counts = {
-        "missing_subject": int((rows.subject.fillna("") == "").sum()),
-        "missing_text": int((rows.text.fillna("") == "").sum()),
-    }
-    raw = [document(subject, text) for subject, text in zip(rows.subject, rows.text, strict=True)]
-    texts = raw
-    for number, step in enumerate(settings.normalise, start=1):
-        # Applied step by step for the counts only; the final text comes from the one call below.
-        before, texts = texts, [Normaliser((step,), (), settings.characters * RAW_CHARACTERS_PER_KEPT)(t) for t in texts]
-        counts[f"changed_by_{number}_{step}"] = sum(a != b for a, b in zip(before, texts, strict=True))
-    whole_texts = [Normaliser((), tuple(settings.redact), len(text))(text) for text in texts]
-    counts["changed_by_redact"] = sum(a != b for a, b in zip(texts, whole_texts, strict=True))
-    counts["cut_to_characters"] = sum(len(text) > settings.characters for text in whole_texts)
-    normaliser = Normaliser(tuple(settings.normalise), tuple(settings.redact), settings.characters)
-    rows = rows.assign(raw=raw, text_given=rows.text, text=[normaliser(text) for text in raw])
-    reason = pd.Series(index=rows.index, dtype=object)
-    if settings.missing == "quarantine":
-        reason[(rows.subject.fillna("") == "") | (rows.text_given.fillna("") == "")] = "missing_part"
-    reason[rows.text == ""] = "no_text_after_normalisation"
-    rejected = reason.dropna()
+def with_inputs(rows: pd.DataFrame, settings: Prepare, kind: DataPart) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """(rows with ``raw`` and ``input``, quarantine, the kind's counts). Raises ValueError for a parameter that cannot be."""
+    prepared = kind.prepare_inputs(rows, settings)
+    rows = rows.assign(raw=prepared.raws, input=prepared.inputs)
+    rejected = pd.Series(prepared.reasons, index=rows.index, dtype=object).dropna()
     quarantine = rows.loc[rejected.index, ["id", "source"]].assign(reason=rejected)
-    return rows.drop(index=rejected.index), quarantine, counts
+    return rows.drop(index=rejected.index), quarantine, prepared.counts
 
 
 def drop_copies(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(rows, quarantine): of equal texts the first is kept, and none of those known under two labels.
+    """(rows, quarantine): of equal inputs the first is kept, and none of those known under two labels.
 
-    It runs after grouping: a dropped message must not take its group's name, and so its split, with it. Later rows may not
+    It runs after grouping: a dropped row must not take its group's name, and so its split, with it. Later rows may not
     invalidate earlier ones: feedback is compared with the source's known rows, and future rows with both, not the reverse.
     """
     reason = pd.Series(index=rows.index, dtype=object)
     labelled = rows.label.notna()
     for reference in (rows.known & (rows.source != FEEDBACK), rows.known):
-        labels = rows.label.where(reference & reason.isna()).groupby(rows.text)
+        labels = rows.label.where(reference & reason.isna()).groupby(rows.input)
         first_label, differing = labels.transform("first").fillna(rows.label), labels.transform("nunique")
-        reason[reason.isna() & labelled & ((differing > 1) | (rows.label != first_label))] = "same_text_other_label"
+        reason[reason.isna() & labelled & ((differing > 1) | (rows.label != first_label))] = "same_input_other_label"
     if settings.duplicates == "drop":
-        reason[reason.isna() & rows.duplicated("text")] = "duplicate"
+        reason[reason.isna() & rows.duplicated("input")] = "duplicate"
     rejected = reason.dropna()
     return rows.drop(index=rejected.index), rows.loc[rejected.index, ["id", "source"]].assign(reason=rejected)
 
 
-def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
+def assign_splits(rows: pd.DataFrame, settings: Prepare, kind: DataPart) -> pd.DataFrame:
     """``rows`` (oldest first, unlabelled ones last) with the columns ``group`` and ``split``.
 
     Splits: train, valid, test, golden, future, seen, bridge, unlabelled, or measured: unlabelled and like a held-out row.
     """
     shares = settings.splits.model_dump()
-    groups = group_of_each(list(rows.id), rows.text, shares=shares, **settings.near_duplicates.model_dump())
+    fingerprints = (kind.fingerprint(model_input, settings) for model_input in rows.input)
+    groups = group_of_each(list(rows.id), fingerprints, settings.near_duplicates, shares)
     known_groups = {group for group, known in zip(groups, rows.known, strict=True) if known}
     splits: list[str] = []
     measured: set[str | None] = set()
@@ -124,8 +74,8 @@ def assign_splits(rows: pd.DataFrame, settings: Prepare) -> pd.DataFrame:
     return rows.assign(group=[group or "" for group in groups], split=splits)
 
 
-def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
-    """The data schema for later stages and the service: the labels in order, and the normaliser's settings."""
+def schema(rows: pd.DataFrame, settings: Prepare, kind: str) -> dict[str, object]:
+    """The data schema for later stages and the service: the kind, the labels in order, and how inputs are made."""
     labels = sorted(rows.label[rows.split == "train"].unique())
     if len(labels) < 2:
         raise StageError(f"the train split holds the labels {labels}: a classifier needs two at least")
@@ -134,11 +84,7 @@ def schema(rows: pd.DataFrame, settings: Prepare) -> dict[str, object]:
         raise StageError(f"the splits {too_few} do not hold two labels: more data or larger prepare.splits")
     if settings.positive is not None and (settings.positive not in labels or len(labels) > 2):
         raise StageError(f"prepare.positive = {settings.positive!r}: the labels are {labels}; null, or one of two")
-    return {
-        "labels": labels,
-        "positive": settings.positive,
-        "normaliser": {"steps": settings.normalise, "redact": settings.redact, "characters": settings.characters},
-    }
+    return {"kind": kind, "labels": labels, "positive": settings.positive} | data_part(kind).serving_settings(settings)
 
 
 def labels_missing(rows: pd.DataFrame, labels: list[str]) -> dict[str, list[str]]:
@@ -148,17 +94,18 @@ def labels_missing(rows: pd.DataFrame, labels: list[str]) -> dict[str, list[str]
 
 
 def prepare(settings: Prepare, paths: Paths) -> None:
-    """Normalise, deduplicate, group and split the validated messages; the report counts what each step did."""
+    """Make inputs of the validated rows, drop copies, group near-duplicates, split; the report counts what each step did."""
+    kind = kind_of(paths)
     unlabelled = pd.read_parquet(paths.corpus.with_name("unlabelled.parquet"))
     rows = pd.read_parquet(paths.validated)
     if len(unlabelled):
         rows = pd.concat([rows, unlabelled.assign(label=None, known=False, weight=1.0)], ignore_index=True)
     try:
-        rows, quarantine, counts = prepare_texts(rows, settings)
+        rows, quarantine, counts = with_inputs(rows, settings, data_part(kind))
     except ValueError as error:
-        raise StageError(f"prepare.normalise: {error}") from error
-    rows, copies = drop_copies(assign_splits(rows, settings), settings)
-    data_schema = schema(rows, settings)
+        raise StageError(f"prepare.{error}") from error
+    rows, copies = drop_copies(assign_splits(rows, settings, data_part(kind)), settings)
+    data_schema = schema(rows, settings, kind)
     # A label that is not in train cannot be predicted, so it must not be in another split.
     unknown = rows.label.notna() & ~rows.label.isin(data_schema["labels"])  # type: ignore[arg-type]
     quarantine = pd.concat([quarantine, copies, rows.loc[unknown, ["id", "source"]].assign(reason="label_not_in_train")])
@@ -166,7 +113,7 @@ def prepare(settings: Prepare, paths: Paths) -> None:
     quarantine = pd.concat([quarantine, rows.loc[held_out, ["id", "source"]].assign(reason="unlabelled_like_held_out")])
     rows = rows[~unknown & ~held_out]
     label_id = rows.label.map({label: number for number, label in enumerate(data_schema["labels"])})  # type: ignore[arg-type,var-annotated]
-    columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "text", "weight"]
+    columns = ["id", "received", "source", "label", "label_id", "group", "split", "raw", "input", "weight"]
     with atomic_write(paths.prepared) as temporary:
         rows.assign(label_id=label_id.fillna(-1).astype(np.int64))[columns].to_parquet(temporary, index=False)
     with atomic_write(paths.quarantine / "prepare.csv") as temporary:
@@ -185,10 +132,10 @@ def prepare(settings: Prepare, paths: Paths) -> None:
             "labels_missing": missing,
         },
     )
-    print(f"{len(rows)} messages: " + ", ".join(f"{split} {n}" for split, n in rows.split.value_counts().items()))
+    print(f"{len(rows)} rows: " + ", ".join(f"{split} {n}" for split, n in rows.split.value_counts().items()))
     for split, names in missing.items():
-        print(f"{split} holds no message of {len(names)} labels, and its figures say nothing of them: {', '.join(names)[:300]}")
+        print(f"{split} holds no row of {len(names)} labels, and its figures say nothing of them: {', '.join(names)[:300]}")
 
 
 if __name__ == "__main__":
-    run(prepare, Prepare)
+    run(prepare, settings_of("prepare"))

@@ -15,37 +15,32 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
 
+from tasks.data.proposal import Line, bound_line, percent, round_down, upper_bound_line
 from tasks.data.rules import measure
 from tasks.files import atomic_write
+from tasks.kinds import DataPart, data_part, kind_of
 from tasks.stage import Paths, StageError, read_params
 
 COMMENT_AT = 34
 """The column of comments in params.yaml."""
-CHARACTERS_MIN, REPLACEMENT_SHARE_MAX = 1, 0.3
-"""Bounds for rows that are no use in training: empty, or not decodable."""
 SLACK_DAYS = 30
 BLOCK = re.compile(r"^validate:[^\n]*(?:\n|\Z)(?:(?:[ \t]*\r?\n|#[^\n]*\n)*[ \t]+\S[^\n]*(?:\n|\Z))*", re.MULTILINE)
 """The block of params.yaml, without the blank lines and comments before the next one."""
 
-Line = tuple[str, str]
-"""A line of YAML, and its comment without the ``#``."""
 
-
-def propose(corpus: pd.DataFrame) -> str:
+def propose(corpus: pd.DataFrame, kind: DataPart) -> str:
     """The block ``validate`` of params.yaml for ``corpus``, as written by the stage ingest; each line says what was measured.
 
     Row rules are measured on all rows, the others on those known before ``ingest.until``, as in validate. Raises StageError
     where no row is left to measure.
     """
-    rows = measure(corpus)
-    usable = (rows.characters >= CHARACTERS_MIN) & (rows.replacement_share <= REPLACEMENT_SHARE_MAX)
-    usable &= rows.label.notna()
+    rows = measure(corpus, kind)
+    usable = kind.usable(rows) & rows.label.notna()
     known = corpus.known.astype(bool)
-    snapshot = measure(corpus[usable & known])
+    snapshot = measure(corpus[usable & known], kind)
     if snapshot.empty:
         raise StageError(f"none of the {known.sum():,} known rows of corpus.parquet can be read: there is nothing to measure")
     counts = snapshot.label.value_counts().sort_index()
@@ -55,35 +50,23 @@ def propose(corpus: pd.DataFrame) -> str:
         ("validate:", f"measured on {len(corpus):,} rows of data/corpus.parquet, {len(snapshot):,} of them known and usable"),
         ("  labels:", f"{len(counts)} found{later}"),
         *(
-            (f"    - {as_yaml(str(label))}", f"{count:,} rows, {_percent(count / len(snapshot))}")
+            (f"    - {as_yaml(str(label))}", f"{count:,} rows, {percent(count / len(snapshot))}")
             for label, count in counts.items()
         ),
         ("  row_rules:", "a row that breaks one goes to data/quarantine/validate.csv"),
-        *((f"    {text}", comment) for text, comment in row_lines(rows, usable)),
-        *((f"  {text}", comment) for text, comment in share_lines(snapshot, counts)),
+        *((f"    {text}", comment) for text, comment in row_lines(rows, usable, kind)),
+        *((f"  {text}", comment) for text, comment in share_lines(snapshot, counts, kind)),
     ]
     width = max(COMMENT_AT - 2, *(len(text) for text, _ in lines if "severity" in text))
     return "".join(f"{text.ljust(width if 'severity' in text else COMMENT_AT - 2)}  # {comment}\n" for text, comment in lines)
 
 
-def row_lines(rows: pd.DataFrame, usable: pd.Series) -> Iterator[Line]:
+def row_lines(rows: pd.DataFrame, usable: pd.Series, kind: DataPart) -> Iterator[Line]:
     """The lines of ``row_rules``: bounds somewhat wider than the range of the ``usable`` rows."""
     low, high, comment = time_range(rows.received[usable])
     yield f"received_from: {low}", comment
     yield f"received_until: {high}", "raise it where rows go on coming, or say null" if high != "null" else "any time"
-    characters = rows.characters[usable]
-    empty, undecodable = (
-        int((rows.characters < CHARACTERS_MIN).sum()),
-        int((rows.replacement_share > REPLACEMENT_SHARE_MAX).sum()),
-    )
-    yield f"characters_min: {CHARACTERS_MIN}", f"shortest {characters.min():,}; empty, so quarantined: {empty:,} rows"
-    longest = int(_up(2 * int(characters.max())))
-    yield f"characters_max: {longest}", f"longest {characters.max():,}, median {characters.median():,.0f}"
-    highest = rows.replacement_share[usable].max()
-    yield (
-        f"replacement_share_max: {REPLACEMENT_SHARE_MAX}",
-        f"highest {highest:.3g}; above it, so quarantined: {undecodable:,} rows",
-    )
+    yield from kind.propose_row_rules(rows, usable)
 
 
 def time_range(received: pd.Series) -> tuple[str, str, str]:
@@ -103,51 +86,18 @@ def _day(ordinal: int) -> str:
     return f'"{date.fromordinal(ordinal)}"' if 1 <= ordinal <= date.max.toordinal() else "null"
 
 
-def share_lines(snapshot: pd.DataFrame, counts: pd.Series) -> Iterator[Line]:
+def share_lines(snapshot: pd.DataFrame, counts: pd.Series, kind: DataPart) -> Iterator[Line]:
     """The rules for all rows together: half the measured value as a lower bound, half more as an upper bound."""
-    mean = float(snapshot.characters.mean())
-    yield _bound("rows", low=max(1, len(snapshot) // 2)), f"{len(snapshot):,}"
+    yield bound_line("rows", low=max(1, len(snapshot) // 2)), f"{len(snapshot):,}"
     rarest = counts.min() / counts.sum()
-    yield _bound("label_share", low=_down(rarest / 2)), f"of each; the rarest: {counts.min():,} rows, {_percent(rarest)}"
-    yield _upper_bound("missing_time_share", snapshot.time_missing, 0.05)
-    yield _bound("characters_mean", low=_down(mean / 2), high=_up(2 * mean)), f"{mean:,.6g}"
-    yield _upper_bound("replacement_share", snapshot.replacement_share, 0.01)
-    yield _upper_bound("warning_share", snapshot.warned, 0.05, "soft")
-    yield _upper_bound("duplicate_share", snapshot.duplicate, 0.05, "soft")
-
-
-def _upper_bound(name: str, values: pd.Series, slack: float, severity: str = "hard") -> Line:
-    """A share with an upper bound of 1.5 times its value plus ``slack``."""
-    share = float(values.mean())
-    return _bound(name, high=min(1.0, _up(1.5 * share + slack)), severity=severity), _percent(share)
-
-
-def _bound(name: str, low: float | None = None, high: float | None = None, severity: str = "hard") -> str:
-    return f"{name}: {{min: {_number(low)}, max: {_number(high)}, severity: {severity}}}"
-
-
-def _number(value: float | None) -> str:
-    # Without an exponent: in YAML 1.1, 5e-05 is a string.
-    return "null" if value is None else np.format_float_positional(value, trim="-")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _step(value: float) -> float:
-    """One unit in the second significant digit of ``value``."""
-    return float(10.0 ** (math.floor(math.log10(value)) - 1))
-
-
-def _up(value: float) -> float:
-    """``value`` rounded up to two significant digits."""
-    return round(math.ceil(value / _step(value)) * _step(value), 12)
-
-
-def _down(value: float) -> float:
-    """``value`` rounded down to two significant digits."""
-    return round(math.floor(value / _step(value)) * _step(value), 12)
+    yield (
+        bound_line("label_share", low=round_down(rarest / 2)),
+        f"of each; the rarest: {counts.min():,} rows, {percent(rarest)}",
+    )
+    yield upper_bound_line("missing_time_share", snapshot.time_missing, 0.05)
+    yield from kind.propose_bounds(snapshot)
+    yield upper_bound_line("warning_share", snapshot.warned, 0.05, "soft")
+    yield upper_bound_line("duplicate_share", snapshot.duplicate, 0.05, "soft")
 
 
 def as_yaml(label: str) -> str:
@@ -182,12 +132,12 @@ def read_corpus(paths: Paths) -> pd.DataFrame:
 
 def print_proposal(paths: Paths) -> None:
     """Print rules measured from data/corpus.parquet as the block of params.yaml; look at them before you take them."""
-    print(propose(read_corpus(paths)), end="")
+    print(propose(read_corpus(paths), data_part(kind_of(paths))), end="")
 
 
 def write_proposal(paths: Paths) -> None:
     """With --propose: also put the block into params.yaml, all else there as it is."""
-    block = propose(read_corpus(paths))
+    block = propose(read_corpus(paths), data_part(kind_of(paths)))
     read_params(paths.root)
     path: Path = paths.root / "params.yaml"
     text = with_block(path.read_bytes().decode("utf-8"), block)

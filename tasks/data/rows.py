@@ -1,10 +1,10 @@
-"""Normalisation of the rows of any source: unique ids, and text that can be encoded as UTF-8."""
+"""Normalisation of the rows of any source: unique ids, and strings that can be encoded as UTF-8."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,10 +36,15 @@ def not_feedback(row: Row | Rejected) -> Row | Rejected:
 
 def with_valid_unicode(row: Row | Rejected) -> Row | Rejected:
     """Replace lone surrogates, which have no UTF-8 encoding, by replacement characters, which validate counts."""
-    broken: dict[str, Any] = {
-        name: _paired(value) for name, value in vars(row).items() if isinstance(value, str) and _SURROGATE.search(value)
-    }
+    broken = _mended(vars(row))
+    if isinstance(row, Row) and (content := _mended(row.content)):
+        broken["content"] = {**row.content, **content}
     return replace(row, **broken) if broken else row
+
+
+def _mended(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The strings among ``values`` that had lone surrogates, without them."""
+    return {name: _paired(value) for name, value in values.items() if isinstance(value, str) and _SURROGATE.search(value)}
 
 
 def _paired(text: str) -> str:

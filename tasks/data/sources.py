@@ -1,4 +1,4 @@
-"""The row types that every reader of a source yields, and the conversion of a raw message to one.
+"""The row types that every reader of a source yields.
 
 A reader yields a ``Row`` for each record it could read and a ``Rejected`` for each it could not, so that counts add up. What
 makes the whole source unusable (missing, empty, wrong columns) is a ``StageError``.
@@ -6,45 +6,37 @@ makes the whole source unusable (missing, empty, wrong columns) is a ``StageErro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-
-from service.mail import parse_mail
+from typing import Any
 
 FEEDBACK = "feedback"
-"""The source group of messages that the service answered and a reviewer labelled."""
+"""The source group of inputs that the service answered and a reviewer labelled."""
 LABEL_WITHOUT_FILE = "label_without_file"
-"""The reason of a row of a label table that matches no file: it is not a message."""
+"""The reason of a row of a label table that matches no file: it is not a record."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled message from its source; ``label`` is None where the source gives none."""
+    """One record of a source; ``label`` is None where the source gives none."""
 
     id: str
     received: datetime | None
     source: str
     label: str | None
-    subject: str
-    text: str
+    content: Mapping[str, Any]
+    """What the model answers to, by the names in the kind's ``CONTENT``: str or bytes."""
     warnings: tuple[str, ...]
     file: str = ""
-    """The file it was read from, where each file is a message or a box of messages."""
+    """The file it was read from, where each file is a record or holds several."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that could not be read: its location and the reason, without its text."""
+    """A record that could not be read: its location and the reason, without its content."""
 
     id: str
     source: str
     reason: str
     file: str = ""
-
-
-def from_message(name: str, source: str, label: str | None, raw: bytes, file: str) -> Row | Rejected:
-    """Parse one raw message (RFC 5322) that was read from ``file``."""
-    if not raw.strip():
-        return Rejected(name, source, "empty_file", file)
-    mail = parse_mail(raw)
-    return Row(name, mail.received, source, label, mail.subject, mail.text, mail.warnings, file)

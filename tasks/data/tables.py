@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from tasks.data.sources import FEEDBACK, LABEL_WITHOUT_FILE, Rejected, Row
 from tasks.stage import StageError
 
 Cells = Mapping[str, object]
+ContentOf = Callable[[Mapping[str, object]], dict[str, Any]]
+"""The content of a line of feedback. Raises Unreadable."""
 _Readers = dict[str, tuple[str, Callable[..., Iterator[tuple[int, Any]]]]]
 _TEXT: _Readers = {
     ".csv": ("csv", read_csv),
@@ -40,11 +42,11 @@ _ENDINGS: _Readers = {
 }
 
 
-def read_table(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row | Rejected]:
+def read_table(path: Path, columns: Mapping[str, str | None], content: Sequence[str]) -> Iterator[Row | Rejected]:
     """Rows of a table, its format detected by its extension in any case; ``columns`` maps our fields to the table's columns.
 
-    ``text`` and ``label`` must be mapped. A row without an id is ``NAME#N``, N from 0; one rejected before its id was read is
-    ``FILE:LINE``, LINE from 1 (Parquet: ``NAME#N``). Raises StageError.
+    ``content``: the fields that are the row's content, as text. A row without an id is ``NAME#N``, N from 0; one rejected
+    before its id was read is ``FILE:LINE``, LINE from 1 (Parquet: ``NAME#N``). Raises StageError.
     """
     ending = next((suffix for suffix in sorted(_ENDINGS, key=len, reverse=True) if path.name.lower().endswith(suffix)), None)
     if ending is None:
@@ -67,7 +69,7 @@ def read_table(path: Path, columns: Mapping[str, str | None]) -> Iterator[Row | 
                 yield Rejected(name, stem, cells_or_reason)
             else:
                 cells = {field: cells_or_reason.get(column) for field, column in mapped.items()}
-                yield _row(cells, stem, f"{stem}#{number}", name)
+                yield _row(cells, content, stem, f"{stem}#{number}", name)
     if number < 0:
         raise StageError(f"ingest.path = {path}: the table holds no row")
 
@@ -86,12 +88,12 @@ def _as_stage_errors(setting: str, path: Path, kind: str) -> Iterator[None]:
         raise StageError(f"{setting} = {path}: cannot be read as {kind}: {reason}") from error
 
 
-def _row(cells: Cells, stem: str, default: str, place: str) -> Row | Rejected:
+def _row(cells: Cells, content: Sequence[str], stem: str, default: str, place: str) -> Row | Rejected:
     """A row, or a rejection by its first invalid cell; ``place`` identifies a row without an id."""
     texts: dict[str, str | None] = {}
     name = ""
     try:
-        for name in ("id", "source", "label", "subject", "text"):
+        for name in ("id", "source", "label", *content):
             texts[name] = as_text(cells.get(name))
         name = "received"
         received = as_timestamp(cells.get(name))
@@ -102,16 +104,15 @@ def _row(cells: Cells, stem: str, default: str, place: str) -> Row | Rejected:
         received=received,
         source=texts["source"] or stem,
         label=texts["label"],
-        subject=texts["subject"] or "",
-        text=texts["text"] or "",
+        content={name: texts[name] or "" for name in content},
         warnings=() if received else ("time_missing",),
     )
 
 
-def read_feedback(path: Path) -> Iterator[Row | Rejected]:
-    """Labels that reviewers gave to answered messages: a JSON object per line with id, received, label, subject, text.
+def read_feedback(path: Path, content_of: ContentOf) -> Iterator[Row | Rejected]:
+    """Labels that reviewers gave to answered inputs: a JSON object per line with id, received, label and the content.
 
-    The file may be empty. A broken line is rejected by its number, so that its text is not repeated.
+    The file may be empty. A broken line is rejected by its number, so that nothing of it is repeated.
     """
     try:
         path.open("rb").close()
@@ -119,18 +120,23 @@ def read_feedback(path: Path) -> Iterator[Row | Rejected]:
         raise StageError(f"ingest.feedback = {path}: {error.strerror}; an empty file means that there is none") from error
     with _as_stage_errors("ingest.feedback", path, "jsonl"):
         for line, entry in read_json_lines(path):
-            yield _feedback_row(entry, f"{path.name}:{line}")
+            yield _feedback_row(entry, content_of, f"{path.name}:{line}")
 
 
-def _feedback_row(entry: dict[str, object] | str, place: str) -> Row | Rejected:
+def _feedback_row(entry: dict[str, object] | str, content_of: ContentOf, place: str) -> Row | Rejected:
     if isinstance(entry, str):
         return Rejected(place, FEEDBACK, entry)
-    for name in ("id", "label", "subject", "text", "received"):
-        if not isinstance(entry.get(name), str) and not (name == "received" and entry.get(name, "") is None):
-            return Rejected(place, FEEDBACK, f"{name}_missing_or_no_text")
-    row = _row({**entry, "source": FEEDBACK}, FEEDBACK, place, place)
-    # Keep the text exactly as the service received it, whitespace included.
-    return row if isinstance(row, Rejected) else replace(row, subject=str(entry["subject"]), text=str(entry["text"]))
+    try:
+        for name in ("id", "label"):
+            if not isinstance(entry.get(name), str):
+                raise Unreadable(f"{name}_missing_or_no_text")
+        content = content_of(entry)
+        if not isinstance(entry.get("received", 0), str | None):
+            raise Unreadable("received_missing_or_no_text")
+    except Unreadable as error:
+        return Rejected(place, FEEDBACK, str(error))
+    row = _row({**entry, "source": FEEDBACK}, (), FEEDBACK, place, place)
+    return row if isinstance(row, Rejected) else replace(row, content=content)
 
 
 def read_labels(path: Path) -> dict[str, str | None]:

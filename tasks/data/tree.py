@@ -12,8 +12,10 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-from tasks.data.contents import is_system_file
+_SYSTEM = re.compile(r"(?:ehthumbs(?:_vista)?|thumbs)\.db|desktop\.ini|\.ds_store|\._.*|\.directory|icon\r", re.I | re.S)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Parts = tuple[str, ...]
 """The path below the root: names of folders, and of the file."""
@@ -159,3 +161,18 @@ class _Tree:
 def _is_maildir(shape: set[str]) -> bool:
     """``cur`` with one of the other two, or files named as in a Maildir: some programs omit empty folders."""
     return "named" in shape or ("cur" in shape and len(shape) > 1)
+
+
+def is_system_file(name: str) -> bool:
+    """Whether operating systems create files of this name."""
+    return bool(_SYSTEM.fullmatch(name))
+
+
+def in_utf8(name: str, mark: str = "") -> str:
+    """``name``, or where it is not UTF-8 or holds control characters, ``mark`` and its bytes as ``%E9`` (RFC 3986)."""
+    raw = os.fsencode(name)  # the bytes are the name: Python's decoding depends on the locale
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = ""
+    return text if text and not _CONTROL.search(text) else mark + quote(raw)

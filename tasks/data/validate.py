@@ -2,7 +2,7 @@
 
 There are three kinds of rule. A row that breaks a row rule goes to the quarantine under the rule's name. A broken hard
 expectation about the remaining rows stops the pipeline with the value and its bound. A soft one warns. Great Expectations
-gets measured columns only, never a text, so its results cannot show a message.
+gets measured columns only, so its results cannot show what a row holds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from tasks.data.check_result import SEVERITIES, Bound, CheckResult
 from tasks.data.data_docs import Findings, data_docs_page
 from tasks.data.propose import print_proposal, read_corpus, write_proposal
-from tasks.data.rules import Validate, measure
+from tasks.data.rules import measure
+from tasks.data.settings import Validate
 from tasks.files import atomic_write, write_json
+from tasks.kinds import DataPart, data_part, kind_of, settings_of
 from tasks.stage import Paths, StageError, as_time, run
 
 
-def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
+def row_rules(settings: Validate, kind: DataPart) -> dict[str, gxe.Expectation]:
     """One column-map expectation per row rule, by the name used in the quarantine."""
     rules = settings.row_rules
     expectations_by_name: dict[str, gxe.Expectation] = {
@@ -30,12 +32,7 @@ def row_rules(settings: Validate) -> dict[str, gxe.Expectation]:
         "id_not_unique": gxe.ExpectColumnValuesToBeUnique(column="id"),
         "label_missing": gxe.ExpectColumnValuesToNotBeNull(column="label"),
         "label_unknown": gxe.ExpectColumnValuesToBeInSet(column="label", value_set=settings.labels),
-        "characters_out_of_range": gxe.ExpectColumnValuesToBeBetween(
-            column="characters", min_value=rules.characters_min, max_value=rules.characters_max
-        ),
-        "replacement_share_too_high": gxe.ExpectColumnValuesToBeBetween(
-            column="replacement_share", max_value=rules.replacement_share_max
-        ),
+        **kind.row_rules(rules),
     }
     first, last = as_time(rules.received_from), as_time(rules.received_until)
     if first or last:  # Great Expectations rejects a range without bounds
@@ -69,19 +66,15 @@ def _batch(frame: pd.DataFrame, name: str) -> Any:
     return asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
 
 
-def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]:
+def expectations(settings: Validate, kind: DataPart) -> dict[str, tuple[Bound, gxe.Expectation]]:
     """The suite for the rows that are left, by the parameter that sets each bound."""
     limits = {name: {"min_value": b.min, "max_value": b.max} for name, b in settings if isinstance(b, Bound)}
     suite: dict[str, tuple[Bound, gxe.Expectation]] = {
         "rows": (settings.rows, gxe.ExpectTableRowCountToBeBetween(**limits["rows"])),
-        "characters_mean": (
-            settings.characters_mean,
-            gxe.ExpectColumnMeanToBeBetween(column="characters", **limits["characters_mean"]),
-        ),
+        **kind.expectations(settings),
     }
     for name, column in (
         ("missing_time_share", "time_missing"),
-        ("replacement_share", "replacement_share"),
         ("warning_share", "warned"),
         ("duplicate_share", "duplicate"),
     ):
@@ -94,9 +87,9 @@ def expectations(settings: Validate) -> dict[str, tuple[Bound, gxe.Expectation]]
     return suite
 
 
-def run_suite(measured: pd.DataFrame, settings: Validate) -> tuple[list[CheckResult], dict[str, Any]]:
+def run_suite(measured: pd.DataFrame, settings: Validate, kind: DataPart) -> tuple[list[CheckResult], dict[str, Any]]:
     """Run the suite with Great Expectations: (the check results, its full result). What cannot be measured fails."""
-    suite = expectations(settings)
+    suite = expectations(settings, kind)
     frame = measured.assign(**{f"is_{label}": (measured.label == label).astype(int) for label in settings.labels})
     configured = [
         rule.copy(update={"meta": {"name": name, "severity": bound.severity}}) for name, (bound, rule) in suite.items()
@@ -134,18 +127,18 @@ def report(findings: Findings, paths: Paths) -> None:
 
 def validate(settings: Validate, paths: Paths) -> None:
     """Check the corpus: quarantine broken rows, stop at a broken hard expectation, write Data Docs."""
-    corpus = read_corpus(paths)
-    rules = row_rules(settings)
-    reasons = broken_rows(measure(corpus), rules)
+    corpus, kind = read_corpus(paths), data_part(kind_of(paths))
+    rules = row_rules(settings, kind)
+    reasons = broken_rows(measure(corpus, kind), rules)
     quarantine = corpus.loc[reasons.index, ["id", "source"]].assign(reason=reasons)
     kept = corpus.drop(index=reasons.index)
     # Only the snapshot is checked: later messages must not decide whether earlier ones are fit for training.
-    snapshot = measure(kept[kept.known])
-    results, outcome = run_suite(snapshot, settings)
+    snapshot = measure(kept[kept.known], kind)
+    results, outcome = run_suite(snapshot, settings, kind)
     rule_arguments = {name: rule.configuration.kwargs for name, rule in rules.items()}
     rows = {"corpus": len(corpus), "kept": len(kept), "quarantined": len(quarantine)}
     broken = {str(name): int(count) for name, count in quarantine.reason.value_counts().sort_index().items()}
-    report(Findings(results, outcome, len(snapshot), rule_arguments, broken, rows), paths)
+    report(Findings(results, outcome, len(snapshot), rule_arguments, broken, rows, kind.MEANINGS), paths)
     with atomic_write(paths.quarantine / "validate.csv") as temporary:
         quarantine.to_csv(temporary, index=False)
     failed = [item for item in results if not item.passed]
@@ -158,7 +151,7 @@ def validate(settings: Validate, paths: Paths) -> None:
         raise StageError(unfit_message(hard, quarantine))
     with atomic_write(paths.validated) as temporary:
         kept.to_parquet(temporary, index=False)
-    print(f"{len(kept)} of {len(corpus)} messages pass, {len(quarantine)} are quarantined")
+    print(f"{len(kept)} of {len(corpus)} rows pass, {len(quarantine)} are quarantined")
 
 
 def unfit_message(broken: list[str], quarantine: pd.DataFrame) -> str:
@@ -170,4 +163,4 @@ def unfit_message(broken: list[str], quarantine: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    run(validate, Validate, {"--propose": print_proposal, "--write": write_proposal})
+    run(validate, settings_of("validate"), {"--propose": print_proposal, "--write": write_proposal})

@@ -13,7 +13,7 @@ from typing import Any
 
 from service.release import Release, ReleaseError
 from service.store import release_folder
-from service.text import document
+from tasks.kinds import data_part
 from tasks.monitor.policy import History, Paired
 
 
@@ -21,7 +21,8 @@ from tasks.monitor.policy import History, Paired
 class ConfirmedMessage:
     """A message with a confirmed label, and the answer of the release in service."""
 
-    text: str
+    content: Mapping[str, Any]
+    """Of the feedback record."""
     label: str
     answered: str
 
@@ -40,17 +41,17 @@ def confirmed_messages(records: Sequence[Mapping[str, Any]], release: str) -> li
     for votes in votes_by_text.values():
         first, labels = next(iter(votes.values())), {record["label"] for record in votes.values()}
         if len(labels) == 1:
-            text = document(first["subject"], first["text"])
-            messages.append(ConfirmedMessage(text, str(first["label"]), str(first["answered"]["label"])))
+            messages.append(ConfirmedMessage(first, str(first["label"]), str(first["answered"]["label"])))
     return messages
 
 
 def compare(messages: Sequence[ConfirmedMessage], previous: Release) -> Paired:
-    """The errors of both releases; messages that ``previous`` normalises to an empty text are left out."""
-    texts = [previous.normalise(message.text[: previous.limits["characters"]]) for message in messages]
+    """The errors of both releases; inputs in which ``previous`` can read nothing are left out."""
+    content_of = data_part(previous.kind_name).content_of
+    inputs = [previous.preprocess(previous.kind.raw_of(content_of(message.content))) for message in messages]
     both = lost = won = 0
-    answers = previous.answer_normalised([text for text in texts if text])
-    compared = [message for message, text in zip(messages, texts, strict=True) if text]
+    answers = previous.answer_preprocessed([given for given in inputs if given])
+    compared = [message for message, given in zip(messages, inputs, strict=True) if given]
     for message, answer in zip(compared, answers, strict=True):
         wrong, wrong_before = message.answered != message.label, answer.label != message.label
         both += wrong and wrong_before

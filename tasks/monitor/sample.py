@@ -18,7 +18,7 @@ class Sample:
     """``n`` messages answered by one release. Compared by identity."""
 
     descriptors: Floats
-    """``[n, names]``, columns as in ``service.descriptors.NAMES``."""
+    """``[n, names]``, columns as in the kind's ``descriptors``."""
     probabilities: Floats
     """``[n, labels]``, calibrated."""
     features: Floats

@@ -101,7 +101,8 @@ def _drift_at(reference: Reference, sample: Sample, ranked: RankedSample, scale:
     yield estimated_accuracy(reference, sample, tests, scale)
     if reference.positive is not None:
         yield estimated_f1(reference, sample, scale)
-    yield unseen_vocabulary(reference, sample, tests, scale)
+    if UNSEEN in reference.names:  # a kind without words has no such descriptor
+        yield unseen_vocabulary(reference, sample, tests, scale)
     yield descriptor_drift(reference, tests, len(sample), scale)
     if reference.centre is not None:
         yield feature_drift(reference.centre, ranked.scores[:, : reference.width], scale)

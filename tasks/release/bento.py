@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import yaml
 
+from service.kinds import serving_class
 from service.release import ReleaseError, verify
 from tasks.files import read_json
 from tasks.stage import Paths, StageError, add_option, find_workload
@@ -27,25 +28,26 @@ from tasks.stage import Paths, StageError, add_option, find_workload
 def tag_of(paths: Paths) -> str:
     """``restill-WORKLOAD:RELEASE-CODE``. Raises ReleaseError where the release is not whole."""
     code = hashlib.sha256()
-    for path in [paths.project / "bentofile.yaml", *sorted((paths.project / "service").glob("*.py"))]:
+    for path in [paths.project / "bentofile.yaml", *sorted((paths.project / "service").rglob("*.py"))]:
         code.update(path.read_bytes())
     return f"{paths.name}:{verify(paths.release)}-{code.hexdigest()[:6]}"
 
 
-def with_packages(paths: Paths) -> str:
-    """The text of ``bentofile.yaml``, with the packages that this release needs.
+def with_packages(paths: Paths) -> dict[str, Any]:
+    """What ``bentofile.yaml`` says, with the packages that the release's kind and format need, in their tested versions.
 
-    A transformer is read with tokenizers, which stands there as a comment: no other release needs it. Raises
-    ReleaseError where it does not.
+    Raises ReleaseError for a format that cannot be served.
     """
-    kind = read_json(paths.release / "model/variant.json")["kind"]
-    packed = (paths.project / "bentofile.yaml").read_text(encoding="utf-8")
-    if kind != "onnx-transformer":
-        return packed
-    text = re.sub(r"^(\s*)(?:# )?- tokenizers==", r"\1- tokenizers==", packed, flags=re.M)
-    if not re.search(r"^\s*- tokenizers==", text, re.M):
-        raise ReleaseError(f"the release is of the kind {kind!r}: add tokenizers to python.packages of bentofile.yaml")
-    return text
+    found = read_json(paths.release / "model/variant.json")
+    serving = serving_class(found["kind"])
+    if found["format"] not in serving.formats:
+        raise ReleaseError(f"the release's format is {found['format']!r}; the service runs {' and '.join(serving.formats)}")
+    options: dict[str, Any] = yaml.safe_load((paths.project / "bentofile.yaml").read_text(encoding="utf-8"))
+    lines = (paths.project / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0]: line for line in lines if "==" in line}
+    needed = [pinned[name] for name in (*serving.requires, *serving.formats[found["format"]])]
+    options["python"]["packages"] = sorted([*options["python"]["packages"], *needed])
+    return options
 
 
 def bento(paths: Paths) -> tuple[str, bool]:
@@ -58,7 +60,7 @@ def bento(paths: Paths) -> tuple[str, bool]:
         with tempfile.TemporaryDirectory() as folder:
             context = Path(folder)
             # BentoML reads a description only from below the current folder, which this is not.
-            options = yaml.safe_load(described) | {"description": (paths.project / "README.md").read_text(encoding="utf-8")}
+            options = described | {"description": (paths.project / "README.md").read_text(encoding="utf-8")}
             (context / "bentofile.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
             for source in (paths.project / "service", paths.release):
                 shutil.copytree(source, context / source.name, ignore=shutil.ignore_patterns("__pycache__"))

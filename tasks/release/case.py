@@ -135,11 +135,11 @@ class Case:
 
 
 def judge(release: Release, rows: pd.DataFrame, labels: list[str]) -> ReleaseScores:
-    """What ``release`` says of the raw texts of ``rows``, each normalised in its own way, in terms of ``labels``."""
-    texts = [release.normalise(raw) for raw in rows.raw]
+    """What ``release`` says of the raw inputs of ``rows``, preprocessed in its own way, in terms of ``labels``."""
+    inputs = [release.preprocess(raw) for raw in rows.raw]
     order = {label: number for number, label in enumerate(labels)}
-    answers = np.array([order.get(answer.label, -1) for answer in release.answer_normalised(texts)], dtype=np.int64)
-    own, logits = release.probabilities(texts), release.scaled(release.student.logits(texts))
+    answers = np.array([order.get(answer.label, -1) for answer in release.answer_preprocessed(inputs)], dtype=np.int64)
+    own, logits = release.probabilities(inputs), release.scaled(release.model.logits(inputs))
     probabilities, aligned = np.zeros((len(rows), len(labels))), np.full((len(rows), len(labels)), NEVER)
     for column, label in enumerate(release.labels):
         if label in order:

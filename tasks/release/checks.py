@@ -54,7 +54,7 @@ def manifest(case: Case, gate: Gate) -> Check:
 def probes(case: Case, gate: Gate) -> Check:
     """On this host the probe texts get the scores that they were packed with."""
     release, packed = case.challenger.release, read_json(case.folder / "probes.json")
-    found = release.probabilities([release.normalise(probe["text"]) for probe in packed["probes"]])
+    found = release.probabilities([release.preprocess(raw) for raw in release.probe_inputs()])
     worst = float(np.abs(found - np.array([probe["probabilities"] for probe in packed["probes"]])).max())
     reason = f"largest difference of {len(found)} probe scores on this host"
     return Check("probes", worst, packed["tolerance"], worst <= packed["tolerance"], reason)
@@ -167,7 +167,7 @@ def leakage(case: Case, gate: Gate) -> Check:
     parties = [case.challenger] if case.bootstrap else [case.challenger, case.champion]
     leaks = {
         "group": train.group.isin(held.group),
-        "text": train.text.isin(held.text),
+        "input": train.input.isin(held.input),
         "received later": (train.received >= until) & (train.source != FEEDBACK),
     }
     for party in parties:
@@ -186,7 +186,9 @@ def labels(case: Case, gate: Gate) -> Check:
     given = (rows.source == FEEDBACK).to_numpy()
     if not given.any():
         return Check("labels", 0.0, settings.maximum, True, "no message has a label that a reviewer gave")
-    doubted: npt.NDArray[np.bool_] = given_probabilities(rows, given, settings) < settings.probability
+    doubted: npt.NDArray[np.bool_] = (
+        given_probabilities(rows, given, settings, case.challenger.release.kind_name) < settings.probability
+    )
     share, allowed = float(doubted.mean()), max(settings.maximum, 1 / len(doubted))
     reason = f"{doubted.sum()} of {len(doubted)} labels of reviewers are doubted by a model that never saw them"
     return Check("labels", share, allowed, share <= allowed, reason, {"ids": sorted(rows.id[given][doubted])})

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from service.descriptors import describe
-from service.scorer import Student
+from service.kinds import serving_class
 from tasks.files import atomic_write, read_json, write_json
+from tasks.kinds import release_part
 from tasks.lineage import sha256
 from tasks.release.compression_page import compression_page, draw_fronts
 from tasks.release.disagreement import count, surest, told, verdicts, who_is_right
@@ -27,15 +27,12 @@ from tasks.release.teacher_comparison import compare_with_teacher
 from tasks.stage import Paths, Settings, StageError, run
 from tasks.tracking import Tracker, track
 
-CHARACTERS = 300
-"""Of a text that is shown."""
-
 
 class Compression(Settings):
     path: list[str] = Field(min_length=2)
     """Variants, each made from the one before it."""
     student: str
-    """The folder below models/ whose answers are held against the teacher's, message by message."""
+    """The folder below models/ whose answers are held against the teacher's, one by one."""
     beside: list[str]
     """Variants off the path that the student is held against as well."""
     rivals: Path
@@ -43,8 +40,8 @@ class Compression(Settings):
     resamples: int = Field(ge=10)
     examples: int = Field(ge=0)
     """Disagreements shown, at most so many on each split for each who is right."""
-    texts: bool
-    """Whether the beginnings of those messages are shown: else no text leaves the data."""
+    inputs: bool
+    """Whether those inputs are shown: else none leaves the data."""
     seed: int
 
 
@@ -56,8 +53,13 @@ class Evaluated:
     parts: Mapping[str, pd.DataFrame]
     """The messages of each held-out split; their index is the row of their logits."""
     logits: Mapping[str, Logits]
-    labels: list[str]
+    schema: Mapping[str, Any]
     positive: int | None
+
+    @property
+    def labels(self) -> list[str]:
+        labels: list[str] = self.schema["labels"]
+        return labels
 
     @classmethod
     def read(cls, paths: Paths) -> Evaluated:
@@ -66,7 +68,7 @@ class Evaluated:
         rows, labels = judged(pd.read_parquet(paths.prepared)), schema["labels"]
         parts = {split: rows[rows.split == split] for split in HELD_OUT if split in evaluation["splits"]}
         positive = None if schema["positive"] is None else labels.index(schema["positive"])
-        return cls(evaluation, parts, read_scores(rows, paths), labels, positive)
+        return cls(evaluation, parts, read_scores(rows, paths), schema, positive)
 
 
 def compression(settings: Compression, paths: Paths) -> None:
@@ -148,9 +150,10 @@ def disagreements(
     settings: Compression, folder: Path, found: Evaluated
 ) -> tuple[dict[str, dict[str, int]], dict[str, list[dict[str, Any]]]]:
     """(counts, examples), each by split, of where the teacher and the student in ``folder`` answer differently."""
-    if read_json(folder / "variant.json")["kind"] != "student":
+    serving = serving_class(found.schema["kind"])(found.schema)
+    if read_json(folder / "variant.json")["format"] not in serving.formats:
         raise StageError(f"compression.student = {settings.student!r}: models/{settings.student} holds no student")
-    words = Student(folder).tokenizer
+    model = serving.load(folder, 1)
     counts, shown = {}, {}
     for split, part in found.parts.items():
         teacher, student = (
@@ -161,15 +164,15 @@ def disagreements(
         counts[split] = count(right)
         shown[split] = [
             told(part.iloc[place], right[place], teacher.at(place, found.labels), student.at(place, found.labels))
-            | {"descriptors": describe(part.raw.iloc[place], words.unknown_share(part.text.iloc[place]))}
-            | ({"text": part.raw.iloc[place][:CHARACTERS]} if settings.texts else {})
+            | {"descriptors": serving.describe(part.raw.iloc[place], part.input.iloc[place], model)}
+            | (release_part(found.schema["kind"]).show(part.raw.iloc[place]) if settings.inputs else {})
             for place in surest(right, teacher, student, settings.examples)
         ]
     return counts, shown
 
 
 def publish(report: dict[str, Any], shown: Mapping[str, Any], settings: Compression, paths: Paths, tracker: Tracker) -> None:
-    """Write the report in both of its forms, and tell MLflow; a page that shows texts stays here."""
+    """Write the report in both of its forms, and tell MLflow; a page that shows inputs stays here."""
     plots = {
         f"{NAMES[metric]} against size and time": draw_fronts(report["models"], list(report["splits"]), metric)
         for metric in QUALITY
@@ -178,7 +181,7 @@ def publish(report: dict[str, Any], shown: Mapping[str, Any], settings: Compress
     with atomic_write(paths.report("compression.html")) as temporary:
         temporary.write_text(compression_page(report, shown, plots), encoding="utf-8")
     tracker.file(paths.report("compression.json"), on_pipeline=True)
-    if not settings.texts:
+    if not settings.inputs:
         tracker.file(paths.report("compression.html"), on_pipeline=True)
     for name, entry in report["steps"].items():
         values = {

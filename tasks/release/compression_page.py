@@ -9,7 +9,6 @@ from typing import Any
 from matplotlib import colormaps, pyplot
 from matplotlib.axes import Axes
 
-from service.descriptors import NAMES as DESCRIPTORS
 from tasks.page import number, percent, render
 from tasks.release.disagreement import RIGHT
 from tasks.release.fronts import MEASURES, QUALITY
@@ -29,7 +28,7 @@ def compression_page(
         shown=shown,
         plots=plots,
         metrics={metric: NAMES[metric] for metric in QUALITY},
-        descriptors=DESCRIPTORS,
+        descriptors=next((list(one["descriptors"]) for every in shown.values() for one in every), []),
         sides=RIGHT,
         described=lambda name, value: f"{value:.3f}" if name.endswith("_share") else f"{value:,.0f}",
         number=number,

@@ -1,14 +1,14 @@
 """Stage evaluate: every variant on every split, one report.
 
 What is chosen (each variant's temperature and threshold) is chosen on valid alone. Intervals come from a bootstrap
-over near-duplicate groups. Times are taken with one thread, from the raw text to the score, all variants in turn in
+over near-duplicate groups. Times are taken with one thread, from the raw input to the score, all variants in turn in
 one process, so that they can be compared.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from service.decision import decide, softmax
-from service.text import Normaliser
+from service.kinds import serving_class
 from tasks import metrics
 from tasks.compress.distillation import TEACHER, teacher_logits
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
@@ -38,14 +38,14 @@ Parts = Mapping[str, pd.DataFrame]
 
 
 class Model(Protocol):
-    """What is judged: normalised texts in, ``float32[texts, labels]`` out."""
+    """What is judged: inputs in, ``float32[n, labels]`` out."""
 
-    def logits(self, texts: Sequence[str]) -> Floats32: ...
+    def logits(self, inputs: Sequence[Any]) -> Floats32: ...
 
 
 class Slice(Settings):
     sources: list[str]
-    """Messages of these source groups, against all messages of every other label."""
+    """Rows of these source groups, against all rows of every other label."""
 
 
 class Evaluate(Settings):
@@ -62,7 +62,7 @@ class Evaluate(Settings):
     recall: float = Field(gt=0, le=1)
     """The recall at which the false-positive rate is read."""
     resamples: int = Field(ge=10)
-    timing_messages: int = Field(ge=1)
+    timing_inputs: int = Field(ge=1)
     timing_rounds: int = Field(ge=1)
     threads: int = Field(ge=1)
     """Threads of the scoring; times are always taken with one."""
@@ -114,25 +114,27 @@ def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int |
     return {"temperature": temperature, "threshold": RULES[rule](scores, labels == positive, weights)}
 
 
-def latency_us(variants: Mapping[str, Model], normaliser: Normaliser, raw: Sequence[str], rounds: int) -> dict[str, float]:
-    """Mean over messages of the median over rounds: microseconds from raw text to logits, a message at a time."""
+def latency_us(
+    variants: Mapping[str, Model], preprocess: Callable[[Any], Any], raw: Sequence[Any], rounds: int
+) -> dict[str, float]:
+    """Mean over inputs of the median over rounds: microseconds from the raw input to logits, one at a time."""
     times = {name: np.zeros((rounds, len(raw))) for name in variants}
     with threadpool_limits(1):
         for variant in variants.values():
-            variant.logits([normaliser(text) for text in raw[:3]])  # warm
+            variant.logits([preprocess(one) for one in raw[:3]])  # warm
         for turn in tqdm(range(rounds), desc="timing", unit=" rounds"):
             for name, variant in variants.items():
-                for number, text in enumerate(raw):
+                for number, one in enumerate(raw):
                     start = time.perf_counter()
-                    variant.logits([normaliser(text)])
+                    variant.logits([preprocess(one)])
                     times[name][turn, number] = time.perf_counter() - start
     return {name: round(float(np.median(taken, axis=0).mean() * 1e6), 1) for name, taken in times.items()}
 
 
 def timed(variants: Mapping[str, Model], parts: Parts, schema: Mapping[str, Any], settings: Evaluate) -> dict[str, float]:
-    """``latency_us`` on messages of test, as many as ``settings`` say."""
-    raw = parts["test"].raw.sample(min(settings.timing_messages, len(parts["test"])), random_state=settings.seed)
-    return latency_us(variants, Normaliser.from_settings(schema["normaliser"]), list(raw), settings.timing_rounds)
+    """``latency_us`` on inputs of test, as many as ``settings`` say."""
+    raw = parts["test"].raw.sample(min(settings.timing_inputs, len(parts["test"])), random_state=settings.seed)
+    return latency_us(variants, serving_class(schema["kind"])(schema).preprocess, list(raw), settings.timing_rounds)
 
 
 def judge(logits: Floats32, parts: Parts, positive: int | None, folder: Path, settings: Evaluate) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
         for name in tqdm(settings.variants, desc="evaluate", unit=" variants"):
             variant = load_variant(paths.model(name), settings.threads)
             known = name == TEACHER  # the stage train has asked it about every message
-            logits[name] = teacher_logits(paths, list(rows.id)) if known else variant.logits(list(rows.text))
+            logits[name] = teacher_logits(paths, list(rows.id)) if known else variant.logits(list(rows.input))
             variants[name] = {"parameters": variant.parameters}
             variants[name] |= judge(logits[name], parts, positive, paths.model(name), settings)
         single = {name: load_variant(paths.model(name), 1) for name in settings.variants}

@@ -17,10 +17,10 @@ import pandas as pd
 
 from service.release import Release
 from service.store import Pointer
-from service.text import document
 from tasks.data.grouping import group_of_each, split_of
 from tasks.data.sources import FEEDBACK
 from tasks.files import atomic_write, read_json
+from tasks.kinds import data_part, settings_class
 from tasks.lineage import sha256
 from tasks.stage import Paths, StageError
 
@@ -54,12 +54,16 @@ def with_labels(
 ) -> tuple[pd.DataFrame, int]:
     """(``known`` and behind it the labelled messages that are new, how many these are).
 
-    ``feedback``: id, received, label, subject, text, as ``tasks.data.feedback.collect`` gives them. ``params`` are those
+    ``feedback``: id, received, label and the content, as ``tasks.data.feedback.collect`` gives them. ``params`` are those
     that the release was made with. What the release has no label for, or finds nothing to read in, is left out, and
     so is a copy of a known text and what resembles messages of two splits, or of the future.
     """
     rows = feedback[~feedback.id.isin(known.id) & feedback.label.isin(release.labels)].reset_index(drop=True)
-    raw = [document(subject, text) for subject, text in zip(rows.subject, rows.text, strict=True)]
+    kind = data_part(release.kind_name)
+    raw = [
+        release.kind.raw_of(kind.content_of(dict(zip(kind.CONTENT, content, strict=True))))
+        for content in rows[list(kind.CONTENT)].to_numpy()
+    ]
     received = pd.to_datetime(rows.received, utc=True, format="ISO8601", errors="coerce").fillna(until)
     order = {label: number for number, label in enumerate(release.labels)}
     rows = rows[["id", "label"]].assign(
@@ -67,19 +71,20 @@ def with_labels(
         source=FEEDBACK,
         label_id=rows.label.map(order).astype(np.int64),
         raw=raw,
-        text=[release.normalise(text) for text in raw],
+        input=[release.preprocess(one) for one in raw],
         weight=float(params["ingest"]["feedback_weight"]),
     )
-    rows = rows[(rows.text != "") & ~rows.text.isin(known.text) & ~rows.duplicated("text")]
-    rows = _placed(known, rows.reset_index(drop=True), params["prepare"])
+    rows = rows[rows.input.map(bool).astype(bool) & ~rows.input.isin(known.input) & ~rows.duplicated("input")]
+    rows = _placed(known, rows.reset_index(drop=True), release.kind_name, params["prepare"])
     return pd.concat([known, rows[list(known.columns)]], ignore_index=True), len(rows)
 
 
-def _placed(known: pd.DataFrame, rows: pd.DataFrame, prepare: Mapping[str, Any]) -> pd.DataFrame:
+def _placed(known: pd.DataFrame, rows: pd.DataFrame, kind: str, prepare: Mapping[str, Any]) -> pd.DataFrame:
     """``rows`` with group and split, without those that belong to none."""
-    shares, grouped = prepare["splits"], known[known.group != ""]
-    ids, texts = [*grouped.group, *rows.id], [*grouped.text, *rows.text]
-    groups = group_of_each(ids, texts, shares=shares, **prepare["near_duplicates"])[len(grouped) :]
+    settings = settings_class(kind, "prepare").model_validate(prepare)
+    shares, near, grouped = prepare["splits"], settings.near_duplicates, known[known.group != ""]
+    fingerprints = (data_part(kind).fingerprint(given, settings) for given in [*grouped.input, *rows.input])
+    groups = group_of_each([*grouped.group, *rows.id], fingerprints, near, shares)[len(grouped) :]
     taken: dict[str, set[str]] = {}
     for group, split in zip(grouped.group, grouped.split, strict=True):
         taken.setdefault(group, set()).add(split)

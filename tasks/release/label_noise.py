@@ -1,6 +1,6 @@
 """Labels that contradict everything else that is known: confident learning, for the labels that reviewers gave.
 
-Each labelled message is scored by a linear model that never saw it, nor a near-duplicate of it. Where that model
+Each labelled row is scored by a linear model that never saw it, nor a near-duplicate of it. Where that model
 gives the label a reviewer chose a small probability, the label is doubted (Northcutt, Jiang, Chuang: Confident
 Learning, JAIR 2021). A share of doubts above the natural one means that labels were flipped, by mistake or on purpose.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from tasks.kinds import model_part
 from tasks.stage import Settings
 
 
@@ -25,19 +25,21 @@ class Labels(Settings):
     """Largest share of doubted labels among those of the reviewers; a single doubt is always allowed."""
     folds: int
     min_documents: int
-    """Words and pairs of words that stand in fewer messages are left out."""
+    """Features that fewer rows have are left out."""
     C: float
     """Inverse strength of the regularisation."""
     seed: int
 
 
-def given_probabilities(rows: pd.DataFrame, asked: npt.NDArray[np.bool_], settings: Labels) -> npt.NDArray[np.float64]:
+def given_probabilities(
+    rows: pd.DataFrame, asked: npt.NDArray[np.bool_], settings: Labels, kind: str
+) -> npt.NDArray[np.float64]:
     """Out-of-fold probability of the given label of each of the ``asked`` rows, in their order.
 
-    ``rows`` has text, group and label_id; folds go by group.
+    ``rows`` has input, group and label_id; folds go by group.
     """
-    vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=settings.min_documents, sublinear_tf=True, dtype=np.float32)
-    features = vectors.fit_transform(rows.text)  # knows no label, so it may see every fold
+    # They know no label, so they may see every fold.
+    features = model_part(kind).quick_features(list(rows.input), settings.min_documents)
     labels = rows.label_id.to_numpy()
     _, member = np.unique(rows.group.to_numpy(dtype=str), return_inverse=True)
     fold = np.random.default_rng(settings.seed).permutation(member.max() + 1)[member] % settings.folds

@@ -1,39 +1,31 @@
 """Stage package: a variant, chosen by a rule, and all it needs, as one immutable release with its lineage.
 
-No message of the data goes into a release: probe texts are made of single words that many messages hold, and the drift
-reference is numbers.
+No row of the data goes into a release: the kind makes probes that show none, and the drift reference is numbers.
 """
 
 from __future__ import annotations
 
 import platform
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from service.decision import softmax
-from service.descriptors import NAMES, describe
+from service.kinds import Model, Serving, serving_class
 from service.release import MANIFEST, Release, hash_files, release_id
-from service.scorer import STUDENTS, Student, load_student
-from service.text import Normaliser
-from service.tokenizer import words_of
-from service.transformer import WindowedStudent
 from tasks import lineage
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
+from tasks.kinds import release_part, settings_of
 from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over, told
 from tasks.release.scores import judged, read_scores
-from tasks.stage import Paths, Settings, StageError, read_params, run
-
-PROBE_DOCUMENTS = 10
-"""Messages that a word of a probe text stands in, at least: a name or a number that only a few hold is in none."""
+from tasks.release.settings import Package
+from tasks.stage import Paths, StageError, read_params, run
 
 RULE = (
     "the first of among that is good enough: its PR-AUC on valid is not shown to be worse than the teacher's by more than "
@@ -42,47 +34,17 @@ RULE = (
 """What tasks.release.choice does, in words for the card."""
 
 
-class ServingLimits(Settings):
-    """What one request may bring."""
-
-    characters: int
-    batch: int
-    body_bytes: int
-
-
-class Package(Choice):
-    reference_splits: list[Literal["valid", "test", "golden"]] = Field(min_length=1)
-    """The splits whose descriptors, scores and features are the reference for drift: what training did not learn from."""
-    probes: int = Field(ge=1)
-    probe_words: int
-    probe_tolerance: float
-    """Largest difference of a probe's probability that a serving host may show."""
-    limits: ServingLimits
-
-
-def probe_texts(texts: Sequence[str], count: int, length: int, seed: int) -> list[str]:
-    """Texts of random words, each of which stands in many of ``texts``: they exercise the model and quote nobody."""
-    documents = Counter(word for text in texts for word in set(words_of(text)))
-    words = sorted(word for word, number in documents.items() if number >= PROBE_DOCUMENTS)
-    if not words:
-        raise StageError(
-            f"no word stands in {PROBE_DOCUMENTS} of {len(texts)} messages: there is nothing to make probe texts of"
-        )
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(np.array(words, dtype=object), size=length)) for _ in range(count)]
-
-
-def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, temperature: float) -> dict[str, Any]:
+def drift_reference(serving: Serving, model: Model, rows: pd.DataFrame, temperature: float) -> dict[str, Any]:
     """What drift is measured against, of ``rows`` in their order: how they look, what is said of them, what they are.
 
     ``names`` of the descriptors, ``descriptors`` float64[n, names], ``probabilities`` float64[n, labels], ``features``
-    float32[n, dimensions] (none where the student has none), ``label_ids`` int64[n].
+    float32[n, dimensions] (none where the model has none), ``label_ids`` int64[n].
     """
-    described = [describe(raw, student.tokenizer.unknown_share(text)) for raw, text in zip(rows.raw, rows.text, strict=True)]
-    logits, features = student.outputs(list(rows.text))
+    described = [serving.describe(raw, given, model) for raw, given in zip(rows.raw, rows.input, strict=True)]
+    logits, features = model.outputs(list(rows.input))
     return {
-        "names": np.array(NAMES),
-        "descriptors": np.array([[entry[name] for name in NAMES] for entry in described]),
+        "names": np.array(serving.descriptors),
+        "descriptors": np.array([[entry[name] for name in serving.descriptors] for entry in described]),
         "probabilities": softmax(logits, temperature),
         "features": features,
         "label_ids": rows.label_id.to_numpy(),
@@ -90,7 +52,7 @@ def drift_reference(student: Student | WindowedStudent, rows: pd.DataFrame, temp
 
 
 def choose(settings: Package, rows: pd.DataFrame, evaluation: dict[str, Any], paths: Paths) -> list[Candidate]:
-    """What the rule says of each of ``among`` on the valid messages of ``rows``. Raises StageError as ``judge_all`` does."""
+    """What the rule says of each of ``among`` on the valid part of ``rows``. Raises StageError as ``judge_all`` does."""
     scored, schema = judged(rows), read_json(paths.schema)
     positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
     valid = scored[scored.split == "valid"]
@@ -131,7 +93,7 @@ def card(
     ``entries`` are the figures of the ``candidates`` that are good enough: the first is served, the second is what to
     fall back to.
     """
-    variants, order = evaluation["variants"], list(entries)
+    variants, order, part = evaluation["variants"], list(entries), release_part(schema["kind"])
     chosen = order[0]
     figures = {name: entries[name] for name in order[:2]}
     figures |= {name: variants[name] for name in (evaluation["teacher"], "baseline") if name in variants}
@@ -143,7 +105,8 @@ def card(
         "chosen_by": {"rule": RULE, **rule},
         "passed_over": [asdict(candidate) for candidate in passed_over(candidates)],
         "candidates": [asdict(candidate) for candidate in candidates],
-        "task": f"text classification into {', '.join(schema['labels'])}",
+        "kind": schema["kind"],
+        "task": part.TASK.format(labels=", ".join(schema["labels"])),
         "labels": schema["labels"],
         "positive": schema["positive"],
         "threshold": entries[chosen]["threshold"],
@@ -152,9 +115,9 @@ def card(
         "figures": figures,
         "against_teacher": against(chosen, evaluation, entries[chosen]["bytes"]),
         "limits": [
-            "It knows the messages of its source and time; on others it may be wrong and sure of it.",
-            f"It reads the first {schema['normaliser']['characters']} characters of a normalised text.",
-            "A score is calibrated on messages received before the date above; mail that came later is less so.",
+            "It knows inputs of its source and time; on others it may be wrong and sure of it.",
+            *part.cautions(schema),
+            "A score is calibrated on what was received before the date above; what came later is less so.",
         ],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -174,12 +137,14 @@ def trace(paths: Paths, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_kinds(names: Sequence[str], paths: Paths) -> None:
+def check_formats(names: Sequence[str], serving: Serving, paths: Paths) -> None:
     """Raises StageError where one of these variants cannot be served: a fallback that cannot be is none."""
     for name in names:
-        kind = read_json(paths.model(name) / "variant.json")["kind"]
-        if kind not in STUDENTS:
-            raise StageError(f"package.among: {name!r}: its kind is {kind!r}; the service runs {' and '.join(STUDENTS)}")
+        found = read_json(paths.model(name) / "variant.json")["format"]
+        if found not in serving.formats:
+            raise StageError(
+                f"package.among: {name!r}: its format is {found!r}; the service runs {' and '.join(serving.formats)}"
+            )
 
 
 def package(settings: Package, paths: Paths) -> None:
@@ -189,10 +154,11 @@ def package(settings: Package, paths: Paths) -> None:
     rows = pd.read_parquet(paths.prepared)
     candidates = choose(settings, rows, evaluation, paths)
     order = order_of(candidates)
-    check_kinds(order, paths)
+    serving = serving_class(schema["kind"])(schema)
+    check_formats(order, serving, paths)
     entries = {name: entry_of(name, evaluation, folder_bytes(paths.model(name))) for name in order}
     chosen, model = entries[order[0]], paths.model(order[0])
-    student = load_student(model)
+    loaded = serving.load(model, 1)
     with atomic_write(paths.release) as temporary:
         shutil.copytree(model, temporary / "model")
         on_valid = {"threshold": chosen["threshold"], "temperature": chosen["temperature"]}
@@ -200,10 +166,11 @@ def package(settings: Package, paths: Paths) -> None:
         write_json(temporary / "card.json", card(settings, candidates, entries, schema, evaluation, params))
         write_json(temporary / "lineage.json", trace(paths, params))
         held_out = rows[rows.split.isin(settings.reference_splits)]
-        reference = drift_reference(student, held_out, chosen["temperature"])
+        reference = drift_reference(serving, loaded, held_out, chosen["temperature"])
         np.savez_compressed(temporary / "reference.npz", **reference)
-        texts = probe_texts(list(rows.text), settings.probes, settings.probe_words, settings.seed)
-        write_json(temporary / "probes.json", probes(settings, texts, schema, student, chosen["temperature"]))
+        raws = release_part(schema["kind"]).probes(rows, settings)
+        found = probes(raws, serving, loaded, chosen["temperature"])
+        write_json(temporary / "probes.json", {"tolerance": settings.probe_tolerance, "probes": found})
         seal(temporary)
         release = Release(temporary)
     for candidate in passed_over(candidates):
@@ -221,14 +188,10 @@ def summary(release: str, candidates: Sequence[Candidate], size: int) -> str:
     )
 
 
-def probes(
-    settings: Package, texts: list[str], schema: dict[str, Any], student: Student | WindowedStudent, temperature: float
-) -> dict[str, Any]:
-    """Probe texts with the probabilities that this host gives them; a serving host must give the same."""
-    normaliser = Normaliser.from_settings(schema["normaliser"])
-    answers = softmax(student.logits([normaliser(text) for text in texts]), temperature)
-    entries = [{"text": text, "probabilities": row.tolist()} for text, row in zip(texts, answers, strict=True)]
-    return {"tolerance": settings.probe_tolerance, "probes": entries}
+def probes(raws: Sequence[Any], serving: Serving, model: Model, temperature: float) -> list[dict[str, Any]]:
+    """Probes with the probabilities that this host gives them; a serving host must give the same."""
+    answers = softmax(model.logits([serving.preprocess(raw) for raw in raws]), temperature)
+    return [{"input": serving.to_json(raw), "probabilities": row.tolist()} for raw, row in zip(raws, answers, strict=True)]
 
 
 def seal(folder: Path) -> None:
@@ -238,4 +201,4 @@ def seal(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(package, Package)
+    run(package, settings_of("package"))

@@ -12,13 +12,16 @@ from service.release import Release
 
 
 class ReleaseModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A frame with a ``text`` column in; a frame with ``label``, ``score`` and ``release`` out."""
+    """A frame with a column ``input`` in, raw inputs as JSON has them (a text, an image in base64); a frame with ``label``,
+    ``score`` and ``release`` out.
+    """
 
     def load_context(self, context: Any) -> None:
         self.release = Release(Path(context.artifacts["release"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        return pd.DataFrame([vars(answer) for answer in self.release.answer(list(model_input["text"]))])
+        raws = [self.release.kind.from_json(value) for value in model_input["input"]]
+        return pd.DataFrame([vars(answer) for answer in self.release.answer(raws)])
 
 
 mlflow.models.set_model(ReleaseModel())

@@ -28,6 +28,7 @@ from service.release import Release
 from service.store import release_folder
 from tasks.data.feedback import collect
 from tasks.files import atomic_write, read_json, write_json
+from tasks.kinds import data_part
 from tasks.lineage import sha256
 from tasks.release.evaluation_set import SPLITS, kept, with_labels
 from tasks.release.label_shift import (
@@ -83,7 +84,7 @@ def recalibrate(
     folder = release_folder(paths.store, release)
     champion, lineage = Release(folder), read_json(folder / "lineage.json")
     known = kept(paths, folder, release)
-    feedback, _ = collect(paths.feedback, until)
+    feedback, _ = collect(paths.feedback, until, data_part(champion.kind_name).CONTENT)
     rows, new = with_labels(known, feedback, champion, lineage["params"], pd.Timestamp(until))
     trained = int(lineage.get("recalibrated", {}).get("messages_of_training", len(known)))
     if len(rows) - trained < settings.least:
@@ -141,7 +142,7 @@ def choose(
     before, mix = mixes
     choosing = rows[(rows.split == "valid") | (fresh & rows.split.isin(CHOOSING))]
     labels, base = _labels_and_weights(choosing)
-    weights, logits = weights_in(mix, labels, base), champion.student.logits(list(choosing.text)).astype(np.float64)
+    weights, logits = weights_in(mix, labels, base), champion.model.logits(list(choosing.input)).astype(np.float64)
     shift = shifted(champion.shift, before, mix)
     temperature = best_temperature(logits, shift, labels, weights)
     chosen_on = {"valid": int((~fresh[choosing.index]).sum()), "labels": int(fresh[choosing.index].sum())}
@@ -207,9 +208,9 @@ def reference_in(folder: Path, champion: Release, chosen: Chosen, seed: int) -> 
 
 
 def _probes(folder: Path, champion: Release, chosen: Chosen) -> dict[str, Any]:
-    """The champion's probe texts with the scores that they get now."""
+    """The champion's probes with the scores that they get now."""
     packed: dict[str, Any] = read_json(folder / "probes.json")
-    logits = champion.student.logits([champion.normalise(probe["text"]) for probe in packed["probes"]])
+    logits = champion.model.logits([champion.preprocess(raw) for raw in champion.probe_inputs()])
     answers = softmax(logits.astype(np.float64) / chosen.temperature + chosen.shift)
     entries = [{**probe, "probabilities": row.tolist()} for probe, row in zip(packed["probes"], answers, strict=True)]
     return packed | {"probes": entries}

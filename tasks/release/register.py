@@ -22,7 +22,7 @@ from tasks.stage import Paths, StageError, add_option, find_workload
 from tasks.tracking import connect, find_or_make_parent, invocation
 
 SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec("string", "text")]),
+    inputs=Schema([ColSpec("string", "input")]),
     outputs=Schema([ColSpec("string", "label"), ColSpec("double", "score"), ColSpec("string", "release")]),
 )
 REQUIREMENTS = ("numpy", "onnxruntime", "selectolax")

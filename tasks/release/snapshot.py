@@ -18,8 +18,8 @@ from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
 from tasks.data.feedback import collect, write_rows
-from tasks.data.folders import in_utf8
-from tasks.data.tree import entries
+from tasks.data.tree import entries, in_utf8
+from tasks.kinds import data_part, kind_of
 from tasks.lineage import sha256
 from tasks.stage import Paths, StageError, read_params
 from tasks.tracking import INVOCATION_VARIABLE
@@ -111,7 +111,7 @@ def take_snapshot(root: Path, folder: Path, feedback: Path, until: datetime) -> 
     except DvcException as error:
         raise StageError(f"params.yaml: ingest.until cannot be written: {error}") from error
     taken = [_take_source(root, folder, Path(ingest["path"]))] if not Path(ingest["path"]).is_absolute() else []
-    rows, quarantine = collect(feedback, until)
+    rows, quarantine = collect(feedback, until, data_part(kind_of(Paths(folder))).CONTENT)
     target = folder / ingest["feedback"]
     write_rows(rows, target)
     (folder / QUARANTINE).parent.mkdir(parents=True, exist_ok=True)

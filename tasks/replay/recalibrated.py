@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from service.journal import Journal
 from service.record import now, observe
 from service.release import Release
 from service.store import read_pointer, release_folder
+from tasks.kinds import data_part
 from tasks.monitor import watch
 from tasks.monitor.followup import records_of
 from tasks.monitor.settings import read_monitor
@@ -68,22 +70,23 @@ class RecalibratedArm:
         assert pointer is not None
         self._release = Release(release_folder(self._paths.store, pointer.champion))
 
-    def answer(self, number: int, identity: str, label: str, text: str, received: Any) -> str:
-        """The answer to message ``number`` of the stream, received at ``received``; then handles due labels and windows."""
-        normalised = self._release.normalise(text)
-        (answer,), probabilities, features = self._release.predict([normalised])
-        observation = observe(self._release, text, normalised, answer, probabilities[0], features[0], 0.0, SALT)
+    def answer(self, number: int, row: Mapping[str, Any], raw: Any) -> str:
+        """The answer to row ``number`` of the stream, whose raw input is ``raw``; then handles due labels and windows."""
+        given = self._release.preprocess(raw)
+        (answer,), probabilities, features = self._release.predict([given])
+        observation = observe(self._release, raw, given, answer, probabilities[0], features[0], 0.0, SALT)
         record = observation.record("/classify", "replay")
         answered = {name: record[name] for name in ("label", "score", "release", "time", "hash")}
-        feedback = {"id": self._journal.append(record), "label": label, "reviewer": "replay", "subject": "", "text": text}
-        if is_reviewed(identity, self.share, self.seed):
+        content = {name: row[name] for name in data_part(self._release.kind_name).CONTENT}
+        feedback = {"id": self._journal.append(record), "label": row["label"], "reviewer": "replay", **content}
+        if is_reviewed(row["id"], self.share, self.seed):
             self._pending_labels.append((number + self.delay, feedback | {"received": record["time"], "answered": answered}))
         while self._pending_labels and self._pending_labels[0][0] <= number:
             self._feedback.append({"kind": "feedback", "time": now(), **self._pending_labels.popleft()[1]})
             self._label_count += 1
         self._answer_count += 1
         if self._answer_count % self._settings.windows.count == 0:
-            self._monitor({"number": number, "received": received, "labels": self._label_count})
+            self._monitor({"number": number, "received": row["received"], "labels": self._label_count})
         return answer.label
 
     def _monitor(self, position: dict[str, Any]) -> None:

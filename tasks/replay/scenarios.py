@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tasks.replay.campaigns import CAMPAIGNS, message
+from tasks.kinds import replay_part
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Texts in sending order; ``start`` is the index of the first changed one."""
+    """Raw inputs in sending order; ``start`` is the index of the first changed one."""
 
     name: str
-    texts: list[str]
+    raws: list[Any]
     start: int
     must_be_seen: bool
 
@@ -30,18 +32,21 @@ def calm(pool: pd.DataFrame, messages: int, window: int, rng: np.random.Generato
 
 
 def scenarios(
-    pool: pd.DataFrame, positive: str, messages: int, window: int, share: float, points: float, seed: int
+    kind: str, pool: pd.DataFrame, positive: str, messages: int, window: int, share: float, points: float, seed: int
 ) -> list[Scenario]:
-    """Stationary traffic, the same reordered, a campaign, a prior shift up and down; each after one stationary window.
+    """Stationary traffic, the same reordered, something unseen, a prior shift up and down; each after one stationary window.
 
-    ``pool``: held-out messages (raw, label) from the training distribution of the release.
+    ``pool``: held-out rows (raw, label) from the training distribution of the release.
     """
-    texts = list(pool.raw)
+    raws = list(pool.raw)
     result: list[Scenario] = []
-    builders: dict[str, tuple[Callable[[np.random.Generator], list[str]], bool]] = {
-        "nothing changed": (lambda rng: _texts(texts, calm(pool, messages, window, rng)), False),
-        "the same mail in another order": (lambda rng: _texts(texts, _by_length(texts, messages, window, rng)), False),
-        f"{share:.0%} of an unseen campaign": (lambda rng: _campaign(texts, pool, messages, window, share, rng), True),
+    builders: dict[str, tuple[Callable[[np.random.Generator], list[Any]], bool]] = {
+        "nothing changed": (lambda rng: _raws(raws, calm(pool, messages, window, rng)), False),
+        "the same in another order": (lambda rng: _raws(raws, _by_length(raws, messages, window, rng)), False),
+    }
+    for name, change in replay_part(kind).CHANGES.items():
+        builders[f"{share:.0%} {name}"] = (partial(_changed, change, raws, pool, messages, window, share), True)
+    builders |= {
         f"{points:.0%} more {positive}": (lambda rng: _prior(pool, positive, messages, window, points, rng), True),
         f"{points:.0%} less {positive}": (lambda rng: _prior(pool, positive, messages, window, -points, rng), True),
     }
@@ -50,29 +55,34 @@ def scenarios(
     return result
 
 
-def _texts(texts: Sequence[str], rows: Sequence[int]) -> list[str]:
-    return [texts[row] for row in rows]
+def _raws(raws: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+    return [raws[row] for row in rows]
 
 
-def _by_length(texts: Sequence[str], messages: int, window: int, rng: np.random.Generator) -> list[int]:
-    """Each window's messages sorted by length: the same mail, in bursts of similar messages."""
-    rows = calm(pd.DataFrame(index=range(len(texts))), messages, window, rng)
+def _by_length(raws: Sequence[Any], messages: int, window: int, rng: np.random.Generator) -> list[int]:
+    """Each window's inputs sorted by length: the same ones, in bursts of similar inputs."""
+    rows = calm(pd.DataFrame(index=range(len(raws))), messages, window, rng)
     ordered = []
     for start in range(0, messages, window):
-        ordered += sorted(rows[start : start + window], key=lambda row: len(texts[row]))
+        ordered += sorted(rows[start : start + window], key=lambda row: len(raws[row]))
     return ordered
 
 
-def _campaign(
-    texts: Sequence[str], pool: pd.DataFrame, messages: int, window: int, share: float, rng: np.random.Generator
-) -> list[str]:
-    base = _texts(texts, calm(pool, messages, window, rng))
-    return [
-        message(CAMPAIGNS[0], rng) if number >= window and rng.random() < share else text for number, text in enumerate(base)
-    ]
+def _changed(
+    change: Callable[[Any, np.random.Generator], Any],
+    raws: Sequence[Any],
+    pool: pd.DataFrame,
+    messages: int,
+    window: int,
+    share: float,
+    rng: np.random.Generator,
+) -> list[Any]:
+    """From the second window on, ``share`` of the inputs are changed."""
+    base = _raws(raws, calm(pool, messages, window, rng))
+    return [change(raw, rng) if number >= window and rng.random() < share else raw for number, raw in enumerate(base)]
 
 
-def _prior(pool: pd.DataFrame, positive: str, messages: int, window: int, points: float, rng: np.random.Generator) -> list[str]:
+def _prior(pool: pd.DataFrame, positive: str, messages: int, window: int, points: float, rng: np.random.Generator) -> list[Any]:
     """From the second window on, the positive label's share is higher (or lower) by ``points``."""
     hits = [number for number, label in enumerate(pool.label) if label == positive]
     others = [number for number, label in enumerate(pool.label) if label != positive]
@@ -85,4 +95,4 @@ def _prior(pool: pd.DataFrame, positive: str, messages: int, window: int, points
             *rng.choice(others, min(window - positives, len(others)), replace=False),
         ]
         rows += rng.permutation(batch).tolist()
-    return _texts(list(pool.raw), rows[:messages])
+    return _raws(list(pool.raw), rows[:messages])

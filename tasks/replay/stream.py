@@ -55,12 +55,12 @@ class Reviewer:
     delay: int
     seed: int
     label_count: int = 0
-    _pending: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
+    _pending: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
 
-    def see(self, number: int, identity: str, answer: str, label: str, text: str) -> None:
+    def see(self, number: int, identity: str, answer: str, label: str, request: Mapping[str, Any]) -> None:
         """Register message ``number`` of the stream, answered under the journal id ``answer``."""
         if is_reviewed(identity, self.share, self.seed):
-            self._pending.append((number + self.delay, {"id": answer, "label": label, "text": text}))
+            self._pending.append((number + self.delay, {"id": answer, "label": label, **request}))
 
     def work(self, number: int) -> None:
         """Send the labels that are due once message ``number`` has been answered."""
@@ -72,9 +72,9 @@ class Reviewer:
             self.label_count += 1
 
 
-def ask(client: Client, text: str) -> dict[str, Any]:
-    """The service's answer to one text. Raises StageError for any status but 200."""
-    status, response = client.call("POST", "/classify", {"text": text})
+def ask(client: Client, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The service's answer to one input. Raises StageError for any status but 200."""
+    status, response = client.call("POST", "/classify", request)
     if status != 200:
         raise StageError(f"/classify answered {status}: {response}")
     return dict(response)

@@ -17,11 +17,13 @@ import pandas as pd
 import yaml
 
 from tasks.files import sqlite_uri
+from tasks.kinds import data_part, kind_of, replay_part
 from tasks.release.snapshot import AUTHOR, command
 from tasks.stage import Paths, StageError, read_params
 
 SOURCE = "data/world.parquet"
-COLUMNS = ("id", "received", "source", "label", "subject", "text")
+COLUMNS = ("id", "received", "source", "label")
+"""Columns of the world's table, beside the content."""
 PREFIXES = ("RESTILL_", "PREFECT_", "MLFLOW_", "BENTOML_")
 """Prefixes of variables that would point the world at the stores of the surrounding project."""
 ALLOWED = ("PREFECT_SERVER_ANALYTICS_ENABLED", "PREFECT_RESULTS_DEFAULT_SERIALIZER", "MLFLOW_DISABLE_TELEMETRY",
@@ -50,15 +52,15 @@ def copy_project(root: Path, folder: Path) -> None:
     command(folder, "git", "init", "--quiet")
 
 
-def make_world(paths: Paths, folder: Path, messages: pd.DataFrame, changes: Mapping[str, Any]) -> dict[str, str]:
-    """Copy the project to ``folder``, with ``messages`` as the workload's source table; the environment for its commands."""
+def make_world(paths: Paths, folder: Path, rows: pd.DataFrame, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Copy the project to ``folder``, with ``rows`` as the workload's source table; the environment for its commands."""
     copy_project(paths.project, folder)
     own = folder / paths.root.relative_to(paths.project)
     (own / SOURCE).parent.mkdir(parents=True, exist_ok=True)
-    messages[list(COLUMNS)].to_parquet(own / SOURCE, index=False)
+    kind = kind_of(paths)
+    rows[[*COLUMNS, *data_part(kind).CONTENT]].to_parquet(own / SOURCE, index=False)
     params = merged(read_params(own), changes)
-    names = {name: name for name in COLUMNS}
-    params["ingest"] |= {"source": "table", "path": SOURCE, "until": None, "labels": {}, "label_table": None, "columns": names}
+    params["ingest"] |= {"until": None} | replay_part(kind).ingest_table(SOURCE)
     (own / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     environment = world_environment(folder)
     Path(environment["PREFECT_HOME"]).mkdir(parents=True)  # Prefect creates its home, but not the parent folders

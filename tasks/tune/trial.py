@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from service.kinds import serving_class
 from service.release import hash_files
-from service.text import Normaliser
 from tasks.compress.distillation import teacher_logits
 from tasks.compress.sgd import Watch
 from tasks.files import atomic_write, folder_bytes, read_json
@@ -34,10 +34,10 @@ SEARCH_SPLITS = ("train", "valid", "unlabelled")
 
 
 class Timing(Settings):
-    """How the latency per message is measured."""
+    """How the latency per input is measured."""
 
-    messages: int = Field(ge=1)
-    """Number of messages of valid."""
+    inputs: int = Field(ge=1)
+    """Number of inputs of valid."""
     rounds: int = Field(ge=1)
 
 
@@ -58,6 +58,20 @@ class Measurement:
     bytes: int
     latency_us: float
     pr_auc: float
+
+
+def is_code(name: str) -> bool:
+    """Whether a dependency is code of the project: it lies outside of the workload's folder."""
+    return name.startswith("../")
+
+
+def hash_of(path: Path) -> Any:
+    return hash_files(path) if path.is_dir() else sha256(path)
+
+
+def hash_code(path: Path) -> Any:
+    """SHA-256 of the modules in ``path``, or of the file."""
+    return {str(file.relative_to(path)): sha256(file) for file in sorted(path.rglob("*.py"))} if path.is_dir() else sha256(path)
 
 
 class Workspace:
@@ -86,7 +100,7 @@ class Workspace:
 
     def hashes(self) -> dict[str, Any]:
         """Hashes of all input files, including the code of the steps."""
-        return {name: hash_files(path) if path.is_dir() else sha256(path) for name, path in sorted(self._files.items())}
+        return {name: hash_code(path) if is_code(name) else hash_of(path) for name, path in sorted(self._files.items())}
 
     def create_project(self) -> Paths:
         """A fresh project folder for a trial, with links to the files that the steps need."""
@@ -94,7 +108,7 @@ class Workspace:
         if scratch.exists():
             shutil.rmtree(scratch)
         for name, path in self._files.items():
-            if path.suffix != ".py":
+            if not is_code(name):
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
                 (scratch / name).symlink_to(path)
         return Paths(scratch)
@@ -134,13 +148,13 @@ def measure(workspace: Workspace, folder: Path, reference: Path, reference_laten
     """
     student = load_variant(folder, 1)
     raw = workspace.valid.raw
-    texts = list(raw.sample(min(workspace.timing.messages, len(raw)), random_state=0))  # the same for all
-    normaliser = Normaliser.from_settings(workspace.schema["normaliser"])
+    timed = list(raw.sample(min(workspace.timing.inputs, len(raw)), random_state=0))  # the same for all
+    preprocess = serving_class(workspace.schema["kind"])(workspace.schema).preprocess
     with (workspace.folder / "tune.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
         latencies = latency_us(
-            {"trial": student, "reference": load_variant(reference, 1)}, normaliser, texts, workspace.timing.rounds
+            {"trial": student, "reference": load_variant(reference, 1)}, preprocess, timed, workspace.timing.rounds
         )
     latency = latencies["trial"]
     if reference_latency is not None:
         latency = round(latency / latencies["reference"] * reference_latency, 1)
-    return Measurement(folder_bytes(folder), latency, workspace.quality(student.logits(list(workspace.valid.text))))
+    return Measurement(folder_bytes(folder), latency, workspace.quality(student.logits(list(workspace.valid.input))))

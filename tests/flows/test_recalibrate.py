@@ -44,7 +44,7 @@ def world(students: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.Monke
     params = yaml.safe_load((MAIL / "params.yaml").read_text())
     params |= {"gate": GATE.model_dump(mode="json"), "recalibrate": SETTINGS.model_dump(mode="json")}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    for name in ("bentofile.yaml", "README.md"):
+    for name in ("bentofile.yaml", "constraints.txt", "README.md"):
         shutil.copy2(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "service", tmp_path / "service", ignore=shutil.ignore_patterns("__pycache__"))
     made = World(tmp_path, students[1], ["ham", "spam"], "spam")

@@ -14,7 +14,8 @@ from flows import tune as command
 from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
 from flows.tune import apply, chain, every_trial, read_needs, step_of, summary, tune
-from tasks.compress.distill import Distill, distill
+from tasks.compress.distill import distill
+from tasks.kinds.text_classification.compress import Distill
 from tasks.stage import Paths, StageError
 from tasks.tune.search import Search
 from tests.imports import MAIL

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from service.app import Restill, http
 from service.config import Config
-from service.descriptors import NAMES
 from service.journal import read, segments
+from service.kinds.text_classification.descriptors import NAMES
 from service.release import Release, verify
 from tests.service.conftest import LOOPBACK
 
@@ -56,7 +56,7 @@ BAD = [
     ("/classify", b'{"text": "a", "more": 1}', JSON, 422, "the body: Extra inputs"),
     ("/classify", b'{"text": ""}', JSON, 422, "text is empty"),
     ("/classify", b'{"text": " \\n\\t "}', JSON, 422, "text is empty"),
-    ("/classify", b'{"text": "<br><p></p>"}', JSON, 422, "no readable text"),
+    ("/classify", b'{"text": "<br><p></p>"}', JSON, 422, "nothing that can be read"),
     ("/classify", json.dumps({"text": "x" * 10_001}).encode(), JSON, 422, "at most 10000"),
     ("/classify", b"x" * 100_001, JSON, 413, "larger than 100000"),
     ("/classify", b"text=hello", {"content-type": "application/x-www-form-urlencoded"}, 415, "send application/json"),
@@ -248,7 +248,7 @@ def test_a_mistake_of_ours_is_a_500_and_one_line_without_the_text(
     def broken(self: Release, text: str) -> str:
         raise ValueError(f"cannot do {text}")
 
-    monkeypatch.setattr(Release, "normalise", broken)
+    monkeypatch.setattr(Release, "preprocess", broken)
     answer = client.post("/classify", json={"text": "MARKER"})
     assert answer.status_code == 500
     assert answer.json() == {"error": "The service made a mistake."}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.charset import codec_of, decode
-from service.mail import parse_mail
+from service.kinds.text_classification.mail import parse_mail
 
 RUSSIAN = "Добрый день, счёт готов, ждём оплаты"
 JAPANESE = "こんにちは、元気ですか"

@@ -1,4 +1,4 @@
-"""service/envelope.py: which lines are an mbox's envelopes, and when their messages came, wherever the machine stands."""
+"""envelope.py: which lines are an mbox's envelopes, and when their messages came, wherever the machine stands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.envelope import LINE_BYTES, envelope_time, read_envelope
+from service.kinds.text_classification.envelope import LINE_BYTES, envelope_time, read_envelope
 
 AT = datetime(2002, 8, 22, 13, 17, 22, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_words_with_blanks_between_are_told_from_an_address(sender: str, plain: 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "Asia/Kolkata", "EDT4", "CEST-2"])
 def test_the_zone_of_the_machine_plays_no_part(zone: str) -> None:
-    code = "from service.envelope import envelope_time as t; print(*(t(f'From a Thu Aug 22 13:17:22 {z}2002').isoformat() for z in ['', 'EDT ', 'CEST ', 'IST ']))"  # noqa: E501
+    code = "from service.kinds.text_classification.envelope import envelope_time as t; print(*(t(f'From a Thu Aug 22 13:17:22 {z}2002').isoformat() for z in ['', 'EDT ', 'CEST ', 'IST ']))"  # noqa: E501
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"TZ": zone}, capture_output=True, text=True, check=True
     )

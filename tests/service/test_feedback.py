@@ -21,9 +21,10 @@ from service.app import http
 from service.config import Config
 from service.feedback import Feedback
 from service.journal import read, segments
-from service.record import ScoredText
+from service.kinds.text_classification.serving import TextVerdict
+from service.record import Scored
 from service.refused import Refused
-from service.requests import Verdict
+from service.release import Release
 from tests.service.conftest import LOOPBACK
 
 TEXT = "winner prize money"
@@ -75,17 +76,17 @@ def test_a_long_mail_matches_though_it_was_cut(client: TestClient) -> None:
 def test_a_mail_matches_as_it_was_cut_then_whatever_the_limit_is_now(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, is_recorded: bool, status: int
 ) -> None:
-    whole = ScoredText.record
+    whole = Scored.record
     if not is_recorded:  # as the journal of an earlier version holds it: the limit of now is all there is
 
-        def record(self: ScoredText, route: str, client: str) -> dict[str, Any]:
+        def record(self: Scored, route: str, client: str) -> dict[str, Any]:
             return {name: value for name, value in whole(self, route, client).items() if name != "characters"}
 
-        monkeypatch.setattr(ScoredText, "record", record)
+        monkeypatch.setattr(Scored, "record", record)
     raw = b"Subject: prize\n\n" + b"money free cash\n" * 1500
     told = client.post("/classify_mail", content=raw, headers={"content-type": "message/rfc822"}).json()
     verdict = {"id": told["id"], "label": "spam", "raw": base64.b64encode(raw).decode()}
-    limits = http.state.worker.serving.current.limits
+    limits = http.state.worker.swap.current.limits
     monkeypatch.setitem(limits, "characters", limits["characters"] // 2)
     assert client.post("/feedback", json=verdict).status_code == status
     monkeypatch.undo()
@@ -94,7 +95,7 @@ def test_a_mail_matches_as_it_was_cut_then_whatever_the_limit_is_now(
 
 def test_a_longer_text_that_begins_alike_is_another_one(client: TestClient) -> None:
     text = "prize " * 1666 + "cash"
-    assert len(text) == http.state.worker.serving.current.limits["characters"]
+    assert len(text) == http.state.worker.swap.current.limits["characters"]
     verdict = {"id": answered(client, text), "label": "spam", "text": text + " more"}
     assert client.post("/feedback", json=verdict).status_code == 409
 
@@ -240,9 +241,9 @@ def test_a_disk_that_hangs_takes_no_thread_from_the_answers(client: TestClient, 
 
 
 def test_nobody_waits_long_for_an_id_however_seldom_records_are_flushed(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+    config: Config, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = [0.0]
+    seconds, served = [0.0], Release(release)
 
     def sleep(more: float) -> None:
         seconds[0] += more
@@ -251,9 +252,9 @@ def test_nobody_waits_long_for_an_id_however_seldom_records_are_flushed(
     config.journal.mkdir(parents=True)
     feedback = Feedback(config.feedback, config.journal, b"", flush_seconds=60)
     try:
-        verdict = Verdict(id="20260101T000000000000Z-abcd-0", label="ham", text=TEXT)
+        verdict = TextVerdict(id="20260101T000000000000Z-abcd-0", label="ham", text=TEXT)
         with pytest.raises(Refused, match="No answer"):
-            feedback.give(verdict, ["ham"], 1000, "team")
+            feedback.give(verdict, served, "team")
     finally:
         feedback.close()
     assert 5 <= seconds[0] < 10

@@ -1,4 +1,4 @@
-"""service/html.py: what a browser shows is text, and what is hidden is not."""
+"""service/kinds/text_classification/html.py: what a browser shows is text, and what is hidden is not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.descriptors import describe
-from service.html import DEPTH, hidden_share, visible_text
+from service.kinds.text_classification.descriptors import describe
+from service.kinds.text_classification.html import DEPTH, hidden_share, visible_text
 
 
 def words(html: str) -> str:

@@ -1,4 +1,4 @@
-"""service/mail.py and service/mime.py: real mail's lies. What a mail program would show is read, and what is wrong is told."""
+"""mail.py and mime.py: real mail's lies. What a mail program would show is read, and what is wrong is told."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.mail import parse_mail
-from service.mime import HEADER_BYTES, PARTS
-from service.text import PART, STEPS, Normaliser, document
+from service.kinds.text_classification.mail import parse_mail
+from service.kinds.text_classification.mime import HEADER_BYTES, PARTS
+from service.kinds.text_classification.text import PART, STEPS, Normaliser, document
 
 ALL = Normaliser(tuple(STEPS), ("taint.org",), 4000)
 DATE = b"Date: Thu, 22 Aug 2002 15:00:00 +0000\n"
@@ -327,7 +327,7 @@ def test_what_was_written_is_read_again(text: str, data: st.DataObject) -> None:
 
 
 def _without_tags(text: str) -> str:
-    from service.html import LOOKS_LIKE_HTML
+    from service.kinds.text_classification.html import LOOKS_LIKE_HTML
 
     return LOOKS_LIKE_HTML.sub(" ", text).strip()
 

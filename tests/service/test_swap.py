@@ -19,7 +19,7 @@ import service.worker
 from service.app import Restill, http
 from service.config import Config, read_config
 from service.store import read_pointer, release_folder
-from service.swap import Serving
+from service.swap import HotSwap
 from tasks.release.package import seal
 from tasks.release.store import add, promote, rollback
 from tests.service.conftest import LOOPBACK
@@ -92,7 +92,7 @@ BAD = [
 
 
 def test_a_promotion_and_a_rollback_are_followed(store: Path, two: tuple[str, str], release: Path) -> None:
-    serving = Serving(store, release, None)
+    serving = HotSwap(store, release, None)
     assert serving.state() == {"release": two[0], "token": 1, "previous": None, "refused": None}
     first = serving.current
     point(store, two[1])
@@ -118,7 +118,7 @@ def test_a_bad_release_is_refused_with_its_reason_and_the_old_one_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
-    serving = Serving(store, release, None, lambda what, _: told.append(what))
+    serving = HotSwap(store, release, None, lambda what, _: told.append(what))
     kept = serving.current
     backup = release.with_name("backup")
     shutil.copytree(release_folder(store, two[1]), backup)
@@ -144,7 +144,7 @@ def test_a_bad_release_is_refused_with_its_reason_and_the_old_one_goes_on(
 
 
 def test_probe_scores_that_differ_on_this_host_are_the_reason(store: Path, two: tuple[str, str], release: Path) -> None:
-    serving = Serving(store, release, None)
+    serving = HotSwap(store, release, None)
     strange = another(release, "strange")
     other_scores(strange)
     identity = json.loads((strange / "manifest.json").read_text())["id"]
@@ -158,7 +158,7 @@ def test_probe_scores_that_differ_on_this_host_are_the_reason(store: Path, two: 
 
 
 def test_a_pointer_that_cannot_be_read_changes_nothing(store: Path, two: tuple[str, str], release: Path) -> None:
-    serving = Serving(store, release, None)
+    serving = HotSwap(store, release, None)
     whole = (store / "pointer.json").read_text()
     for broken in ("", "{", "[]", whole.replace(two[0], "../../../x"), whole.replace('"token": 1', '"token": -1')):
         (store / "pointer.json").write_text(broken)
@@ -171,7 +171,7 @@ def test_a_pointer_that_cannot_be_read_changes_nothing(store: Path, two: tuple[s
 
 
 def test_another_change_of_the_pointer_is_tried_at_once(store: Path, two: tuple[str, str], release: Path) -> None:
-    serving = Serving(store, release, None)
+    serving = HotSwap(store, release, None)
     third = add(store, another(release, "three"))
     point(store, two[1])
     spoil(store, two[1], flip)
@@ -191,17 +191,17 @@ def test_at_the_start_the_next_best_stands_in(spoiled: list[Any], store: Path, t
             flip(release)
         else:
             spoil(store, two[which], flip)
-    serving = Serving(store, release, None)
+    serving = HotSwap(store, release, None)
     assert serving.state()["release"] == [two[1], two[0], packed, None][len(spoiled)]
     assert (serving.state()["refused"] is None) == (not spoiled)
 
 
 def test_a_fixed_release_is_served_or_nothing(store: Path, two: tuple[str, str], release: Path) -> None:
-    serving = Serving(store, release, release)
+    serving = HotSwap(store, release, release)
     assert serving.state()["release"] not in two
     flip(release)
     with pytest.raises(service.swap.ReleaseError, match="was changed"):
-        Serving(store, release, release)
+        HotSwap(store, release, release)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""service/text.py: what a model must not see."""
+"""service/kinds/text_classification/text.py: what a model must not see."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.text import STEPS, Normaliser, document
+from service.kinds.text_classification.text import STEPS, Normaliser, document
 
 ALL = Normaliser(tuple(STEPS), ("taint.org",), 4000)
 
@@ -105,7 +105,7 @@ def test_text_whose_lower_case_is_longer_survives_the_footer_step() -> None:
 
 
 def test_every_word_that_footers_look_for_holds_a_hint() -> None:
-    from service.text import _LIST_HINTS, _LIST_WORDS, _TRAILERS
+    from service.kinds.text_classification.text import _LIST_HINTS, _LIST_WORDS, _TRAILERS
 
     assert all(any(hint in word for hint in _LIST_HINTS) for word in (*_LIST_WORDS, *_TRAILERS))
 

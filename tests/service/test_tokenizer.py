@@ -1,4 +1,4 @@
-"""service/tokenizer.py: exact on every input, the same everywhere."""
+"""service/kinds/text_classification/tokenizer.py: exact on every input, the same everywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.tokenizer import PADDING, Tokenizer, fold, known_words, pad, words_of
+from service.kinds.text_classification.tokenizer import PADDING, Tokenizer, fold, known_words, pad, words_of
 
 NONE = np.zeros(0, dtype=np.bool_)
 WORDS = Tokenizer([], 20, NONE)
@@ -104,7 +104,8 @@ def test_threads_that_read_at_once_do_not_disturb_each_other() -> None:
 def test_another_process_gives_the_same_rows() -> None:
     text = "The unseen zebra — free! größe 中文"
     made = "Tokenizer([4], 20, numpy.zeros(0, bool))"
-    code = f"import numpy; from service.tokenizer import Tokenizer; print({made}.encode({text!r}).tolist())"
+    module = "service.kinds.text_classification.tokenizer"
+    code = f"import numpy; from {module} import Tokenizer; print({made}.encode({text!r}).tolist())"
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
     )

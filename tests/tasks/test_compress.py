@@ -14,19 +14,21 @@ import pytest
 import torch
 import yaml
 
-from service.scorer import Student
-from service.tokenizer import pad
-from tasks.compress import quantize as quantizing
-from tasks.compress.distill import Distill, distill
+from service.kinds.text_classification.scorer import Student
+from service.kinds.text_classification.tokenizer import pad
+from tasks.compress.distill import distill
 from tasks.compress.distillation import UNLABELLED, DistillLoss, distillation_loss
-from tasks.compress.families import families
 from tasks.compress.parity import ScoreLimits, compare, enforce
-from tasks.compress.prune import Prune, prune
-from tasks.compress.quantize import Quantize, quantize
+from tasks.compress.prune import prune
+from tasks.compress.quantize import quantize
+from tasks.compress.settings import Prune
 from tasks.files import folder_bytes, read_json, write_json
+from tasks.kinds import compress_part
+from tasks.kinds.text_classification.compress import Distill, Quantize
+from tasks.kinds.text_classification.compress.families import families
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError
-from tests.conftest import fitted_network, made_prepared
+from tests.conftest import KIND, fitted_network, made_prepared
 from tests.imports import MAIL
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
@@ -64,7 +66,7 @@ def test_a_message_of_weight_three_counts_as_three_messages(share: float) -> Non
 
 def test_int8_is_smaller_agrees_and_loads_without_torch(students: tuple[Path, Path]) -> None:
     full, small = students
-    texts = list(made_prepared(["ham", "spam"], 100, seed=9).text)
+    texts = list(made_prepared(["ham", "spam"], 100, seed=9).input)
     assert (small / "model.onnx").stat().st_size < 0.6 * (full / "model.onnx").stat().st_size
     enforce(compare(Student(full).logits(texts), Student(small).logits(texts)), LIMITS, "quantize.parity")
     kinds = {tensor.data_type for tensor in onnx.load(small / "model.onnx").graph.initializer if len(tensor.dims) == 2}
@@ -74,7 +76,7 @@ def test_int8_is_smaller_agrees_and_loads_without_torch(students: tuple[Path, Pa
 
 def test_features_are_what_the_last_layers_see_and_asking_for_them_changes_no_logit(students: tuple[Path, Path]) -> None:
     frame = made_prepared(["ham", "spam"], 100, seed=9)
-    texts = [*frame.text, ""]
+    texts = [*frame.input, ""]
     for folder in students:
         student = Student(folder)
         logits, features = student.outputs(texts)
@@ -109,12 +111,12 @@ def test_the_exported_file_holds_no_path_of_this_machine(students: tuple[Path, P
 def test_the_student_knows_unseen_texts_and_small_changes_keep_the_label(students: tuple[Path, Path]) -> None:
     frame = made_prepared(["ham", "spam"], 200, seed=5)
     student = Student(students[1])
-    logits = student.logits(list(frame.text))
+    logits = student.logits(list(frame.input))
     assert ranking(logits, frame.label_id.to_numpy())["pr_auc"] > 0.95
     sure = frame[np.abs(logits[:, 1] - logits[:, 0]) > 2].head(50)
-    expected = student.logits(list(sure.text)).argmax(axis=1)
+    expected = student.logits(list(sure.input)).argmax(axis=1)
     for change in (str.upper, lambda t: f"  {t}\n\n", lambda t: t.replace(" the ", " this ", 1)):
-        changed = student.logits([change(text) for text in sure.text]).argmax(axis=1)
+        changed = student.logits([change(text) for text in sure.input]).argmax(axis=1)
         assert (changed == expected).mean() > 0.97
 
 
@@ -123,7 +125,7 @@ def test_a_tokenizer_that_reads_other_features_is_seen_by_parity(students: tuple
 
     broken = copytree(students[0], tmp_path / "broken")
     write_json(broken / "variant.json", read_json(broken / "variant.json") | {"bits": 10})
-    texts = list(made_prepared(["ham", "spam"], 100, seed=9).text)
+    texts = list(made_prepared(["ham", "spam"], 100, seed=9).input)
     with pytest.raises(StageError, match="does not agree with its parent"):
         enforce(compare(Student(students[0]).logits(texts), Student(broken).logits(texts)), LIMITS, "quantize.parity")
 
@@ -152,7 +154,7 @@ SMALL = {
 def distilled(paths: Paths, labels: list[str], **changes: Any) -> pd.DataFrame:
     frame = made_prepared(labels, 350)
     frame.to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": sorted(labels), "positive": "spam" if len(labels) == 2 else None})
+    write_json(paths.schema, {"kind": KIND, "labels": sorted(labels), "positive": "spam" if len(labels) == 2 else None})
     seen = frame[frame.split.isin(["train", "valid"])]
     logits = np.eye(len(labels), dtype=np.float32)[seen.label_id] * 4
     with paths.logits.open("wb") as file:
@@ -180,7 +182,7 @@ def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], 
     quantize(Quantize.model_validate(PARAMS["quantize"] | {"parity": wide}), paths)
     test = frame[frame.split == "test"]
     for variant in ("student", "student-pruned", "student-quantized"):
-        assert ranking(Student(paths.model(variant)).logits(list(test.text)), test.label_id.to_numpy())["pr_auc"] > 0.9
+        assert ranking(Student(paths.model(variant)).logits(list(test.input)), test.label_id.to_numpy())["pr_auc"] > 0.9
     report = read_json(paths.report("quantize.json"))
     assert report["bytes"] == {
         "before": folder_bytes(paths.model("student-pruned")),
@@ -190,7 +192,7 @@ def test_the_stages_distill_prune_and_quantize(paths: Paths, labels: list[str], 
     for stage in ("distill", "prune", "quantize"):
         limits = wide
         found = read_json(paths.report(f"{stage}.json"))["parity"]
-        assert set(found) == set(limits) - {"slice_messages"}
+        assert set(found) == set(limits) - {"slice_rows"}
         assert all(value <= limits[name] for name, value in found.items())
 
 
@@ -199,7 +201,7 @@ def test_quantize_stands_behind_the_step_that_its_parameter_names(paths: Paths) 
     quantize(Quantize.model_validate(PARAMS["quantize"] | {"parent": "student"}), paths)
     assert read_json(paths.report("quantize.json"))["bytes"]["before"] == folder_bytes(paths.model("student"))
     shutil.rmtree(paths.model("student"))
-    write_json(paths.model("teacher") / "variant.json", {"kind": "transformer"})
+    write_json(paths.model("teacher") / "variant.json", {"kind": KIND, "format": "teacher"})
     for parent in ("student", "teacher"):
         with pytest.raises(StageError, match=f"quantize.parent = '{parent}': models/{parent} holds no student"):
             quantize(Quantize.model_validate(PARAMS["quantize"] | {"parent": parent}), paths)
@@ -279,8 +281,8 @@ def test_of_a_broken_quantization_is_said_in_what(paths: Paths, monkeypatch: pyt
         table.raw_data = bytes(reversed(table.raw_data))
         onnx.save(model, folder / "model.onnx")
 
-    quantizing_whole = quantizing.quantize_student
-    monkeypatch.setattr(quantizing, "quantize_student", broken)
+    quantizing_whole = compress_part(KIND).quantize_student
+    monkeypatch.setattr(compress_part(KIND), "quantize_student", broken)
     quantize(settings, paths)
     (found, *_) = read_json(paths.report("quantize.json"))["over"]
     assert "(params.yaml: quantize.parity." in found
@@ -291,7 +293,7 @@ def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:
 
     with paths.logits.open("wb") as file:
         np.savez(file, ids=np.array(["a"]), logits=np.zeros((1, 2), np.float32))
-    with pytest.raises(StageError, match="never saw message 'b'"):
+    with pytest.raises(StageError, match="never saw row 'b'"):
         teacher_logits(paths, ["a", "b"])
 
 

@@ -16,23 +16,25 @@ import yaml
 from benchmarks.rival_figures import rival_figures
 from benchmarks.speed import load
 from tasks.files import read_json, write_json
+from tasks.kinds.text_classification.model import Baseline
+from tasks.kinds.text_classification.release import SHOWN_CHARACTERS
 from tasks.metrics import ranking
-from tasks.model.baseline import Baseline, baseline
+from tasks.model.baseline import baseline
 from tasks.page import number, percent
-from tasks.release.compression import CHARACTERS, Compression, compression
+from tasks.release.compression import Compression, compression
 from tasks.release.disagreement import count, surest, verdicts, who_is_right
 from tasks.release.evaluate import Evaluate, evaluate
 from tasks.release.fronts import comparable, front, fronts
 from tasks.release.scores import judged, read_scores, write_scores
 from tasks.release.steps import WHOLE, differences, ratios, steps_along
 from tasks.stage import Paths, StageError
-from tests.conftest import made_prepared
+from tests.conftest import KIND, made_prepared
 from tests.imports import MAIL
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 EVALUATE = Evaluate.model_validate(
     PARAMS["evaluate"]
-    | {"variants": ["baseline", "student", "student-quantized"], "teacher": "baseline", "resamples": 20, "timing_messages": 5}
+    | {"variants": ["baseline", "student", "student-quantized"], "teacher": "baseline", "resamples": 20, "timing_inputs": 5}
     | {"slices": {"hard": {"sources": ["group-1"]}}}
 )
 NORMALISER = {"steps": ["unicode", "html", "whitespace"], "redact": [], "characters": 4000}
@@ -56,9 +58,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, students: tuple[Path, Pa
     paths = Paths(tmp_path_factory.mktemp("compression"))
     paths.prepared.parent.mkdir()
     frame = made_prepared(["ham", "spam"], 350, seed=4)
-    frame["raw"] = MARKER + " " + frame.raw + " " + "x" * CHARACTERS + " THEEND"
+    frame["raw"] = MARKER + " " + frame.raw + " " + "x" * SHOWN_CHARACTERS + " THEEND"
     frame.to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "spam"], "positive": "spam", "normaliser": NORMALISER})
     write_json(paths.root / "data/rivals.json", {})
     for student, name in zip(students, ("student", "student-quantized"), strict=True):
         copytree(student, paths.model(name))
@@ -249,7 +251,7 @@ def test_disagreements_are_named_and_hold_no_text(paths: Paths) -> None:
 
 
 def test_texts_are_shown_where_asked_for_escaped_cut_and_not_told_to_mlflow(paths: Paths) -> None:
-    _, page = reported(paths, texts=True)
+    _, page = reported(paths, inputs=True)
     assert "&lt;script&gt;PLANTEDMARKER&lt;/script&gt; &amp; more" in page
     assert "<script" not in page
     assert "THEEND" not in page

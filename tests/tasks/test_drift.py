@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from service.scorer import Student
+from service.kinds.text_classification.scorer import Student
 from tasks.files import read_json
 from tasks.monitor.drift import Drift, drift
 from tasks.release.package import drift_reference, seal

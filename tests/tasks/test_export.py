@@ -14,13 +14,13 @@ import pytest
 import torch
 import yaml
 
-from service.token_windows import TokenWindows
+from service.kinds.text_classification.token_windows import TokenWindows
 from tasks.compress.export import Export, export
 from tasks.files import folder_bytes, read_json, write_json
-from tasks.model.teacher import Teacher, load_encoder, save_teacher
+from tasks.kinds.text_classification.model.teacher import Teacher, load_encoder, save_teacher
 from tasks.model.variants import load_variant
 from tasks.stage import Paths, StageError
-from tests.conftest import assert_no_product_saturates, made_prepared
+from tests.conftest import KIND, assert_no_product_saturates, made_prepared
 from tests.imports import MAIL, ROOT
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["export"]
@@ -28,7 +28,7 @@ TEXTS = ["winner prize money free cash", "kernel patch review of the branch", "t
 
 
 def settings(**int8: Any) -> Export:
-    return Export.model_validate(PARAMS | {"parity_messages": 8, "int8": PARAMS["int8"] | int8})
+    return Export.model_validate(PARAMS | {"parity_inputs": 8, "int8": PARAMS["int8"] | int8})
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def paths(tiny_teacher: Path, mlflow_store: Path, tmp_path_factory: pytest.TempP
     paths.model("teacher").mkdir(parents=True)
     frame = made_prepared(["ham", "spam"], 350)
     frame.to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam"})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "spam"], "positive": "spam"})
     encoder, tokenizer = load_encoder(str(tiny_teacher))
     torch.manual_seed(0)
     save_teacher(Teacher(encoder, 2, 0.0), tokenizer, paths.model("teacher"), TokenWindows(24, 2))
     with paths.logits.open("wb") as file:
-        said = load_variant(paths.model("teacher"), 1).logits(list(frame.text))
+        said = load_variant(paths.model("teacher"), 1).logits(list(frame.input))
         np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=said)
     shutil.copy2(mlflow_store, paths.root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:

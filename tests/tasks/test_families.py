@@ -14,23 +14,25 @@ import yaml
 from scipy.optimize import check_grad
 from threadpoolctl import threadpool_limits
 
-from service.scorer import load_student
-from service.tokenizer import Tokenizer, known_words
-from service.transformer import WindowedStudent
-from tasks.compress.distill import Distill
+from service.kinds.text_classification.scorer import load_student
+from service.kinds.text_classification.tokenizer import Tokenizer, known_words
+from service.kinds.text_classification.transformer import WindowedStudent
+from tasks.compress.distill import teacher_predict
 from tasks.compress.distillation import UNLABELLED, DistillData, DistillLoss, distillation_loss
-from tasks.compress.embeddings import principal, start_from_teacher
-from tasks.compress.families import make_student, salt_of
-from tasks.compress.linear import Linear, fit_linear, loss_and_gradient, matrix
-from tasks.compress.networks import Convolution, Network
 from tasks.compress.sgd import Sgd, train_sgd
-from tasks.compress.student import Hashed
-from tasks.compress.texts import Crops, crops, teacher_predict
-from tasks.compress.transformer import ThinStudent
+from tasks.kinds.text_classification.compress import Distill
+from tasks.kinds.text_classification.compress.crops import crops
+from tasks.kinds.text_classification.compress.embeddings import principal, start_from_teacher
+from tasks.kinds.text_classification.compress.families import new_student, salt_of
+from tasks.kinds.text_classification.compress.hashed import Hashed
+from tasks.kinds.text_classification.compress.linear import Linear, fit_linear, loss_and_gradient, matrix
+from tasks.kinds.text_classification.compress.networks import Convolution, Network
+from tasks.kinds.text_classification.compress.settings import Crops
+from tasks.kinds.text_classification.compress.transformer import ThinStudent
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.variants import load_variant
 from tasks.stage import StageError
-from tests.conftest import FILLER, WORDS, made_prepared
+from tests.conftest import FILLER, KIND, WORDS, made_prepared
 from tests.imports import MAIL
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
@@ -42,7 +44,7 @@ def made_lesson(student: Hashed, labels: Sequence[str], split: str, rows: int = 
     frame = made_prepared(list(labels), rows)
     part = frame[frame.split == split]
     logits = np.eye(len(labels), dtype=np.float32)[part.label_id] * 4
-    return DistillData(student.encode(list(part.text)), logits, part.label_id.to_numpy(), part.weight.to_numpy())
+    return DistillData(student.encode(list(part.input)), logits, part.label_id.to_numpy(), part.weight.to_numpy())
 
 
 def linear_pupil(labels: int, bits: int = 10) -> Hashed:
@@ -84,7 +86,7 @@ def test_no_step_away_from_the_linear_student_is_better(labels: list[str]) -> No
     assert history[-1]["valid_pr_auc"] > 0.95
     network = student.network
     assert isinstance(network, Network)
-    texts = matrix(train.texts, student.tokenizer.rows)
+    texts = matrix(train.inputs, student.tokenizer.rows)
     values, bias = network.embedding.weight.detach().double().numpy(), network.head.bias.detach().double().numpy()
 
     def whole_loss(values: Any, bias: Any) -> float:
@@ -94,7 +96,7 @@ def test_no_step_away_from_the_linear_student_is_better(labels: list[str]) -> No
     best, rng = whole_loss(values, bias), np.random.default_rng(0)
     for _ in range(20):
         assert whole_loss(values + rng.normal(0, 0.02, values.shape), bias + rng.normal(0, 0.02, bias.shape)) > best
-    assert np.allclose(texts @ values + bias, student.outputs(train.texts), atol=1e-4), "the network says what was solved for"
+    assert np.allclose(texts @ values + bias, student.outputs(train.inputs), atol=1e-4), "the network says what was solved for"
 
 
 def test_the_linear_student_does_not_depend_on_threads() -> None:
@@ -112,7 +114,7 @@ def test_rows_that_no_training_text_holds_say_nothing() -> None:
     student = linear_pupil(2, bits=14)
     train = made_lesson(student, ["ham", "spam"], "train")
     fit_linear(student, train, made_lesson(student, ["ham", "spam"], "valid"), Linear(penalty=1e-3, max_iter=50), VOICES)
-    used = np.unique(np.concatenate(train.texts))
+    used = np.unique(np.concatenate(train.inputs))
     silent = np.setdiff1d(np.arange(student.tokenizer.rows), used)
     assert len(silent) > 1000
     assert not student.network.embedding.weight.detach().numpy()[silent].any()
@@ -180,11 +182,11 @@ def test_crops_are_runs_of_words_and_the_teacher_scores_them(fine_tuned: Path) -
     assert len(pieces) == 3
     assert all(piece in text and 20 <= len(piece.split()) <= 0.6 * len(text.split()) for piece in pieces)
     assert pieces == crops([text, "too short"], settings, seed=2)
-    assert teacher_predict(fine_tuned, pieces).shape == (3, 2)
+    assert teacher_predict(KIND, fine_tuned, pieces).shape == (3, 2)
 
 
 def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(fine_tuned: Path, tmp_path: Path) -> None:
-    texts = list(made_prepared(["ham", "spam"], 20).text)
+    texts = list(made_prepared(["ham", "spam"], 20).input)
     known = known_words(texts, 1, 10)
     for layers in ([], [1, 0], [2], [0, 0]):
         with pytest.raises(StageError, match="the teacher has the layers 0 to 1"):
@@ -207,6 +209,6 @@ def test_a_thin_transformer_has_the_layers_that_were_asked_for_and_is_served(fin
 def test_every_family_of_params_can_be_made(family: str, fine_tuned: Path) -> None:
     changes = {"family": family, "bits": 10, "transformer": PARAMS["distill"]["transformer"] | {"layers": [0]}}
     settings = Distill.model_validate(PARAMS["distill"] | changes)
-    student = make_student(settings, 2, NONE, fine_tuned)
+    student = new_student(settings, 2, NONE, fine_tuned)
     assert student.outputs(student.encode(["winner prize money", "kernel patch review"])).shape == (2, 2)
     assert student.forward(student.encode(["winner"])).requires_grad

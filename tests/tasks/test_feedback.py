@@ -17,13 +17,13 @@ import yaml
 from service.journal import Journal
 from tasks.data.feedback import COLUMNS, collect, main, write_rows
 from tasks.data.grouping import split_of
-from tasks.data.ingest import Ingest, ingest
-from tasks.data.prepare import Prepare, prepare
-from tasks.data.rules import Validate
+from tasks.data.ingest import ingest
+from tasks.data.prepare import prepare
 from tasks.data.validate import validate
 from tasks.files import read_json
+from tasks.kinds.text_classification.data import CONTENT, Ingest, Prepare, Validate
 from tasks.stage import Paths, StageError
-from tests.conftest import made_table
+from tests.conftest import made_table, of_kind
 from tests.imports import MAIL
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_labels_that_agree_are_one_row_and_those_that_do_not_are_quarantined_wit
         said("c", "spam", text="same"), said("d", "ham", "eve", text="same"),
         said("e", "spam", text="twice"), said("f", "spam", text="twice"),
     )  # fmt: skip
-    rows, quarantine = collect(folder, None)
+    rows, quarantine = collect(folder, None, CONTENT)
     assert dict(zip(rows.id, rows.label, strict=True)) == {"a": "ham", "e": "spam"}
     assert quarantine.to_dict("records") == [
         {"id": name, "source": "feedback", "reason": f"contradictory_labels: {who}"}
@@ -71,22 +71,22 @@ def test_labels_that_agree_are_one_row_and_those_that_do_not_are_quarantined_wit
 def test_only_what_was_said_before_a_time_counts_and_the_file_is_the_same_every_time(tmp_path: Path) -> None:
     often = [said(f"m{n}", "ham", minute=n) for n in range(5)]
     folder = journalled(tmp_path / "a", *often, said("m0", "spam", "bob", minute=9))
-    rows, quarantine = collect(folder, datetime(2020, 3, 1, 0, 3, tzinfo=UTC))
+    rows, quarantine = collect(folder, datetime(2020, 3, 1, 0, 3, tzinfo=UTC), CONTENT)
     assert list(rows.id) == ["m0", "m1", "m2"]
     assert quarantine.empty
-    late, disputed = collect(folder, None)
+    late, disputed = collect(folder, None, CONTENT)
     assert list(late.id) == ["m1", "m2", "m3", "m4"]
     assert list(disputed.id) == ["m0"]
     # The same said by several workers, in another order.
     again = journalled(tmp_path / "b", *(said(f"m{n}", "ham", minute=n) for n in (4, 2)))
     journalled(again, *(said(f"m{n}", "ham", minute=n) for n in (1, 3)))
-    for number, frame in enumerate((late, collect(again, None)[0])):
+    for number, frame in enumerate((late, collect(again, None, CONTENT)[0])):
         write_rows(frame, tmp_path / f"{number}.jsonl")
     assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
 
 
 def test_no_feedback_is_an_empty_file(tmp_path: Path) -> None:
-    rows, quarantine = collect(tmp_path / "nothing", None)
+    rows, quarantine = collect(tmp_path / "nothing", None, CONTENT)
     assert quarantine.empty
     write_rows(rows, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_bytes() == b""
@@ -97,9 +97,9 @@ def test_a_table_becomes_feedback_once_however_often_it_is_imported(tmp_path: Pa
     table = [{"body": "win a prize", "class": "spam"}, {"body": "", "class": "ham"}, {"body": "no label", "class": None}]
     (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     command = ["import", str(tmp_path / "new.jsonl"), "--label", "class", "--text", "body", "--reviewer", "ann"]
-    assert "1 labelled messages" in main(command, tmp_path)
-    assert "2 rows were left out: no_text 1, no_label 1" in main(command, tmp_path)
-    assert "1 messages" in main(["export", str(tmp_path / "out.jsonl"), "--before", "2999-01-01"], tmp_path)
+    assert "1 labelled rows" in main(command, tmp_path)
+    assert "2 rows were left out: no_content 1, no_label 1" in main(command, tmp_path)
+    assert "1 rows" in main(["export", str(tmp_path / "out.jsonl"), "--before", "2999-01-01"], tmp_path)
     exported = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     name = "import:" + hashlib.sha256(b"win a prize").hexdigest()[:16]
     assert exported == [{"id": name, "label": "spam", "received": None, "subject": "", "text": "win a prize"}]
@@ -116,8 +116,8 @@ def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_
     command = ["import", str(tmp_path / "new.jsonl"), "--label", "class", "--text", "body", "--id", "n"]
     for _ in range(2):
         said = main(command, tmp_path)
-        assert "4 labelled messages" in said and "2 rows were left out: text_is_object 1, not_an_object 1" in said
-    rows, quarantine = collect(tmp_path / "var/feedback", None)
+        assert "4 labelled rows" in said and "2 rows were left out: text_is_object 1, not_an_object 1" in said
+    rows, quarantine = collect(tmp_path / "var/feedback", None, CONTENT)
     assert dict(zip(rows.id, rows.text, strict=True)) == {"import:7": "one", "import:7#2": "two \ufffd"}
     assert quarantine.id.tolist() == ["import:9", "import:9#2"]
 
@@ -128,7 +128,7 @@ def test_next_week_s_table_of_the_same_name_is_other_messages(tmp_path: Path) ->
         (tmp_path / week).mkdir()
         (tmp_path / week / "labels.csv").write_text(f"label,text\n{label},what came in the {week} week\n")
         main(["import", str(tmp_path / week / "labels.csv"), "--label", "label", "--text", "text"], tmp_path)
-    rows, quarantine = collect(Paths(tmp_path).feedback, None)
+    rows, quarantine = collect(Paths(tmp_path).feedback, None, CONTENT)
     assert sorted(rows.label) == ["ham", "spam"]
     assert quarantine.empty
 
@@ -136,7 +136,7 @@ def test_next_week_s_table_of_the_same_name_is_other_messages(tmp_path: Path) ->
 def test_a_reviewer_who_corrects_himself_is_believed_in_what_he_said_last(tmp_path: Path) -> None:
     corrected = [said("a", "ham", minute=1), said("a", "spam", minute=2)]
     folder = journalled(tmp_path, *corrected, said("b", "ham"), said("b", "spam", "bob"))
-    rows, quarantine = collect(folder, None)
+    rows, quarantine = collect(folder, None, CONTENT)
     assert dict(zip(rows.id, rows.label, strict=True)) == {"a": "spam"}
     assert list(quarantine.id) == ["b"]
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_imported_is_one_line_and_nothing_is_written(tmp_path: Pa
 
 def run_data_stages(root: Path, feedback: list[dict[str, Any] | str], mix_prior: float | None = None) -> pd.DataFrame:
     """The prepared frame of a made corpus, known before 2020-01-15, with these lines of feedback."""
-    paths = Paths(root)
+    paths = Paths(of_kind(root))
     (root / "data").mkdir(exist_ok=True)
     lines = [line if isinstance(line, str) else json.dumps(line) for line in feedback]
     (root / "data/feedback.jsonl").write_text("".join(f"{line}\n" for line in lines))
@@ -190,7 +190,7 @@ def run_data_stages(root: Path, feedback: list[dict[str, Any] | str], mix_prior:
 
 def line_of(identity: str, row: Any, **changes: Any) -> dict[str, Any]:
     line = {"id": identity, "received": "2020-01-16T00:00:00+00:00", "label": row.label, "subject": "", "text": row.raw}
-    assert set(line) == set(COLUMNS)
+    assert set(line) == {*COLUMNS, *CONTENT}
     return line | changes
 
 
@@ -252,7 +252,7 @@ def test_golden_stays_golden_whatever_feedback_says_and_however_old_it_claims_to
     assert len(nearby) == len(golden) > 10
     assert set(nearby.split) == {"golden"}, "never train"
     found = reasons(tmp_path)
-    assert {found[f"against-{number}"] for number in range(len(golden))} == {"same_text_other_label"}
+    assert {found[f"against-{number}"] for number in range(len(golden))} == {"same_input_other_label"}
 
 
 def test_feedback_that_contradicts_itself_is_not_believed_and_broken_lines_are_named(tmp_path: Path) -> None:
@@ -267,17 +267,17 @@ def test_feedback_that_contradicts_itself_is_not_believed_and_broken_lines_are_n
     assert not (rows.source == "feedback").any()
     found = reasons(tmp_path)
     assert {name: found[name] for name in ("yes", "no", "eggs", "none")} == {
-        "yes": "same_text_other_label", "no": "same_text_other_label", "eggs": "label_unknown", "none": "no_label",
+        "yes": "same_input_other_label", "no": "same_input_other_label", "eggs": "label_unknown", "none": "no_label",
     }  # fmt: skip
     assert [found[name] for name in ("feedback.jsonl:5", "feedback.jsonl:6", "when", "feedback.jsonl:8")] == [
         "not_json", "not_an_object", "received_not_iso8601", "subject_missing_or_no_text",
     ]  # fmt: skip
     report = read_json(tmp_path / "reports/ingest.json")
-    assert report["messages"] == report["corpus"] + sum(report["quarantined"].values()) == 408
+    assert report["rows"] == report["corpus"] + sum(report["quarantined"].values()) == 408
 
 
 def test_a_missing_feedback_file_is_said(tmp_path: Path) -> None:
     run_data_stages(tmp_path, [])
     changes = {"source": "table", "path": str(tmp_path / "data/table.parquet"), "feedback": "nowhere.jsonl"}
     with pytest.raises(StageError, match=r"ingest\.feedback = nowhere\.jsonl: No such file"):
-        ingest(Ingest.model_validate(PARAMS["ingest"] | changes), Paths(tmp_path))
+        ingest(Ingest.model_validate(PARAMS["ingest"] | changes), Paths(of_kind(tmp_path)))

@@ -1,4 +1,4 @@
-"""tasks/data/folders.py, tree.py and contents.py: each file below a folder is a message, a box of them, or a reason."""
+"""folders.py, tree.py and contents.py: each file below a folder is a message, a box of them, or a reason."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.data import contents
-from tasks.data.folders import read_folder
-from tasks.data.ingest import Ingest, ingest
+from tasks.data.ingest import ingest
 from tasks.data.sources import Rejected, Row
 from tasks.data.tables import labelled, read_labels
 from tasks.files import read_json
+from tasks.kinds.text_classification.data import Ingest, contents
+from tasks.kinds.text_classification.data.folders import read_folder
 from tasks.stage import Paths, StageError
+from tests.conftest import of_kind
 from tests.zipped import zipped
 
 COLUMNS = {"id": None, "received": None, "source": None, "label": "label", "subject": None, "text": "text"}
@@ -49,7 +50,7 @@ def rows_of(root: Path, label_table: str | None = None) -> list[Row | Rejected]:
 def read(root: Path) -> dict[str, str]:
     """Subject or reason of each row, by id; ids are unique and can be stored."""
     rows = rows_of(root)
-    found = {row.id: row.subject if isinstance(row, Row) else row.reason for row in rows}
+    found = {row.id: row.content["subject"] if isinstance(row, Row) else row.reason for row in rows}
     assert len(found) == len(rows)
     for row in rows:
         assert (row.id + row.source + row.file).encode()
@@ -80,7 +81,7 @@ def ordinary_user() -> Iterator[None]:
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "feedback.jsonl").touch()
-    return Paths(tmp_path)
+    return Paths(of_kind(tmp_path))
 
 
 def ingested(paths: Paths, labels: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
@@ -104,7 +105,7 @@ def test_folders_boxes_and_maildirs(paths: Paths) -> None:
     assert corpus.set_index("id").source.to_dict()["archive.mbox#1"] == "archive"
     assert corpus.set_index("id").text.to_dict()["archive.mbox#1"] == "From the body"
     assert dict(zip(quarantine.id, quarantine.reason, strict=True)) == {"good/empty.eml": "empty_file"}
-    assert (report["files"], report["boxes"], report["in_boxes"], report["messages"]) == (5, 1, 2, 6)
+    assert (report["files"], report["boxes"], report["in_boxes"], report["rows"]) == (5, 1, 2, 6)
 
 
 def test_a_maildir_and_its_subfolders_as_the_source(paths: Paths) -> None:
@@ -122,7 +123,7 @@ def test_a_maildir_and_its_subfolders_as_the_source(paths: Paths) -> None:
 def test_a_box_is_known_by_its_content(tmp_path: Path, name: str, line_end: bytes, before: bytes) -> None:
     write(tmp_path / "mail", {f"spam/{name}": before + BOX.replace(b"\n", line_end)})
     rows = rows_of(tmp_path / "mail")
-    assert [(row.id, row.subject, row.text, row.label) for row in rows if isinstance(row, Row)] == [
+    assert [(row.id, row.content["subject"], row.content["text"], row.label) for row in rows if isinstance(row, Row)] == [
         (f"spam/{name}#0", "first", "Two lots.", "spam"),
         (f"spam/{name}#1", "second", "short", "spam"),
     ]
@@ -227,7 +228,7 @@ def test_messages_with_odd_first_lines_are_messages(tmp_path: Path, head: bytes)
     write(tmp_path, {"ham/1.txt": head + PLAIN})
     (row,) = rows_of(tmp_path)
     assert isinstance(row, Row)
-    assert "A note about the garden." in row.text
+    assert "A note about the garden." in row.content["text"]
 
 
 def test_headers_need_no_company_and_an_envelope_needs_no_headers(tmp_path: Path) -> None:
@@ -235,13 +236,13 @@ def test_headers_need_no_company_and_an_envelope_needs_no_headers(tmp_path: Path
                      "a/3": b"subject : x\n\n", "a/4": "Subject: u\n\nbody\n".encode("utf-16")})  # fmt: skip
     rows = rows_of(tmp_path)
     assert [type(row) for row in rows] == [Row] * 4
-    assert [row.text for row in rows if isinstance(row, Row) and row.id != "a/3"] == ["body"] * 3
+    assert [row.content["text"] for row in rows if isinstance(row, Row) and row.id != "a/3"] == ["body"] * 3
 
 
 def test_a_file_of_apple_mail_is_its_message_alone(tmp_path: Path) -> None:
     plist = b'<?xml version="1.0"?>\n<plist><dict/></plist>\n'
     write(tmp_path, {"a/1.emlx": b"%-10d\n" % len(PLAIN) + PLAIN + plist, "a/2.emlx": PLAIN, "a/3.emlx": b"99999\n" + PLAIN})
-    assert [row.text for row in rows_of(tmp_path) if isinstance(row, Row)] == ["A note about the garden."] * 3
+    assert [row.content["text"] for row in rows_of(tmp_path) if isinstance(row, Row)] == ["A note about the garden."] * 3
 
 
 def test_a_disk_that_is_full_is_not_a_broken_file(tmp_path: Path) -> None:
@@ -294,8 +295,8 @@ def test_what_unpacks_to_more_than_the_bound_is_told_and_costs_no_memory(tmp_pat
 def test_large_boxes_are_read_in_little_memory_and_large_messages_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.data.mboxes.MESSAGE_BYTES", 2**21)
-    monkeypatch.setattr("tasks.data.folders.MESSAGE_BYTES", 2**21)
+    monkeypatch.setattr("tasks.kinds.text_classification.data.mboxes.MESSAGE_BYTES", 2**21)
+    monkeypatch.setattr("tasks.kinds.text_classification.data.folders.MESSAGE_BYTES", 2**21)
     box = tmp_path / "mail/a/Inbox"
     box.parent.mkdir(parents=True)
     with box.open("wb") as file:

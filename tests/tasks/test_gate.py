@@ -13,8 +13,8 @@ import onnx
 import pandas as pd
 import pytest
 
-from tasks.compress.networks import save_student
 from tasks.files import read_json, write_json
+from tasks.kinds.text_classification.compress.networks import save_student
 from tasks.release.checks import Check
 from tasks.release.gate import CHECKS, Gate, Report, gate, page, refusal, table, write
 from tests.conftest import fitted_network, made_prepared
@@ -135,7 +135,7 @@ def a_training_row_of_a_golden_group(frame: pd.DataFrame) -> str:
 
 def a_training_row_with_the_text_of_the_future(frame: pd.DataFrame) -> str:
     row, future = frame.index[frame.split == "train"][7], frame.index[frame.split == "future"][3]
-    frame.loc[row, "text"] = frame.loc[future, "text"]
+    frame.loc[row, "input"] = frame.loc[future, "input"]
     return str(frame.loc[row, "id"])
 
 
@@ -303,7 +303,7 @@ def test_a_golden_set_without_a_message_is_no_reason_to_pass(trial: Trial) -> No
 def test_reports_hold_no_text_and_escape_what_they_show(trial: Trial, tmp_path: Path) -> None:
     frame = with_feedback(messages(["ham", "spam"]), 200, 0.2)
     doubted = frame.index[frame.source == "feedback"]
-    frame.loc[doubted, ["text", "raw"]] = frame.loc[doubted, ["text", "raw"]] + " marker-of-a-text"
+    frame.loc[doubted, ["input", "raw"]] = frame.loc[doubted, ["input", "raw"]] + " marker-of-a-text"
     frame.loc[doubted, "id"] = "<script>" + frame.loc[doubted, "id"]
     trial.say(frame)
     report = trial.judge()

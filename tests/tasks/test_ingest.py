@@ -15,11 +15,14 @@ import pytest
 import yaml
 
 from tasks.data import npm
-from tasks.data.ingest import Ingest, ingest
-from tasks.data.rules import Validate, measure
+from tasks.data.ingest import ingest
+from tasks.data.rules import measure
 from tasks.data.validate import broken_rows, row_rules
 from tasks.files import read_json
+from tasks.kinds import data_part
+from tasks.kinds.text_classification.data import Ingest, Validate
 from tasks.stage import Paths, StageError, as_time
+from tests.conftest import KIND, of_kind
 from tests.imports import MAIL
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +43,9 @@ def message(subject: str, day: int = 1) -> bytes:
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".feedback.jsonl").touch()
-    return Paths(tmp_path)
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden/.file").touch()
+    return Paths(of_kind(tmp_path))
 
 
 def corpus_of(paths: Paths) -> pd.DataFrame:
@@ -73,7 +78,7 @@ def test_tables_of_three_kinds_with_columns_mapped_by_name(
     quarantine = pd.read_csv(paths.quarantine / "ingest.csv")
     assert dict(zip(quarantine.id, quarantine.reason, strict=True)) == {"c": "no_label", "d": "received_not_iso8601"}
     report = read_json(paths.report("ingest.json"))
-    assert report["messages"] == 4 == report["corpus"] + sum(report["quarantined"].values())
+    assert report["rows"] == 4 == report["corpus"] + sum(report["quarantined"].values())
 
 
 def test_labels_from_a_csv_in_the_folder(paths: Paths) -> None:
@@ -86,7 +91,7 @@ def test_labels_from_a_csv_in_the_folder(paths: Paths) -> None:
     unlabelled = pd.read_parquet(paths.root / "data/unlabelled.parquet")
     assert unlabelled.subject.tolist() == ["2"], "it has no label, but a student may learn what the teacher says of it"
     report = read_json(paths.report("ingest.json"))
-    assert (report["messages"], report["corpus"], report["unlabelled"], report["quarantined"]) == (3, 2, 1, {})
+    assert (report["rows"], report["corpus"], report["unlabelled"], report["quarantined"]) == (3, 2, 1, {})
 
 
 def test_rows_of_a_label_table_that_match_no_file_are_counted_and_told(
@@ -98,7 +103,7 @@ def test_rows_of_a_label_table_that_match_no_file_are_counted_and_told(
     (paths.root / "mail/labels.csv").write_bytes(b"\xef\xbb\xbflabel,file\nham,0.eml\nham,1.eml\nspam,2.eml\nspam,0.EML\n")
     ingest(settings_for(source="folder", path="mail", label_table="labels.csv"), paths)
     report = read_json(paths.report("ingest.json"))
-    assert (report["messages"], report["corpus"], report["labels_without_file"]) == (2, 1, 2)
+    assert (report["rows"], report["corpus"], report["labels_without_file"]) == (2, 1, 2)
     assert report["quarantined"] == {"empty_file": 1}
     quarantine = pd.read_csv(paths.quarantine / "ingest.csv").set_index("id").reason
     assert quarantine.to_dict() == {"1.eml": "empty_file", "2.eml": "label_without_file", "0.EML": "label_without_file"}
@@ -114,7 +119,7 @@ def test_an_id_that_stands_twice_is_told_apart_and_no_message_is_lost(paths: Pat
     assert corpus.text.to_dict() == {"a": "one", "a#2": "two", "a#2#2": "three", "a#4": "five", "b": "six", "b#2": "seven"}
     assert pd.read_parquet(paths.root / "data/unlabelled.parquet").id.tolist() == ["a#3"]
     report = read_json(paths.report("ingest.json"))
-    assert (report["messages"], report["quarantined"], report["warnings"]["id_repeated"]) == (7, {}, 4)
+    assert (report["rows"], report["quarantined"], report["warnings"]["id_repeated"]) == (7, {}, 4)
     assert corpus.warnings["b"] == "time_missing"
 
 
@@ -134,7 +139,7 @@ def test_times_beyond_what_nanoseconds_hold_are_kept_and_validate_judges_them(pa
     corpus = corpus_of(paths)
     assert [str(time)[:10] for time in corpus.received] == ["0001-01-01", "2002-01-01", "9999-12-31"]
     rules = yaml.safe_load((MAIL / "params.yaml").read_text())["validate"]
-    reasons = broken_rows(measure(corpus), row_rules(Validate.model_validate(rules)))
+    reasons = broken_rows(measure(corpus, data_part(KIND)), row_rules(Validate.model_validate(rules), data_part(KIND)))
     assert reasons.to_dict() == {0: "received_out_of_range", 2: "received_out_of_range"}
 
 
@@ -150,9 +155,7 @@ def test_a_source_that_is_called_feedback_does_not_count_as_feedback(paths: Path
 def test_an_empty_corpus_is_told_with_its_commonest_reasons(paths: Paths) -> None:
     lines = ["{", "{", "{", "null", "null", '{"label":"","text":"x"}', '{"label":"ham","text":"x","text":"y"}']
     (paths.root / "data.jsonl").write_text("\n".join(lines))
-    says = (
-        "none of 7 messages could be read and has a label: not_json 3, not_an_object 2, key_twice: text 1 and 1 other reasons"
-    )
+    says = "none of 7 rows could be read and has a label: not_json 3, not_an_object 2, key_twice: text 1 and 1 other reasons"
     with pytest.raises(StageError, match=says):
         ingest(settings_for(path="data.jsonl"), paths)
 
@@ -182,13 +185,13 @@ def test_times_are_utc() -> None:
         ({}, b"label,body\nham,hello\n", "ingest.columns.text = 'text': data.csv has no such column; it has label, body"),
         ({}, b'label,text\nham,"never closed\n', "cannot be read as csv"),
         ({}, b"label,text\nham,\xff\xfe\n", "cannot be read as csv"),
-        ({"path": "data.jsonl"}, b"{broken\n", "none of 1 messages could be read and has a label: not_json 1"),
+        ({"path": "data.jsonl"}, b"{broken\n", "none of 1 rows could be read and has a label: not_json 1"),
         ({"path": "data.parquet"}, b"no parquet", "cannot be read as parquet"),
         ({"path": "data.xls"}, b"x", "a table ends in"),
         ({"source": "folder", "path": "nowhere"}, None, "nowhere: there is no such folder"),
-        ({"source": "folder", "path": "."}, None, "holds no message"),
+        ({"source": "folder", "path": "hidden"}, None, "holds no message"),
         ({"source": "npm", "path": "gone.json"}, None, "gone.json: No such file"),
-        ({}, b"label,text\n,hello\n", "none of 1 messages could be read"),
+        ({}, b"label,text\n,hello\n", "none of 1 rows could be read"),
     ],
 )
 def test_a_bad_source_is_one_clear_error_and_the_earlier_outputs_stay(

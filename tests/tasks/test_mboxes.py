@@ -1,4 +1,4 @@
-"""tasks/data/mboxes.py: where in a box each message begins and ends, and what of its quoting is taken away."""
+"""mboxes.py: where in a box each message begins and ends, and what of its quoting is taken away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.mboxes import Data, begins_message, find_box, text_start
+from tasks.kinds.text_classification.data.mboxes import Data, begins_message, find_box, text_start
 
 A = b"From a@example.invalid Thu Aug 22 13:17:22 2002\n"
 B = b"From b@example.invalid Fri Aug 23 13:17:22 2002\n"

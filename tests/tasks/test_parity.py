@@ -13,7 +13,7 @@ from tasks.stage import StageError
 from tests.conftest import made_prepared
 
 SCORES = ScoreLimits(largest=0.1, mean=0.01, disagreement_rate=0.01)
-WIDE = ParityLimits(largest=1, mean=1, disagreement_rate=1, threshold_disagreement=1, worst_slice=1, slice_messages=10)
+WIDE = ParityLimits(largest=1, mean=1, disagreement_rate=1, threshold_disagreement=1, worst_slice=1, slice_rows=10)
 """Bounds that all figures are within: a test tightens the one that it is about."""
 
 
@@ -26,7 +26,7 @@ def logits_of(scores: Any) -> Logits:
 def asked(labels: Any, sources: Any = None, positive: int | None = 1) -> ParityRows:
     numbers = np.asarray(labels, dtype=np.int64)
     named = np.full(len(numbers), "all") if sources is None else np.asarray(sources)
-    return ParityRows(numbers, named, np.ones(len(numbers)), positive, WIDE.slice_messages)
+    return ParityRows(numbers, named, np.ones(len(numbers)), positive, WIDE.slice_rows)
 
 
 def test_parity_of_equal_models_is_zero_and_a_difference_is_in_scores() -> None:
@@ -126,7 +126,7 @@ def test_a_loss_on_one_source_is_seen_where_the_whole_hides_it() -> None:
 def test_what_was_asked_comes_of_the_prepared_rows() -> None:
     frame = made_prepared(["ham", "spam"], 30)
     found = ParityRows.of(frame, {"labels": ["ham", "spam"], "positive": "spam"}, 7)
-    assert (found.positive, found.slice_messages) == (1, 7)
+    assert (found.positive, found.slice_rows) == (1, 7)
     assert found.labels.tolist() == frame.label_id.tolist()
     assert found.sources.tolist() == frame.source.tolist()
     assert ParityRows.of(frame, {"labels": ["ham", "spam"], "positive": None}, 7).positive is None

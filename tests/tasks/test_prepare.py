@@ -12,16 +12,27 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.data.grouping import group_of_each, shingles, split_of
-from tasks.data.prepare import Prepare, assign_splits, drop_copies, prepare, prepare_texts
+from tasks.data.grouping import group_of_each, split_of
+from tasks.data.prepare import assign_splits, drop_copies, prepare, with_inputs
 from tasks.files import read_json
+from tasks.kinds import data_part
+from tasks.kinds.text_classification.data import Prepare, fingerprint
 from tasks.stage import Paths, StageError
-from tests.conftest import made_table
+from tests.conftest import KIND, made_table, of_kind
 from tests.imports import MAIL
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["prepare"]
 SHARES = {"golden": 0.1, "test": 0.15, "valid": 0.15}
 LIKE = {"shingle_words": 4, "permutations": 128, "similarity": 0.7}
+
+
+def prepare_texts(rows: pd.DataFrame, settings: Prepare) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    return with_inputs(rows, settings, data_part(KIND))
+
+
+def groups_of(ids: list[str], texts: list[str], shares: dict[str, float] = SHARES, **like: Any) -> list[str | None]:
+    like_settings = settings_for(near_duplicates=LIKE | like)
+    return group_of_each(ids, (fingerprint(text, like_settings) for text in texts), like_settings.near_duplicates, shares)
 
 
 def settings_for(**changes: Any) -> Prepare:
@@ -40,7 +51,7 @@ def near_copy(text: str) -> str:
 def test_near_duplicates_share_a_group_and_others_do_not() -> None:
     texts = list(made_rows(40).text)
     ids = [str(number) for number in range(41)]
-    groups = group_of_each(ids, [*texts, near_copy(texts[7])], shares=SHARES, **LIKE)
+    groups = groups_of(ids, [*texts, near_copy(texts[7])])
     assert groups[40] == groups[7] == "7"
     assert len(set(groups)) == 40
 
@@ -50,7 +61,7 @@ def test_groups_never_straddle_a_split_and_bridges_belong_to_none() -> None:
     names = [str(number) for number in range(60)]
     other = next(name for name in names if split_of(name, SHARES) != split_of("0", SHARES))
     first, second = texts[0], texts[int(other)]
-    groups = group_of_each([*names, "bridge"], [*texts, f"{first} {second}"], shares=SHARES, **(LIKE | {"similarity": 0.4}))
+    groups = groups_of([*names, "bridge"], [*texts, f"{first} {second}"], similarity=0.4)
     assert groups[60] is None
     assert groups[0] == "0"
     assert groups[int(other)] == other
@@ -62,8 +73,8 @@ def test_what_comes_later_never_moves_what_was_there(cut: int, seed: int) -> Non
     texts = list(made_table(["ham", "spam"], 60, seed).text)
     texts += [near_copy(text) for text in texts[::3]]
     ids = [str(number) for number in range(len(texts))]
-    whole = group_of_each(ids, texts, shares=SHARES, **LIKE)
-    assert group_of_each(ids[:cut], texts[:cut], shares=SHARES, **LIKE) == whole[:cut]
+    whole = groups_of(ids, texts)
+    assert groups_of(ids[:cut], texts[:cut]) == whole[:cut]
 
 
 def test_shares_are_what_they_say() -> None:
@@ -72,14 +83,15 @@ def test_shares_are_what_they_say() -> None:
 
 
 def test_short_texts_have_a_shingle() -> None:
-    assert shingles("Two Words", 4) == {b"two words"}
-    assert len(shingles("one two three four five", 4)) == 2
+    near = settings_for(near_duplicates=LIKE)
+    assert fingerprint("Two Words", near) == {b"two words"}
+    assert len(fingerprint("one two three four five", near)) == 2
 
 
 def test_golden_is_golden_in_every_snapshot() -> None:
     rows, _, _ = prepare_texts(made_rows(400), settings_for())
-    late = assign_splits(rows, settings_for())
-    early = assign_splits(rows.assign(known=rows.index < 200), settings_for())
+    late = assign_splits(rows, settings_for(), data_part(KIND))
+    early = assign_splits(rows.assign(known=rows.index < 200), settings_for(), data_part(KIND))
     golden = set(late.id[late.split == "golden"])
     assert set(early.id[early.split == "golden"]) == {name for name in golden if int(name.split("-")[1]) < 200}
     assert not golden & set(early.id[early.split.isin(["train", "valid", "test"])])
@@ -91,7 +103,7 @@ def test_the_future_is_what_came_later_and_was_never_seen() -> None:
     rows.loc[99, "text"] = near_copy(rows.text[3])
     rows.loc[99, "subject"] = rows.subject[3]
     prepared, _, _ = prepare_texts(rows, settings_for())
-    splits = assign_splits(prepared, settings_for()).set_index("id").split
+    splits = assign_splits(prepared, settings_for(), data_part(KIND)).set_index("id").split
     assert splits["row-99"] == "seen"
     assert (splits[[f"row-{n}" for n in range(60, 99)]] == "future").all()
     assert not (splits[[f"row-{n}" for n in range(60)]] == "future").any()
@@ -101,7 +113,7 @@ def prepared_whole(rows: pd.DataFrame, **changes: Any) -> tuple[pd.DataFrame, di
     """(rows that are left, reason of each that is not)."""
     settings_ = settings_for(**changes)
     kept, empty, _ = prepare_texts(rows, settings_)
-    left, copies = drop_copies(assign_splits(kept, settings_), settings_)
+    left, copies = drop_copies(assign_splits(kept, settings_, data_part(KIND)), settings_)
     reasons = pd.concat([empty, copies]).set_index("id").reason.to_dict()
     assert len(left) + len(reasons) == len(rows)
     return left, reasons
@@ -121,7 +133,7 @@ def test_missing_parts_copies_and_contradictions_each_go_where_the_parameter_say
     rows.loc[5, ["subject", "text"]] = ["", "<p> </p>"]
     assert prepare_texts(rows, settings_for())[2]["missing_subject"] == 2
     assert prepared_whole(rows)[1] == {
-        "row-1": "duplicate", "row-2": "same_text_other_label", "row-3": "same_text_other_label",
+        "row-1": "duplicate", "row-2": "same_input_other_label", "row-3": "same_input_other_label",
         "row-5": "no_text_after_normalisation",
     }  # fmt: skip
     strict = prepared_whole(rows, missing="quarantine", duplicates="keep")[1]
@@ -133,7 +145,7 @@ def test_a_later_contradiction_does_not_unteach_the_past() -> None:
     rows = made_rows(20)
     contradicts(rows, late=19, early=0)
     rows.loc[19, "known"] = False
-    assert prepared_whole(rows)[1] == {"row-19": "same_text_other_label"}
+    assert prepared_whole(rows)[1] == {"row-19": "same_input_other_label"}
 
 
 def test_a_message_that_goes_does_not_take_its_group_s_split_with_it() -> None:
@@ -143,7 +155,7 @@ def test_a_message_that_goes_does_not_take_its_group_s_split_with_it() -> None:
     contradicts(rows, late=59, early=3)
     early, _ = prepared_whole(rows.head(59))
     late, reasons = prepared_whole(rows)
-    assert reasons == {"row-3": "same_text_other_label", "row-59": "same_text_other_label"}
+    assert reasons == {"row-3": "same_input_other_label", "row-59": "same_input_other_label"}
     assert late.set_index("id").split["row-30"] == early.set_index("id").split["row-30"]
     assert late.set_index("id").group["row-30"] == "row-3"
 
@@ -155,10 +167,11 @@ def test_most_pairs_just_over_the_threshold_are_found() -> None:
     for _ in range(200):
         own = rng.sample(words, 60)
         texts += [" ".join(own), " ".join([*own[:55], *rng.sample(words, 4)])]
-    sets = [shingles(text, 4) for text in texts]
+    near = settings_for(near_duplicates=LIKE)
+    sets = [fingerprint(text, near) for text in texts]
     shared = [len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
     assert all(0.8 < similarity < 0.9 for similarity in shared)
-    groups = group_of_each([str(n) for n in range(400)], texts, shares=SHARES, **LIKE)
+    groups = groups_of([str(n) for n in range(400)], texts)
     assert sum(groups[n] == groups[n + 1] for n in range(0, 400, 2)) >= 195
 
 
@@ -169,7 +182,7 @@ UNLABELLED = ["id", "received", "source", "subject", "text"]
 def paths(tmp_path: Path) -> Paths:
     (tmp_path / "data").mkdir()
     made_rows(1)[UNLABELLED].head(0).to_parquet(tmp_path / "data/unlabelled.parquet")
-    return Paths(tmp_path)
+    return Paths(of_kind(tmp_path))
 
 
 def test_the_stage_writes_splits_schema_and_an_account(paths: Paths) -> None:
@@ -228,7 +241,7 @@ def test_a_split_may_lack_a_rare_label_of_many_and_says_so(paths: Paths, capsys:
     for split, names in report["labels_missing"].items():
         assert names == ["news"]
         assert "news" not in report["splits"][split]
-        assert f"{split} holds no message of 1 labels, and its figures say nothing of them: news" in printed
+        assert f"{split} holds no row of 1 labels, and its figures say nothing of them: news" in printed
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ import pytest
 import yaml
 from ruamel.yaml import YAML
 
-from tasks.data.ingest import Ingest, ingest
+from tasks.data.ingest import ingest
 from tasks.data.propose import as_yaml, propose, with_block
-from tasks.data.rules import Validate
 from tasks.data.validate import validate
 from tasks.files import read_json
+from tasks.kinds import data_part
+from tasks.kinds.text_classification.data import Ingest, Validate
 from tasks.stage import Paths, StageError, read_settings
-from tests.conftest import made_table
+from tests.conftest import KIND, made_table, of_kind
 from tests.imports import MAIL, ROOT
 
 ODD = [
@@ -82,12 +83,12 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     (tmp_path / "data").mkdir()
-    return Paths(tmp_path)
+    return Paths(of_kind(tmp_path))
 
 
 def rules_for(corpus: pd.DataFrame) -> dict[str, Any]:
     """The proposed block, which YAML 1.1 and 1.2 read alike, and in which each line says what was measured."""
-    text = propose(corpus)
+    text = propose(corpus, data_part(KIND))
     assert all("# " in line.rpartition("'")[2].rpartition('"')[2] for line in text.splitlines()), text
     block: dict[str, Any] = yaml.safe_load(text)
     assert YAML(typ="safe").load(text) == block
@@ -133,7 +134,7 @@ def test_rows_from_which_nothing_can_be_learned_are_left_to_the_quarantine(paths
     corpus.loc[:39, ["text", "subject"]] = ""
     corpus.loc[40:59, "text"] = "\ufffd" * 400
     corpus.loc[60, ["known", "label"]] = [False, "later"]
-    text = propose(corpus)
+    text = propose(corpus, data_part(KIND))
     assert "1 later rows have other labels: quarantined" in text
     assert "empty, so quarantined: 40 rows" in text
     assert "above it, so quarantined: 20 rows" in text
@@ -167,7 +168,7 @@ def test_another_corpus_does_not_pass_them(paths: Paths, spoil: Callable[[pd.Dat
 
 def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(StageError, match="none of the 120 known rows"):
-        propose(made_corpus().assign(text="", subject=""))
+        propose(made_corpus().assign(text="", subject=""), data_part(KIND))
 
 
 @pytest.mark.parametrize("label", [*ODD, "ham", "Über_uns", "not-junk", "true", "ja nein"])
@@ -178,7 +179,7 @@ def test_a_label_is_the_same_text_for_every_version_of_yaml(label: str) -> None:
 
 def test_only_the_block_is_replaced() -> None:
     params = (MAIL / "params.yaml").read_text(encoding="utf-8")
-    block = propose(made_corpus())
+    block = propose(made_corpus(), data_part(KIND))
     before, after = params.split("validate:\n")[0], "\n\nprepare:" + params.split("\n\nprepare:")[1]
     assert with_block(params, block) == before + block.rstrip("\n") + after
     again = with_block(with_block(params, block), block)
@@ -190,12 +191,13 @@ def test_only_the_block_is_replaced() -> None:
 @pytest.mark.parametrize("params", ["a: 1\n", "{validate: {a: 1}}\n", "validate: {a: 1,\nb: 2}\n", '"validate": {a: 1}\n'])
 def test_a_block_that_cannot_be_replaced_safely_is_left_alone(params: str) -> None:
     with pytest.raises(StageError, match="by hand"):
-        with_block(params, propose(made_corpus()))
+        with_block(params, propose(made_corpus(), data_part(KIND)))
 
 
 def test_the_command_line(paths: Paths) -> None:
     params = paths.root / "params.yaml"
-    params.write_text("ingest: 1  # mine\n\nvalidate:\n  labels: [eggs]\n\nprepare: 2\n", encoding="utf-8")
+    own = f"kind: {KIND}\ningest: 1  # mine\n\n"
+    params.write_text(f"{own}validate:\n  labels: [eggs]\n\nprepare: 2\n", encoding="utf-8")
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tasks.data.validate", *options]
@@ -208,9 +210,9 @@ def test_the_command_line(paths: Paths) -> None:
     assert missing.stderr == "validate: data/corpus.parquet is not there: `dvc repro ingest` makes it\n"
     made_corpus().to_parquet(paths.corpus, index=False)
     before = params.read_bytes()
-    assert run("--propose").stdout == propose(made_corpus())
+    assert run("--propose").stdout == propose(made_corpus(), data_part(KIND))
     assert params.read_bytes() == before
     done = run("--propose", "--write")
     assert (done.returncode, done.stderr) == (0, "")
-    assert params.read_text(encoding="utf-8") == "ingest: 1  # mine\n\n" + propose(made_corpus()) + "\nprepare: 2\n"
-    assert run().stdout == "120 of 120 messages pass, 0 are quarantined\n"
+    assert params.read_text(encoding="utf-8") == own + propose(made_corpus(), data_part(KIND)) + "\nprepare: 2\n"
+    assert run().stdout == "120 of 120 rows pass, 0 are quarantined\n"

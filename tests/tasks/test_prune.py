@@ -11,17 +11,20 @@ import pytest
 import torch
 import yaml
 
-from service.scorer import Student as ServedStudent
-from service.scorer import load_student
-from service.tokenizer import Tokenizer
+from service.kinds.text_classification.scorer import Student as ServedStudent
+from service.kinds.text_classification.scorer import load_student
+from service.kinds.text_classification.tokenizer import Tokenizer
 from tasks.compress.distillation import DistillData, DistillLoss
-from tasks.compress.networks import Convolution, Network
-from tasks.compress.prune import Prune, prune, smallest
-from tasks.compress.quantize import Quantize, quantize
-from tasks.compress.student import Hashed, Student
-from tasks.compress.transformer import ThinStudent
-from tasks.compress.units import halve_rows, parts_to_keep, prunables, remove, sensitivities
+from tasks.compress.prune import prune, smallest
+from tasks.compress.quantize import quantize
+from tasks.compress.settings import Prune
+from tasks.compress.student import Student
 from tasks.files import folder_bytes, read_json
+from tasks.kinds.text_classification.compress import Quantize
+from tasks.kinds.text_classification.compress.hashed import Hashed
+from tasks.kinds.text_classification.compress.networks import Convolution, Network
+from tasks.kinds.text_classification.compress.transformer import ThinStudent
+from tasks.kinds.text_classification.compress.units import halve_rows, parts_to_keep, prunables, remove, sensitivities
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError
 from tests.conftest import made_prepared
@@ -31,8 +34,8 @@ from tests.tasks.test_compress import distilled
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())
 VOICES = DistillLoss(temperature=2.0, teacher_share=0.5)
 NONE = np.zeros(0, dtype=np.bool_)
-TEXTS = list(made_prepared(["ham", "spam"], 60).text)
-WIDE = {"largest": 1, "mean": 1, "disagreement_rate": 1, "threshold_disagreement": 1, "worst_slice": 1, "slice_messages": 20}
+TEXTS = list(made_prepared(["ham", "spam"], 60).input)
+WIDE = {"largest": 1, "mean": 1, "disagreement_rate": 1, "threshold_disagreement": 1, "worst_slice": 1, "slice_rows": 20}
 
 
 def bag() -> Hashed:
@@ -250,5 +253,5 @@ def test_a_thin_transformer_goes_the_whole_way(paths: Paths, fine_tuned: Path) -
     sizes = [folder_bytes(paths.model(name)) for name in ("student", "student-pruned", "student-quantized")]
     assert sizes == sorted(sizes, reverse=True)
     test = frame[frame.split == "test"]
-    logits = load_student(paths.model("student-quantized")).logits(list(test.text))
+    logits = load_student(paths.model("student-quantized")).logits(list(test.input))
     assert ranking(logits, test.label_id.to_numpy())["pr_auc"] > 0.7

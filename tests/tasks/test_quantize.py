@@ -21,16 +21,17 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from service.scorer import Student
-from service.tokenizer import PADDING
-from tasks.compress.codebook import Codebook, Part, decode, encode, lookup, pack
-from tasks.compress.networks import save_student
-from tasks.compress.onnx_file import write_onnx
+from service.kinds.text_classification.scorer import Student
+from service.kinds.text_classification.tokenizer import PADDING
 from tasks.compress.parity import Parity, ScoreLimits, compare, enforce
-from tasks.compress.quantize import Quantize, calibration, quantize, quantize_student
+from tasks.compress.quantize import calibration, quantize
 from tasks.files import folder_bytes, read_json, write_json
+from tasks.kinds.text_classification.compress import Quantize, quantize_student
+from tasks.kinds.text_classification.compress.codebook import Codebook, Part, decode, encode, lookup, pack
+from tasks.kinds.text_classification.compress.networks import save_student
+from tasks.onnx_file import write_onnx
 from tasks.stage import Paths, StageError, read_settings
-from tests.conftest import assert_no_product_saturates, fitted_network, made_prepared
+from tests.conftest import KIND, assert_no_product_saturates, fitted_network, made_prepared
 from tests.imports import MAIL, ROOT
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["quantize"]
@@ -43,8 +44,8 @@ METHODS: dict[str, dict[str, Any]] = {
 SHAPES = {"linear": (["ham", "spam"], 2, 0), "hidden": (["ham", "spam"], 8, 16), "three": (["ham", "news", "spam"], 2, 0)}
 """Labels, dimensions and width of the hidden layer of the networks that are quantized."""
 LIMITS = ScoreLimits(largest=0.1, mean=0.01, disagreement_rate=0.02)
-TEXTS = list(made_prepared(["ham", "news", "spam"], 100, seed=9).text)
-TRAIN = list(made_prepared(["ham", "news", "spam"], 100, seed=3).text)
+TEXTS = list(made_prepared(["ham", "news", "spam"], 100, seed=9).input)
+TRAIN = list(made_prepared(["ham", "news", "spam"], 100, seed=3).input)
 
 
 def asked(**changes: Any) -> Quantize:
@@ -104,7 +105,8 @@ def test_each_method_is_smaller_and_agrees_with_its_parent(
 
 def test_every_twin_answers_the_same_where_there_is_no_torch(twins: dict[tuple[str, str], Path]) -> None:
     code = (
-        "import sys; import numpy as np; from pathlib import Path; from service.scorer import Student\n"
+        "import sys; import numpy as np; from pathlib import Path\n"
+        "from service.kinds.text_classification.scorer import Student\n"
         "for folder in sys.argv[2:]: np.save(Path(folder) / 'found.npy', Student(Path(folder)).logits([sys.argv[1]]))\n"
         "assert not {'torch', 'onnx', 'sklearn', 'pandas'} & set(sys.modules), sorted(sys.modules)"
     )
@@ -262,22 +264,22 @@ def test_the_same_seed_gives_the_same_bytes(
 
 def test_calibration_draws_from_train_by_the_seed() -> None:
     train = made_prepared(["ham", "spam"], 50)
-    drawn = calibration(train, asked(calibration_messages=20, seed=1))
+    drawn = calibration(train, asked(calibration_inputs=20, seed=1))
     assert len(set(drawn)) == 20
-    assert set(drawn) < set(train.text)
-    assert drawn == calibration(train, asked(calibration_messages=20, seed=1))
-    assert drawn != calibration(train, asked(calibration_messages=20, seed=2))
-    assert sorted(calibration(train, asked(calibration_messages=1000))) == sorted(train.text)
+    assert set(drawn) < set(train.input)
+    assert drawn == calibration(train, asked(calibration_inputs=20, seed=1))
+    assert drawn != calibration(train, asked(calibration_inputs=20, seed=2))
+    assert sorted(calibration(train, asked(calibration_inputs=1000))) == sorted(train.input)
 
 
 @pytest.mark.parametrize("method", ["static", "codebook-4"])
 def test_calibrated_on_nothing_is_an_error_that_names_the_parameter(
     parents: dict[str, Path], tmp_path: Path, method: str
 ) -> None:
-    with pytest.raises(StageError, match=r"quantize.calibration_messages = \d+: train has no message"):
+    with pytest.raises(StageError, match=r"quantize.calibration_inputs = \d+: train has no row"):
         quantize_student(parents["linear"], tmp_path, asked(**METHODS[method]), [])
-    with pytest.raises(StageError, match=r"quantize.calibration_messages = 0"):
-        read_settings(Quantize, "quantize", {"quantize": PARAMS | METHODS[method] | {"calibration_messages": 0}})
+    with pytest.raises(StageError, match=r"quantize.calibration_inputs = 0"):
+        read_settings(Quantize, "quantize", {"quantize": PARAMS | METHODS[method] | {"calibration_inputs": 0}})
 
 
 @pytest.fixture
@@ -286,7 +288,7 @@ def paths(own_store: None, parents: dict[str, Path], tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
     paths.prepared.parent.mkdir()
     made_prepared(["ham", "news", "spam"], 700, seed=4).to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": ["ham", "news", "spam"], "positive": None})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "news", "spam"], "positive": None})
     paths.models.mkdir()
     copytree(parents["three"], paths.model("student"))
     return paths
@@ -298,7 +300,7 @@ def test_the_stage_runs_by_each_method_and_names_what_is_over(paths: Paths, meth
     quantize(asked(**METHODS[method], parity=limits), paths)
     report = read_json(paths.report("quantize.json"))
     assert report["bytes"]["after"] == folder_bytes(paths.model("student-quantized")) < report["bytes"]["before"]
-    assert set(report["parity"]) == set(limits) - {"slice_messages"}
+    assert set(report["parity"]) == set(limits) - {"slice_rows"}
     assert report["over"] == []
     quantize(asked(**METHODS[method], parity=limits | {"largest": 0}), paths)
     (over,) = read_json(paths.report("quantize.json"))["over"]

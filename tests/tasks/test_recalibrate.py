@@ -10,8 +10,8 @@ import pytest
 from service.decision import decide
 from service.release import Release, verify
 from service.store import release_folder
-from tasks.compress.networks import save_student
 from tasks.files import read_json
+from tasks.kinds.text_classification.compress.networks import save_student
 from tasks.monitor.reference import load_reference
 from tasks.monitor.signals import label_mix
 from tasks.release.evaluation_set import FOLDER, keep, kept, with_labels
@@ -85,7 +85,7 @@ def test_after_it_the_mix_is_as_expected_and_the_reference_is_of_the_new_scores(
     held = load_reference(tmp_path / "made/release")
     assert held.arrays["label_ids"].mean() == pytest.approx(0.1, abs=0.05)
     rows = kept(world.paths, world.folder, world.champion)
-    texts = list(rows.text[rows.split.isin(["valid", "test", "golden"])])
+    texts = list(rows.input[rows.split.isin(["valid", "test", "golden"])])
     known = {tuple(row.round(4)) for row in made.probabilities(texts)}
     assert {tuple(row.round(4)) for row in held.arrays["probabilities"]} <= known
 
@@ -156,7 +156,7 @@ def test_a_new_label_goes_where_prepare_would_put_it(world: World) -> None:
     long = {split: " ".join(f"{split}{number}" for number in range(60)) for split in ("train", "golden", "future")}
     for split, text in long.items():
         row = known.index[known.split == split][0]
-        known.loc[row, ["text", "raw"]] = text
+        known.loc[row, ["input", "raw"]] = text
     rows = [
         ("copy", long["train"], "ham"), ("like train", long["train"] + " and more", "ham"),
         ("like golden", long["golden"] + " and more", "ham"), ("like the future", long["future"] + " and more", "ham"),

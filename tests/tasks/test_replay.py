@@ -78,20 +78,20 @@ def test_injected_changes_begin_where_they_say() -> None:
         {"raw": [f"text {n}" for n in range(400)], "label": ["spam" if n % 5 == 0 else "ham" for n in range(400)]}
     )
     label_of = dict(zip(pool.raw, pool.label, strict=True))
-    every = {entry.name: entry for entry in scenarios(pool, "spam", 1000, 100, 0.2, 0.1, 1)}
+    every = {entry.name: entry for entry in scenarios("text_classification", pool, "spam", 1000, 100, 0.2, 0.1, 1)}
     known = set(pool.raw)
     for entry in every.values():
-        assert len(entry.texts) == 1000
-        assert set(entry.texts[: entry.start]) <= known
+        assert len(entry.raws) == 1000
+        assert set(entry.raws[: entry.start]) <= known
     campaign = next(entry for name, entry in every.items() if "campaign" in name)
-    foreign = [text for text in campaign.texts if text not in known]
+    foreign = [text for text in campaign.raws if text not in known]
     assert 130 < len(foreign) < 230
     assert len(set(foreign)) > 0.9 * len(foreign), "a campaign is not one text sent often"
     more = next(entry for name, entry in every.items() if "more" in name)
-    share = sum(label_of[text] == "spam" for text in more.texts[100:]) / 900
+    share = sum(label_of[text] == "spam" for text in more.raws[100:]) / 900
     assert share == pytest.approx(0.3, abs=0.05)
-    for name in ("nothing changed", "the same mail in another order"):
-        assert set(every[name].texts) <= known
+    for name in ("nothing changed", "the same in another order"):
+        assert set(every[name].raws) <= known
         assert not every[name].must_be_seen
 
 
@@ -158,11 +158,12 @@ def test_what_is_wrong_with_the_parameters_is_said_before_anything_is_trained() 
     with pytest.raises(StageError, match=r"replay\.since = 'last summer'"):
         settings(since="last summer")
     rows = answers(frozen="sshh", restilled="sshh", truth="sshh")
-    replay.demand_label(settings(), rows, rows)
+    since = "2002-08-01"
+    replay.demand_label("spam", since, rows, rows)
     with pytest.raises(StageError, match=r"replay\.positive = spma: what came before 2002-08-01 is ham, spam"):
-        replay.demand_label(settings(positive="spma"), rows, rows)
+        replay.demand_label("spma", since, rows, rows)
     with pytest.raises(StageError, match="what came after 2002-08-01 is ham"):
-        replay.demand_label(settings(), rows, rows[rows.label == "ham"])
+        replay.demand_label("spam", since, rows, rows[rows.label == "ham"])
 
 
 def test_a_restill_that_never_counts_its_failures_is_not_run_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.data.ingest import Ingest
-from tasks.data.prepare import Prepare
+from tasks.kinds import settings_class
+from tasks.kinds.text_classification.data import Ingest, Prepare
 from tasks.release.evaluate import Evaluate
 from tasks.scaffold import scaffold
 from tasks.stage import StageError, find_workload, read_params, read_settings, workloads
@@ -19,7 +19,8 @@ from tests.imports import MAIL, ROOT
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "workloads/mail").mkdir(parents=True)
-    shutil.copy2(ROOT / "params.yaml", tmp_path)
+    shared = yaml.safe_load((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shared | {"workloads": ["mail"]}))
     shutil.copy2(MAIL / "params.yaml", tmp_path / "workloads/mail")
     return tmp_path
 
@@ -37,11 +38,24 @@ def test_a_new_workload_is_valid_and_found(project: Path) -> None:
     assert read_settings(Prepare, "prepare", params).redact == []
     assert read_settings(Prepare, "prepare", params).positive is None
     assert read_settings(Evaluate, "evaluate", params).slices == {}
-    same = set(params) - {"ingest", "prepare", "evaluate"}
+    same = set(params) - {"ingest", "prepare", "evaluate", "kind"}
+    assert params["kind"] == first["kind"]
     assert {name: params[name] for name in same} == {name: first[name] for name in same}
     assert "# the snapshot" in (folder / "params.yaml").read_text(), "its comments are there"
     after = (project / "params.yaml").read_text()
     assert yaml.safe_load(after) == yaml.safe_load(before) | {"workloads": ["mail", "tickets"]}
+
+
+def test_a_new_workload_of_another_kind_has_the_parameters_of_the_first_one_of_it(project: Path) -> None:
+    with pytest.raises(StageError, match=r"^KIND = image-classification: no workload is of this kind.*are text_classific"):
+        scaffold(project, "photos", "image-classification")
+    (project / "workloads/fashion").mkdir()
+    shutil.copy2(ROOT / "workloads/fashion/params.yaml", project / "workloads/fashion")
+    (project / "params.yaml").write_text("workloads: [mail, fashion]\n")
+    params = read_params(scaffold(project, "photos", "image-classification"))
+    assert params["kind"] == "image_classification"
+    settings = read_settings(settings_class(params["kind"], "ingest"), "ingest", params)
+    assert (settings.source, settings.label_names) == ("folder", None)
 
 
 @pytest.mark.parametrize("name", ["mail", "A", "", "../x", "a b", "-x"])

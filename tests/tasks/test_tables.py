@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from tasks.data.ingest import account, collect
 from tasks.data.sources import LABEL_WITHOUT_FILE, Rejected, Row
 from tasks.data.tables import labelled, read_feedback, read_labels, read_table
+from tasks.kinds.text_classification.data import CONTENT, content_of
 from tasks.stage import StageError
 from tests.zipped import zipped
 
@@ -33,11 +34,11 @@ NOON = datetime(2002, 8, 22, 15, tzinfo=UTC)
 def read(path: Path, content: bytes | str | None = None, **columns: str) -> list[Row | Rejected]:
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_table(path, COLUMNS | columns))
+    return list(read_table(path, COLUMNS | columns, CONTENT))
 
 
 def kept(rows: list[Row | Rejected]) -> list[tuple[str | None, str]]:
-    return [(row.label, row.text) for row in rows if isinstance(row, Row)]
+    return [(row.label, row.content["text"]) for row in rows if isinstance(row, Row)]
 
 
 def refused(rows: list[Row | Rejected]) -> dict[str, str]:
@@ -426,7 +427,7 @@ def test_a_parquet_file_with_a_column_twice_or_with_none_that_is_mapped(tmp_path
 
 def rows_of(*names: str) -> Iterator[Row | Rejected]:
     for name in names:
-        yield Row(name, None, "mail", "mail", "", "text", ())
+        yield Row(name, None, "mail", "mail", {"subject": "", "text": "text"}, ())
 
 
 @pytest.mark.parametrize("content", ["\ufefffile,label\r\na.eml,ham\r\nb.eml,\r\nc.eml,NA\r\na.eml,ham\r\n",
@@ -443,7 +444,7 @@ def test_a_label_table_labels_files_and_tells_which_are_not_there(tmp_path: Path
     ]
     assert rows[3:] == [Rejected("c.eml", "labels.csv", LABEL_WITHOUT_FILE)]
     assert next(labelled(rows_of("gru\u0308n"), {"gr\u00fcn": "ham"}, "")) == next(rows_of("gru\u0308n")).__class__(
-        "gru\u0308n", None, "mail", "ham", "", "text", ()
+        "gru\u0308n", None, "mail", "ham", {"subject": "", "text": "text"}, ()
     )
 
 
@@ -481,8 +482,8 @@ def test_feedback_gives_the_same_reasons_as_any_table(tmp_path: Path) -> None:
         json.dumps(line | {"received": "2002"}),
     ]
     (tmp_path / "f.jsonl").write_text("\ufeff" + "\n".join(lines))
-    rows = list(read_feedback(tmp_path / "f.jsonl"))
-    assert rows[0] == Row("a", None, "feedback", "ham", "", " x ", ("time_missing",))
+    rows = list(read_feedback(tmp_path / "f.jsonl", content_of))
+    assert rows[0] == Row("a", None, "feedback", "ham", {"subject": "", "text": " x "}, ("time_missing",))
     assert [(row.id, row.reason) for row in rows if isinstance(row, Rejected)] == [
         ("f.jsonl:3", "not_json"),
         ("f.jsonl:4", "not_an_object"), ("f.jsonl:5", "nested_too_deep"), ("f.jsonl:6", "key_twice: id"),
@@ -566,10 +567,12 @@ def test_rows_of_the_file_are_corpus_unlabelled_and_quarantine_together(made: tu
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("t" + (".csv", ".jsonl", ".parquet")[kind])
         path.write_bytes(content)
-        corpus, quarantine, unlabelled = collect(read_table(path, MAPPED), datetime(2010, 1, 1, tzinfo=UTC), 1.0, 1.0)
+        corpus, quarantine, unlabelled = collect(
+            read_table(path, MAPPED, CONTENT), CONTENT, datetime(2010, 1, 1, tzinfo=UTC), 1.0, 1.0
+        )
         report = account(corpus, quarantine, unlabelled, Counter())
         for name, frame in (("c", corpus), ("q", quarantine), ("u", unlabelled)):
             frame.to_parquet(Path(folder) / f"{name}.parquet")
             frame.to_csv(Path(folder) / f"{name}.csv", index=False)
-    assert count == report["messages"] == len(corpus) + len(unlabelled) + sum(report["quarantined"].values())  # type: ignore[attr-defined]
+    assert count == report["rows"] == len(corpus) + len(unlabelled) + sum(report["quarantined"].values())  # type: ignore[attr-defined]
     assert corpus.id.is_unique and not set(corpus.id) & set(unlabelled.id)

@@ -11,15 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
-from service.token_windows import TokenWindows, tokenize
+from service.kinds.text_classification.token_windows import TokenWindows, tokenize
 from tasks.files import write_json
+from tasks.kinds.text_classification.model import Train, load_teacher, new_teacher
+from tasks.kinds.text_classification.model.batches import epoch_batches, epoch_windows
+from tasks.kinds.text_classification.model.teacher import Teacher, load_encoder, locate, predict
 from tasks.metrics import mean_one
-from tasks.model.batches import Data, epoch_batches, epoch_windows, schedule
 from tasks.model.checkpoint import Checkpoint
-from tasks.model.teacher import Teacher, load_encoder, load_teacher, locate, predict
-from tasks.model.train import Train, Training, make_deterministic, pick_device, train
+from tasks.model.device import make_deterministic, pick_device
+from tasks.model.schedule import schedule
+from tasks.model.train import Data, Training, train
 from tasks.stage import Paths, StageError
-from tests.conftest import made_prepared
+from tests.conftest import KIND, made_prepared
 
 CPU = torch.device("cpu")
 
@@ -37,18 +40,15 @@ def settings_for(tiny_teacher: Path, **changes: Any) -> Train:
 def made_training(settings: Train, folder: Path, frame: pd.DataFrame | None = None) -> Training:
     frame = made_prepared(["ham", "spam"], 140) if frame is None else frame
     make_deterministic(settings.seed, settings.threads)
-    encoder, tokenizer = load_encoder(settings.model)
+    teacher = new_teacher(settings, 2, {})
     parts = {split: frame[frame.split == split] for split in ("train", "valid")}
-    tokens = {
-        split: tokenize(tokenizer, list(part.text), TokenWindows(settings.window_tokens, settings.windows))
-        for split, part in parts.items()
-    }
+    tokens = {split: teacher.encode(list(part.input)) for split, part in parts.items()}
     labels = {split: part.label_id.to_numpy() for split, part in parts.items()}
     weights = {split: part.weight.to_numpy() for split, part in parts.items()}
     data = Data(
-        tokens["train"], labels["train"], mean_one(weights["train"]), tokens["valid"], labels["valid"], weights["valid"], 0
+        tokens["train"], labels["train"], mean_one(weights["train"]), tokens["valid"], labels["valid"], weights["valid"]
     )
-    return Training(settings, Teacher(encoder, 2, settings.dropout), data, CPU, Checkpoint(folder, "made"))
+    return Training(settings, teacher, data, CPU, Checkpoint(folder, "made"))
 
 
 def weights_of(training: Training) -> dict[str, torch.Tensor]:
@@ -156,13 +156,13 @@ def test_the_stage_leaves_a_teacher_its_logits_and_a_tracked_run(own_store: None
     paths.prepared.parent.mkdir()
     frame = made_prepared(["ham", "news", "spam"], 210)
     frame.to_parquet(paths.prepared)
-    write_json(paths.schema, {"labels": ["ham", "news", "spam"]})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "news", "spam"]})
     train(settings_for(tiny_teacher, epochs=3), paths)
     stored = np.load(paths.logits)
     assert list(stored["ids"]) == list(frame.id), "each message is asked once, for all stages behind"
-    model, tokenizer, shape = load_teacher(paths.model("teacher"))
+    teacher = load_teacher(paths.model("teacher"))
     row = frame[frame.split == "valid"].iloc[0]
-    again = predict(model, tokenize(tokenizer, [row.text], shape), 0, CPU, False)[0]
+    again = teacher.predict(teacher.encode([row.input]), CPU, False)[0]
     assert again == pytest.approx(stored["logits"][list(stored["ids"]).index(row.id)], abs=1e-4)
     assert not list(paths.checkpoints.iterdir())
     curve = pd.read_csv(paths.report("train.csv"))

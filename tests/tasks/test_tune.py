@@ -14,11 +14,12 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from service.scorer import Student
-from tasks.compress.distill import Distill, distill
-from tasks.compress.prune import Prune
-from tasks.compress.quantize import Quantize, quantize
+from service.kinds.text_classification.scorer import Student
+from tasks.compress.distill import distill
+from tasks.compress.quantize import quantize
+from tasks.compress.settings import Prune
 from tasks.files import folder_bytes, write_json
+from tasks.kinds.text_classification.compress import Distill, Quantize
 from tasks.metrics import ranking
 from tasks.stage import Paths, StageError, read_settings
 from tasks.tune import studies
@@ -26,7 +27,7 @@ from tasks.tune.front import Point, Tolerances, choose, draw, front, rows
 from tasks.tune.search import Search, Tune, run_trials
 from tasks.tune.space import Axis, apply_point, check, edit_yaml, read_point, write_point
 from tasks.tune.trial import Step
-from tests.conftest import made_prepared
+from tests.conftest import KIND, made_prepared
 from tests.imports import MAIL
 
 TEXT = (MAIL / "params.yaml").read_text()
@@ -40,7 +41,7 @@ SMALL = {
     EPOCHS: 5, RATE: 0.05, "quantize.parent": "student",
     "distill.parity.mean": 0.4, "distill.parity.disagreement_rate": 0.3, "distill.parity.worst_slice": 0.5,
     "distill.parity.threshold_disagreement": 0.5, "quantize.parity.mean": 0.1, "quantize.parity.threshold_disagreement": 0.1,
-    "tune.timing.messages": 5, "tune.timing.rounds": 1,
+    "tune.timing.inputs": 5, "tune.timing.rounds": 1,
 }  # fmt: skip
 """Parameters under which a trial takes a second or two."""
 RATES = {RATE: {"choices": [0.05, 1e-6]}}
@@ -200,12 +201,12 @@ def make_project(root: Path, poisoned: bool = False) -> Path:
     frame = made_prepared(["ham", "spam"], 280)
     seen = frame.split.isin(["train", "valid"])
     if poisoned:
-        frame.loc[~seen, ["text", "raw"]] = None
+        frame.loc[~seen, ["input", "raw"]] = None
         frame.loc[~seen, "label_id"] = -7
         frame.loc[~seen, "weight"] = np.nan
     frame.to_parquet(paths.prepared)
     normaliser = {"steps": ["unicode", "whitespace"], "redact": [], "characters": 4000}
-    write_json(paths.schema, {"labels": ["ham", "spam"], "positive": "spam", "normaliser": normaliser})
+    write_json(paths.schema, {"kind": KIND, "labels": ["ham", "spam"], "positive": "spam", "normaliser": normaliser})
     with paths.logits.open("wb") as file:
         logits = np.eye(2, dtype=np.float32)[frame.label_id[seen]] * 4
         np.savez(file, ids=frame.id[seen].to_numpy(dtype=str), logits=logits)
@@ -236,7 +237,7 @@ def test_a_search_begins_where_params_yaml_is_is_tracked_and_goes_on_where_it_wa
     student = root / "var/tune/trial/models/student-quantized"
     valid = made_prepared(["ham", "spam"], 280).query("split == 'valid'")
     assert now.bytes == folder_bytes(student)
-    assert now.pr_auc == ranking(Student(student).logits(list(valid.text)), valid.label_id.to_numpy())["pr_auc"]
+    assert now.pr_auc == ranking(Student(student).logits(list(valid.input)), valid.label_id.to_numpy())["pr_auc"]
     assert now.latency_us > 0
     assert len(first.study.trials[0].user_attrs[studies.CURVE]) == SMALL[EPOCHS]
 

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from tasks.data.rules import Validate, measure
+from tasks.data.rules import measure
 from tasks.data.validate import broken_rows, row_rules, validate
 from tasks.files import read_json
+from tasks.kinds import data_part
+from tasks.kinds.text_classification.data import Validate
 from tasks.stage import Paths, StageError
-from tests.conftest import made_table
+from tests.conftest import KIND, made_table, of_kind
 from tests.imports import MAIL
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["validate"]
@@ -32,7 +34,7 @@ def made_corpus(rows: int = 120) -> pd.DataFrame:
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     (tmp_path / "data").mkdir()
-    return Paths(tmp_path)
+    return Paths(of_kind(tmp_path))
 
 
 def run_on(corpus: pd.DataFrame, paths: Paths, **changes: Any) -> dict[str, Any]:
@@ -140,10 +142,10 @@ def test_no_text_stands_in_data_docs_reports_or_quarantine(paths: Paths) -> None
 
 
 def test_measures_hold_no_text_column() -> None:
-    assert not {"text", "subject", "raw"} & set(measure(made_corpus()).columns)
+    assert not {"text", "subject", "raw"} & set(measure(made_corpus(), data_part(KIND)).columns)
 
 
 def test_a_rule_that_cannot_be_checked_is_an_error() -> None:
-    measured = measure(made_corpus()).drop(columns="characters")
+    measured = measure(made_corpus(), data_part(KIND)).drop(columns="characters")
     with pytest.raises(StageError, match="characters_out_of_range could not be checked"):
-        broken_rows(measured, row_rules(settings_for()))
+        broken_rows(measured, row_rules(settings_for(), data_part(KIND)))

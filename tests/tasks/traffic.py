@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.descriptors import NAMES
+from service.kinds.text_classification.descriptors import NAMES
 from service.segments import Segment, encode
 from tasks.monitor.decide import Decide
 from tasks.monitor.settings import Monitor
