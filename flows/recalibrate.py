@@ -20,7 +20,7 @@ from tasks.release.register import register_recalibrated
 from tasks.release.store import add
 from tasks.stage import Paths, StageError, read_params, read_settings
 
-PACKED = ("service", "bentofile.yaml", "README.md")
+PACKED = ("service", "bentofile.yaml", "constraints.txt", "README.md")
 """What a Bento and MLflow pack beside the release."""
 
 

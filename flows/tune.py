@@ -22,7 +22,7 @@ import mlflow
 from flows.file_lock import run_lock
 from flows.graph import Node, read_graph
 from tasks.files import atomic_write
-from tasks.kinds import kind_of, settings_class
+from tasks.kinds import PARTS, kind_of, settings_class
 from tasks.release.table import markdown
 from tasks.stage import Paths, StageError, add_option, find_workload, read_params, read_settings
 from tasks.tune.front import Point, describe_changes, draw, rows
@@ -48,9 +48,10 @@ def chain(nodes: Sequence[Node], variant: str) -> list[Node]:
 
 
 def step_of(node: Node, kind: str) -> Step:
-    """A stage as a function: by the rule of names, its module holds it, and the kind its settings."""
+    """A stage as a function: by the rule of names, its module holds it, and the module or the kind its settings."""
     module = importlib.import_module(node.command.split()[-1])
-    return Step(node.name, getattr(module, node.name), settings_class(kind, node.name))
+    own = settings_class(kind, node.name) if node.name in PARTS else getattr(module, node.name.capitalize())
+    return Step(node.name, getattr(module, node.name), own)
 
 
 def read_needs(nodes: Sequence[Node]) -> list[str]:

@@ -83,7 +83,7 @@ def authorize(request: Request, scope: str) -> tuple[Worker, Release, str]:
 async def kind_route(request: Request) -> Response:
     """POST: the answer to the input of one of the kind's routes: the label, the score, the release, and the id for feedback."""
     path, swap = request.url.path, request.app.state.worker.swap
-    if swap.current is not None and path not in swap.routes:
+    if path not in swap.routes and (swap.current is not None or request.method != "POST"):
         raise HTTPException(404)
     if request.method != "POST":
         raise HTTPException(405, headers={"Allow": "POST"})

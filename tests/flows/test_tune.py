@@ -18,6 +18,7 @@ from tasks.compress.distill import distill
 from tasks.kinds.text_classification.compress import Distill
 from tasks.stage import Paths, StageError
 from tasks.tune.search import Search
+from tests.conftest import KIND
 from tests.imports import MAIL
 from tests.tasks.test_tune import RATE, RATES, make_project, searching
 
@@ -51,11 +52,11 @@ def test_a_trial_runs_what_stands_between_the_logits_and_the_variant() -> None:
 def test_the_project_s_own_graph_gives_the_stages_of_a_trial() -> None:
     variant = yaml.safe_load((MAIL / "params.yaml").read_text())["tune"]["variant"]
     nodes = chain(read_graph(Paths(MAIL)), variant)
-    steps = [step_of(one) for one in nodes]
+    steps = [step_of(one, KIND) for one in nodes]
     assert (steps[0].stage, steps[0].settings) == (distill, Distill)
     assert steps[-1].name == "quantize"
     needs = set(read_needs(nodes))
-    assert {"data/prepared.parquet", "data/schema.json", "data/logits.npz", "../../tasks/compress/distill.py"} <= needs
+    assert {"data/prepared.parquet", "data/schema.json", "data/logits.npz", "../../tasks/compress"} <= needs
     assert not any(name.startswith(("models/student", "reports/")) for name in needs)
 
 

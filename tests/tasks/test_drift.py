@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from service.kinds import serving_class
 from service.kinds.text_classification.scorer import Student
 from tasks.files import read_json
 from tasks.monitor.drift import Drift, drift
 from tasks.release.package import drift_reference, seal
 from tasks.stage import Paths
-from tests.conftest import made_prepared, made_release
+from tests.conftest import KIND, made_prepared, made_release
 from tests.imports import MAIL
 
 PARAMS = yaml.safe_load((MAIL / "params.yaml").read_text())["drift"]
@@ -27,7 +28,8 @@ def paths(students: tuple[Path, Path], tmp_path: Path) -> Paths:
     paths.prepared.parent.mkdir()
     made_release(students[1], paths.release)
     reference = made_prepared(["ham", "spam"], 1500, seed=7)
-    np.savez(paths.release / "reference.npz", **drift_reference(Student(students[1]), reference, 1.0))
+    serving = serving_class(KIND)(read_json(paths.release / "settings.json"))
+    np.savez(paths.release / "reference.npz", **drift_reference(serving, Student(students[1]), reference, 1.0))
     seal(paths.release)
     return paths
 

@@ -128,18 +128,22 @@ def test_each_text_is_asked_about_once_and_only_where_its_label_stands() -> None
         record(6, "spam", answered=None),
         record(7, "spam", answered={"label": "ham", "release": "another", "hash": "hash 7"}),
     ]  # fmt: skip
-    assert [(said.text, said.label) for said in confirmed_messages(records, RELEASE)] == [
+    assert [(said.content["text"], said.label) for said in confirmed_messages(records, RELEASE)] == [
         ("text 1", "spam"), ("text 2", "ham"), ("text 4", "ham"),
     ]  # fmt: skip
 
 
+def content(text: str) -> dict[str, str]:
+    return {"subject": "", "text": text}
+
+
 def test_every_message_is_counted_where_it_belongs(release: Path) -> None:
     ham, spam = "kernel patch review agenda " * 5, "winner prize money offer " * 5
-    messages = [
-        ConfirmedMessage(ham, "ham", "ham"), ConfirmedMessage(spam, "spam", "ham"), ConfirmedMessage(spam, "spam", "ham"),
-        ConfirmedMessage(ham, "spam", "spam"), ConfirmedMessage(ham, "spam", "ham"), ConfirmedMessage("  ", "ham", "ham"),
-        ConfirmedMessage(ham, "news", "spam"),
+    asked = [
+        (ham, "ham", "ham"), (spam, "spam", "ham"), (spam, "spam", "ham"), (ham, "spam", "spam"),
+        (ham, "spam", "ham"), ("  ", "ham", "ham"), (ham, "news", "spam"),
     ]  # fmt: skip
+    messages = [ConfirmedMessage(content(text), label, answered) for text, label, answered in asked]
     found = compare(messages, Release(release))
     assert found == Paired(messages=6, both=2, lost=2, won=1)
     assert (found.wrong, found.wrong_before) == (4, 3)

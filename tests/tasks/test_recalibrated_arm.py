@@ -31,7 +31,11 @@ def test_the_decision_parameters_follow_the_stream_and_the_model_stays(
     frozen = Release(world.folder)
     stream = [*messages(250, spam=0.5, seed=1), *messages(1250, spam=0.1, seed=2)]
     with closing(RecalibratedArm(Paths(tmp_path), tmp_path / "arm", share=0.2, delay=10, seed=1)) as arm:
-        said = [arm.answer(n, f"m{n}", label, text, RECEIVED) for n, (text, label) in enumerate(stream, start=1)]
+        rows = [
+            {"id": f"m{n}", "label": label, "received": RECEIVED, "subject": "", "text": text}
+            for n, (text, label) in enumerate(stream, start=1)
+        ]
+        said = [arm.answer(n, row, row["text"]) for n, row in enumerate(rows, start=1)]
     as_frozen = [answer.label for answer in frozen.answer([text for text, _ in stream])]
     first, *_ = arm.changes
     assert (first["kind"], first["outcome"]) == ("recalibrate", "promoted"), first["why"]

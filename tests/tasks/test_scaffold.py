@@ -13,14 +13,14 @@ from tasks.kinds.text_classification.data import Ingest, Prepare
 from tasks.release.evaluate import Evaluate
 from tasks.scaffold import scaffold
 from tasks.stage import StageError, find_workload, read_params, read_settings, workloads
+from tasks.tune.space import edit_yaml
 from tests.imports import MAIL, ROOT
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "workloads/mail").mkdir(parents=True)
-    shared = yaml.safe_load((ROOT / "params.yaml").read_text())
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(shared | {"workloads": ["mail"]}))
+    (tmp_path / "params.yaml").write_text(edit_yaml((ROOT / "params.yaml").read_text(), {"workloads": ["mail"]}))
     shutil.copy2(MAIL / "params.yaml", tmp_path / "workloads/mail")
     return tmp_path
 
