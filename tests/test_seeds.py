@@ -153,7 +153,7 @@ def finished(project: Project, home: Path, seed: int) -> Folder:
 
 def change_params(root: Path, **blocks: Any) -> None:
     params = yaml.safe_load((root / "params.yaml").read_text())
-    (root / "params.yaml").write_text(yaml.safe_dump({name: block | blocks.get(name, {}) for name, block in params.items()}))
+    (root / "params.yaml").write_text(yaml.safe_dump(params | {name: params[name] | block for name, block in blocks.items()}))
 
 
 def test_a_whole_seed_is_not_run_again_and_another_student_needs_no_other_teacher(root: Path) -> None:
