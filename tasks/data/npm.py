@@ -18,33 +18,22 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from tasks.data import pointers
 from tasks.files import atomic_write
 from tasks.stage import StageError
 
 
-class Pointer(BaseModel):
+class Pointer(pointers.Pointer):
     """The committed file that points to the data: the package, its version and its checksum."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    package: str
-    version: str
     integrity: str
     messages: str
     """A glob over the names in the archive; the folder of a message is its source group."""
-    licence: str
 
 
 def read_pointer(path: Path) -> Pointer:
-    try:
-        return Pointer.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise StageError(f"{path}: {error.strerror}; ingest.path must name an npm pointer file") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise StageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    """Raises StageError."""
+    return pointers.read_pointer(path, Pointer, "an npm pointer file")
 
 
 def npm_command() -> list[str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from service.kinds.image_classification.images import Shape
 from tasks.compress.distillation import DistillData
-from tasks.compress.sgd import History, Watch, loss_of, train_sgd
+from tasks.compress.sgd import History, Watch, forecast_sgd, train_sgd
 from tasks.files import read_json
 from tasks.kinds.image_classification.compress.network import Convolutional
 from tasks.kinds.image_classification.compress.settings import Distill
@@ -64,17 +62,8 @@ def learn(
 
 
 def forecast(student: ImageStudent, train: DistillData, settings: Distill) -> float:
-    """Seconds that ``learn`` will take: the time of one step, times their number."""
-    sgd = settings.cnn_of_family.sgd
-    rows, state = np.arange(min(sgd.batch_size, len(train.inputs))), torch.get_rng_state()
-    weights = {name: tensor.clone() for name, tensor in student.network.state_dict().items()}
-    start = time.perf_counter()
-    loss_of(student, train, np.ones(len(train.inputs)), settings, rows).backward()  # type: ignore[no-untyped-call]
-    seconds = time.perf_counter() - start
-    student.network.zero_grad()
-    student.network.load_state_dict(weights)  # batch normalisation has seen a batch
-    torch.set_rng_state(state)
-    return seconds * sgd.epochs * len(train.inputs) / len(rows)
+    """Seconds that ``learn`` will take."""
+    return forecast_sgd(student, train, settings.cnn_of_family.sgd, settings)
 
 
 def extra_inputs(inputs: Sequence[bytes], settings: Distill, teacher: Path) -> list[bytes]:

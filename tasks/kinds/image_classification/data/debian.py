@@ -14,8 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from tasks.data import pointers
 from tasks.files import atomic_write
 from tasks.stage import StageError
 
@@ -24,31 +23,20 @@ _HEADER = 60
 """Bytes of the header of a member of an ar archive; its size stands in bytes 48 to 57."""
 
 
-class Pointer(BaseModel):
+class Pointer(pointers.Pointer):
     """The committed file that points to the data: the package, its version and its checksum."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    package: str
-    version: str
     file: str
     """The name of the package's file below the folder of downloads."""
     size: int
     sha256: str
     folder: str
     """The folder in the package whose files are the data."""
-    licence: str
 
 
 def read_pointer(path: Path) -> Pointer:
     """Raises StageError."""
-    try:
-        return Pointer.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise StageError(f"{path}: {error.strerror}; ingest.path must name a pointer file to a Debian package") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise StageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return pointers.read_pointer(path, Pointer, "a pointer file to a Debian package")
 
 
 def fetch(pointer: Pointer, downloads: Path) -> Path:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from service.kinds.text_classification.tokenizer import Tokenizer
 from tasks.compress.distillation import DistillData
-from tasks.compress.sgd import History, Sgd, Watch, loss_of, train_sgd
+from tasks.compress.sgd import History, Sgd, Watch, forecast_sgd, train_sgd
 from tasks.compress.student import Student
 from tasks.kinds.text_classification.compress.embeddings import start_from_teacher
 from tasks.kinds.text_classification.compress.hashed import Hashed
@@ -80,21 +78,7 @@ def learn(
 
 
 def forecast(student: Student, train: DistillData, settings: Distill) -> float:
-    """Seconds that ``learn`` will take, from the time of one batch, or of one pass over all texts for the linear student.
-
-    The network and torch's random state are left unchanged.
-    """
+    """Seconds that ``learn`` will take; for the linear student, from the time of one pass over all texts."""
     if isinstance(student, Hashed) and settings.family == "linear":
         return settings.linear.max_iter * seconds_of_pass(student, train, settings)
-    sgd: Sgd = getattr(settings, settings.family).sgd
-    rng = torch.get_rng_state()
-    rows = np.linspace(0, len(train.inputs) - 1, min(sgd.batch_size, len(train.inputs))).astype(np.int64)
-    student.network.train()
-    seconds = []
-    for _ in range(2):  # the first also warms up
-        start = time.perf_counter()
-        loss_of(student, train, train.weights, settings, rows).backward()  # type: ignore[no-untyped-call]
-        seconds.append(time.perf_counter() - start)
-    student.network.zero_grad()
-    torch.set_rng_state(rng)
-    return seconds[-1] * sgd.epochs * len(train.inputs) / len(rows)
+    return forecast_sgd(student, train, getattr(settings, settings.family).sgd, settings)
