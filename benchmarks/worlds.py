@@ -54,7 +54,7 @@ def score(release: Release, raw: list[str]) -> Sample:
     """The sample that the journal would hold for these raw texts."""
     texts = [release.preprocess(text) for text in raw]
     answers, probabilities, features = release.predict(texts)
-    rows = [release.kind.describe(text, given, release.model) for text, given in zip(raw, texts, strict=True)]
+    rows = [release.serving.describe(text, given, release.model) for text, given in zip(raw, texts, strict=True)]
     return Sample(
         np.array([[row[name] for name in NAMES] for row in rows]),
         probabilities,

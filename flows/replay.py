@@ -107,11 +107,11 @@ def follow(settings: Replay, world: Paths, environment: dict[str, str], stream: 
         reviewer = Reviewer(client, settings.labelled, settings.delay, settings.seed)
         rows: list[dict[str, Any]] = stream.to_dict("records")  # type: ignore[assignment]
         for number, row in enumerate(rows, start=1):
-            raw = frozen.kind.raw_of(row)
+            raw = frozen.serving.raw_of(row)
             if not frozen.preprocess(raw):
                 progress.update()
                 continue
-            request = replay_part(frozen.kind_name).as_request(raw)
+            request = replay_part(frozen.kind).as_request(raw)
             said = ask(client, request)
             others = [frozen.answer([raw])[0].label, arm.answer(number, row, raw)]
             answers.append((row["id"], row["received"], row["label"], *others, said["label"], said["release"]))

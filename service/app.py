@@ -58,7 +58,7 @@ install(CONFIG.head_seconds, CONFIG.body_seconds)
 def score(release: Release, placed: list[tuple[Any, str]], salt: bytes) -> list[Scored]:
     """Answer raw inputs, each with its place in the body. Raises Refused for one that is empty, too large or unreadable."""
     for raw, place in placed:
-        release.kind.check(raw, release.limits, place)
+        release.serving.check(raw, release.limits, place)
     start = time.perf_counter()
     inputs = [release.preprocess(raw) for raw, _ in placed]
     for model_input, (_, place) in zip(inputs, placed, strict=True):
@@ -88,7 +88,7 @@ async def kind_route(request: Request) -> Response:
     if request.method != "POST":
         raise HTTPException(405, headers={"Allow": "POST"})
     worker, release, client = authorize(request, "classify")
-    if (route := release.kind.routes.get(path)) is None:  # no release was served when this request came
+    if (route := release.serving.routes.get(path)) is None:  # no release was served when this request came
         raise HTTPException(404)
     body, media_type = await read_body(request, release.limits["body_bytes"], route.media_types, CONFIG.body_seconds)
     decode = partial(route.decode, body, media_type, release.limits)
@@ -105,7 +105,7 @@ async def feedback(request: Request) -> Response:
     worker, release, client = authorize(request, "feedback")
     # Base64 encodes three bytes as four.
     body, _ = await read_body(request, 2 * release.limits["body_bytes"], JSON, CONFIG.body_seconds)
-    verdict = parse(release.kind.verdict, body)
+    verdict = parse(release.serving.verdict, body)
     limiter: CapacityLimiter = request.app.state.feedback_threads
     outcome, response = await to_thread.run_sync(worker.review, verdict, release, client, limiter=limiter)
     return JSONResponse(response, status_code=202 if outcome == "contradicts" else 200)
@@ -123,7 +123,7 @@ async def model(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """GET: the routes. BentoML's own page would make the browser load scripts from other hosts."""
     release = request.app.state.worker.swap.current
-    routes = [route.path for route in ROUTES] + ([] if release is None else list(release.kind.routes))
+    routes = [route.path for route in ROUTES] + ([] if release is None else list(release.serving.routes))
     return JSONResponse({"service": "restill", "routes": routes})
 
 

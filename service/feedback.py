@@ -101,11 +101,11 @@ class Feedback:
         """
         if verdict.label not in release.labels:
             raise Refused(422, f"label: is none of {', '.join(release.labels)}.")
-        release.kind.review(verdict, {}, release.limits)  # a broken verdict costs no search of the journal
+        release.serving.review(verdict, {}, release.limits)  # a broken verdict costs no search of the journal
         with _refuse_on_error(self._find_episode, NOT_READ):
             answered = self._find(verdict.id)
-        reviewed = release.kind.review(verdict, answered, release.limits)
-        if not hmac.compare_digest(str(answered["hash"]), salted_hash(self._salt, release.kind.identity(reviewed.raw))):
+        reviewed = release.serving.review(verdict, answered, release.limits)
+        if not hmac.compare_digest(str(answered["hash"]), salted_hash(self._salt, release.serving.identity(reviewed.raw))):
             raise Refused(409, "This is not the message that was answered under this id.")
         record = _record(verdict, reviewed, answered, reviewer)
         with _refuse_on_error(self._store_episode, NOT_STORED), _locked(self._folder):

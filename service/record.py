@@ -102,14 +102,14 @@ def observe(
     salt: bytes,
 ) -> Scored:
     """Collect the results of one input; ``probabilities[labels]`` and ``features[dimensions]`` belong to it."""
-    kind = release.kind
+    serving = release.serving
     return Scored(
         answer,
         probabilities.round(7).tolist(),
         features.astype(np.float64).round(6).tolist(),
-        {name: round(value, 6) for name, value in kind.describe(raw, model_input, release.model).items()},
+        {name: round(value, 6) for name, value in serving.describe(raw, model_input, release.model).items()},
         latency_us,
-        kind.is_truncated(model_input),
-        salted_hash(salt, kind.identity(raw)),
-        kind.recorded(release.limits),
+        serving.is_truncated(model_input),
+        salted_hash(salt, serving.identity(raw)),
+        serving.recorded(release.limits),
     )

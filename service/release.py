@@ -83,9 +83,9 @@ class Release:
         # Recalibration adds this to each label's log-probability, to correct for label shift.
         self.shift = np.array(settings.get("shift", [0.0] * len(self.labels)), dtype=np.float64)
         try:
-            self.kind_name: str = settings["kind"]
-            self.kind = serving_class(self.kind_name)(settings)
-            self.model = self.kind.load(folder / "model", threads)
+            self.kind: str = settings["kind"]
+            self.serving = serving_class(self.kind)(settings)
+            self.model = self.serving.load(folder / "model", threads)
         except ValueError as error:
             raise ReleaseError(f"release {self.id}: {error}") from error
         self._probes: dict[str, Any] = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ class Release:
 
     def preprocess(self, raw: Any) -> Any:
         """The model's input for a raw one; empty if nothing in it is readable."""
-        return self.kind.preprocess(raw)
+        return self.serving.preprocess(raw)
 
     def probabilities(self, inputs: Sequence[Any]) -> npt.NDArray[np.float64]:
         """Calibrated probabilities ``float64[n, labels]`` of model inputs."""
@@ -105,7 +105,7 @@ class Release:
 
     def answer(self, raws: Sequence[Any]) -> list[Answer]:
         """One answer per raw input that can be read, in order."""
-        return self.answer_preprocessed([self.kind.preprocess(raw) for raw in raws])
+        return self.answer_preprocessed([self.serving.preprocess(raw) for raw in raws])
 
     def answer_preprocessed(self, inputs: Sequence[Any]) -> list[Answer]:
         """One answer per model input, in order."""
@@ -127,11 +127,11 @@ class Release:
 
     def probe_inputs(self) -> list[Any]:
         """The raw inputs of the probes."""
-        return [self.kind.from_json(probe["input"]) for probe in self._probes["probes"]]
+        return [self.serving.from_json(probe["input"]) for probe in self._probes["probes"]]
 
     def warm_up(self) -> None:
         """Answer once, so that no request pays for one-time initialisation."""
-        for raw in self.kind.warm_up(self.probe_inputs()):
+        for raw in self.serving.warm_up(self.probe_inputs()):
             self.answer([raw])
 
     def _check_probes(self, probes: dict[str, Any]) -> None:

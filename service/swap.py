@@ -44,7 +44,7 @@ class HotSwap:
     @property
     def routes(self) -> Collection[str]:
         """The routes of the served release's kind; none where no release is served."""
-        return self.current.kind.routes if self.current is not None else ()
+        return self.current.serving.routes if self.current is not None else ()
 
     def state(self) -> dict[str, Any]:
         """The served and the refused release, as JSON for the status routes."""

@@ -55,7 +55,7 @@ class World:
         chosen = choose(logits, valid, labels.index(positive) if positive else None, "break_even")
         self.trial.change(folder, "settings.json", chosen)
         release, held_out = Release(folder), rows[rows.split.isin(["valid", "test", "golden"])]
-        arrays: dict[str, Any] = drift_reference(release.kind, release.model, held_out, release.temperature)
+        arrays: dict[str, Any] = drift_reference(release.serving, release.model, held_out, release.temperature)
         np.savez(folder / "reference.npz", **arrays)
         seal(folder)
         outcome = challenge(self.paths, folder, GATE, who="tests", why="", bootstrap=True)

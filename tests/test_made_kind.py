@@ -30,8 +30,8 @@ from service.app import http
 from service.release import Release
 
 release = Release(Path("workloads/sequences/release"))
-(answer,) = release.answer([release.kind.from_json([3, 1, 4, 1, 5, 9, 2, 6])])
-found = {"id": release.id, "kind": release.kind_name, "labels": release.labels, "label": answer.label}
+(answer,) = release.answer([release.serving.from_json([3, 1, 4, 1, 5, 9, 2, 6])])
+found = {"id": release.id, "kind": release.kind, "labels": release.labels, "label": answer.label}
 with TestClient(http, client=("127.0.0.1", 1)) as client:
     for name, path, body in (
         ("right", "/classify", {"sequence": [3, 1, 4, 1, 5, 9, 2, 6]}),

@@ -83,7 +83,7 @@ def drift(settings: Drift, paths: Paths) -> None:
         report: dict[str, Any] = {"reference": len(reference), "future": len(future), "compared": False}
         page = render(TOO_FEW, future=len(future), minimum=settings.minimum)
     else:
-        current = observed(drift_reference(release.kind, release.model, future, release.temperature), release.labels)
+        current = observed(drift_reference(release.serving, release.model, future, release.temperature), release.labels)
         snapshot = compare(reference, current, settings)
         distance_of = distances(snapshot)
         columns = drifted(distance_of, settings.threshold)

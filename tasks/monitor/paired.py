@@ -47,8 +47,8 @@ def confirmed_messages(records: Sequence[Mapping[str, Any]], release: str) -> li
 
 def compare(messages: Sequence[ConfirmedMessage], previous: Release) -> Paired:
     """The errors of both releases; inputs in which ``previous`` can read nothing are left out."""
-    content_of = data_part(previous.kind_name).content_of
-    inputs = [previous.preprocess(previous.kind.raw_of(content_of(message.content))) for message in messages]
+    content_of = data_part(previous.kind).content_of
+    inputs = [previous.preprocess(previous.serving.raw_of(content_of(message.content))) for message in messages]
     both = lost = won = 0
     answers = previous.answer_preprocessed([given for given in inputs if given])
     compared = [message for message, given in zip(messages, inputs, strict=True) if given]

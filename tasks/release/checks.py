@@ -187,7 +187,7 @@ def labels(case: Case, gate: Gate) -> Check:
     if not given.any():
         return Check("labels", 0.0, settings.maximum, True, "no message has a label that a reviewer gave")
     doubted: npt.NDArray[np.bool_] = (
-        given_probabilities(rows, given, settings, case.challenger.release.kind_name) < settings.probability
+        given_probabilities(rows, given, settings, case.challenger.release.kind) < settings.probability
     )
     share, allowed = float(doubted.mean()), max(settings.maximum, 1 / len(doubted))
     reason = f"{doubted.sum()} of {len(doubted)} labels of reviewers are doubted by a model that never saw them"

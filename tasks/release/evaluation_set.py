@@ -59,9 +59,9 @@ def with_labels(
     so is a copy of a known text and what resembles messages of two splits, or of the future.
     """
     rows = feedback[~feedback.id.isin(known.id) & feedback.label.isin(release.labels)].reset_index(drop=True)
-    kind = data_part(release.kind_name)
+    kind = data_part(release.kind)
     raw = [
-        release.kind.raw_of(kind.content_of(dict(zip(kind.CONTENT, content, strict=True))))
+        release.serving.raw_of(kind.content_of(dict(zip(kind.CONTENT, content, strict=True))))
         for content in rows[list(kind.CONTENT)].to_numpy()
     ]
     received = pd.to_datetime(rows.received, utc=True, format="ISO8601", errors="coerce").fillna(until)
@@ -75,7 +75,7 @@ def with_labels(
         weight=float(params["ingest"]["feedback_weight"]),
     )
     rows = rows[rows.input.map(bool).astype(bool) & ~rows.input.isin(known.input) & ~rows.duplicated("input")]
-    rows = _placed(known, rows.reset_index(drop=True), release.kind_name, params["prepare"])
+    rows = _placed(known, rows.reset_index(drop=True), release.kind, params["prepare"])
     return pd.concat([known, rows[list(known.columns)]], ignore_index=True), len(rows)
 
 

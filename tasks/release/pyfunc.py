@@ -20,7 +20,7 @@ class ReleaseModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.release = Release(Path(context.artifacts["release"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        raws = [self.release.kind.from_json(value) for value in model_input["input"]]
+        raws = [self.release.serving.from_json(value) for value in model_input["input"]]
         return pd.DataFrame([vars(answer) for answer in self.release.answer(raws)])
 
 

@@ -84,7 +84,7 @@ def recalibrate(
     folder = release_folder(paths.store, release)
     champion, lineage = Release(folder), read_json(folder / "lineage.json")
     known = kept(paths, folder, release)
-    feedback, _ = collect(paths.feedback, until, data_part(champion.kind_name).CONTENT)
+    feedback, _ = collect(paths.feedback, until, data_part(champion.kind).CONTENT)
     rows, new = with_labels(known, feedback, champion, lineage["params"], pd.Timestamp(until))
     trained = int(lineage.get("recalibrated", {}).get("messages_of_training", len(known)))
     if len(rows) - trained < settings.least:

@@ -77,7 +77,7 @@ class RecalibratedArm:
         observation = observe(self._release, raw, given, answer, probabilities[0], features[0], 0.0, SALT)
         record = observation.record("/classify", "replay")
         answered = {name: record[name] for name in ("label", "score", "release", "time", "hash")}
-        content = {name: row[name] for name in data_part(self._release.kind_name).CONTENT}
+        content = {name: row[name] for name in data_part(self._release.kind).CONTENT}
         feedback = {"id": self._journal.append(record), "label": row["label"], "reviewer": "replay", **content}
         if is_reviewed(row["id"], self.share, self.seed):
             self._pending_labels.append((number + self.delay, feedback | {"received": record["time"], "answered": answered}))
