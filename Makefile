@@ -93,8 +93,8 @@ up: setup ## the whole loop on this machine: Prefect, MLflow, a service for each
 		python -m service.port "RESTILL_PORT=$$RESTILL_PORT" \
 		"PREFECT_PORT=$$PREFECT_PORT" "MLFLOW_PORT=$$MLFLOW_PORT" "EVIDENTLY_PORT=$$EVIDENTLY_PORT"
 	@env -u PREFECT_API_URL python -m flows.bootstrap $(NAMED)
-	@supervisorctl -c "$$RESTILL_HOME/supervisord.conf" pid > /dev/null 2>&1 || \
-		{ python -m flows.supervisor && supervisord -c "$$RESTILL_HOME/supervisord.conf"; }
+	@python -m flows.supervisor
+	@supervisorctl -c "$$RESTILL_HOME/supervisord.conf" pid > /dev/null 2>&1 || supervisord -c "$$RESTILL_HOME/supervisord.conf"
 	@python -m flows.status --wait
 
 status: setup ## what of it is running

@@ -86,7 +86,7 @@ def create_project(frame: pd.DataFrame, params: dict[str, Any], paths: Paths) ->
     write_json(paths.schema, {"kind": "text_classification", "labels": sorted(frame.label.unique()), "positive": None})
     baseline_settings = read_settings(Baseline, "baseline", params)
     baseline_settings = baseline_settings.model_copy(update={"C": [100.0]})
-    ((_, model),) = baseline.fit(frame[frame.split == "train"], baseline_settings, vectorizer(baseline_settings))
+    ((_, model),) = baseline.fit(frame[frame.split == "train"], baseline_settings, vectorizer(baseline_settings, {}))
     with paths.logits.open("wb") as file:
         np.savez(file, ids=frame.id.to_numpy(dtype=str), logits=baseline.logits(model, list(frame.input)))
 

@@ -16,9 +16,10 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from benchmarks.curves import Clock
 from tasks.kinds.text_classification.model.settings import Train
-from tasks.kinds.text_classification.model.teacher import load_encoder, locate
+from tasks.kinds.text_classification.model.teacher import load_encoder
 from tasks.metrics import ranking
 from tasks.model.device import has_fast_bfloat16
+from tasks.model.pretrained import locate
 from tasks.stage import StageError
 
 

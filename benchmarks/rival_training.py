@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.rivals import LABEL, FastText, Floats, preprocess
 from tasks.files import write_json
-from tasks.kinds.text_classification.model.teacher import locate
 from tasks.metrics import mean_one, ranking
+from tasks.model.pretrained import locate
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """Inverse strengths of regularisation to try."""

@@ -1,12 +1,12 @@
-"""The replay behind `make demo`: months of real mail through the real loop; frozen, recalibrated and restilled side by side.
+"""The replay behind `make demo`: real data through the real loop; frozen, recalibrated and restilled side by side.
 
     python -m flows.replay             everything; the page is var/WORKLOAD/replay/replay.html
     python -m flows.replay --no-injected
 
-A world that ends at ``replay.since`` is trained, promoted and served. What came later is sent to the service in its
-order; a tenth of it gets its label some time after. The flows monitor and restill run as they would by schedule, after
-each window of messages; while a retraining runs, the stream waits. Beside it, what recalibration alone would reach is worked
-out in this process.
+A world that ends at ``replay.since``, or holds the rows that ``replay.drawn`` draws, is trained, promoted and served. The
+rest is sent to the service; a tenth of it gets its label some time after. The flows monitor and restill run as they would by
+schedule, after each window of inputs; while a retraining runs, the stream waits. Beside it, what recalibration alone would
+reach is worked out in this process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from tqdm import tqdm
 
 from flows.command import get_ready, run_command
+from service.kinds import serving_class
 from service.release import Release
 from service.store import read_pointer, release_folder
 from tasks.data.ingest import collect
@@ -34,12 +35,13 @@ from tasks.kinds import data_part, kind_of, replay_part, settings_class
 from tasks.monitor.decide import JudgedWindow
 from tasks.monitor.state import State
 from tasks.monitor.watch import Monitor
-from tasks.replay.page import METRICS, draw_weeks, replay_page
+from tasks.replay.page import draw_periods, metrics_of, replay_page
+from tasks.replay.periods import MODELS, figures, rollback_change, with_periods
 from tasks.replay.recalibrated import RecalibratedArm
 from tasks.replay.scenarios import Scenario, scenarios
 from tasks.replay.server import prefect, service
+from tasks.replay.source import Drawn, draw
 from tasks.replay.stream import Client, Reviewer, ask
-from tasks.replay.weeks import MODELS, figures, rollback_change
 from tasks.replay.world import make_world, run_in
 from tasks.stage import Paths, Settings, StageError, add_option, as_time, find_workload, read_params, read_settings
 
@@ -49,22 +51,24 @@ MORE = 2
 
 
 class Injected(Settings):
-    messages: int = Field(ge=1)
-    campaign: float = Field(gt=0, lt=1)
-    """Share of the unseen campaign."""
+    inputs: int = Field(ge=1)
+    changed: float = Field(gt=0, lt=1)
+    """Share of the inputs that get one of the kind's changes."""
     prior: float = Field(gt=0, lt=1)
-    """Points by which the positive label's share is moved."""
+    """Points by which a label's share is moved."""
 
 
 class Replay(Settings):
     since: str | None
-    """The frozen model knows what was received before this time; what follows is the stream. null: there is no replay."""
+    """The frozen model knows what was received before this time; what follows is the stream. null: ``drawn`` says."""
+    drawn: Drawn | None
+    """Where there are no times: what the frozen model knows, and the stream. null with no time: there is no replay."""
     positive: str | None
-    """The label whose F1, false positives and misses are told."""
+    """The label whose F1, false positives and misses are told; null: accuracy is."""
     labelled: float = Field(gt=0, le=1)
-    """Share of the answered messages that a reviewer labels."""
+    """Share of the answered inputs that a reviewer labels."""
     delay: int = Field(ge=0)
-    """Messages between an answer and its label."""
+    """Inputs between an answer and its label."""
     resamples: int = Field(ge=100)
     seed: int
     params: dict[str, Any]
@@ -77,6 +81,12 @@ class Replay(Settings):
         if since is not None:
             datetime.fromisoformat(since)  # its error says what is wrong
         return since
+
+    @model_validator(mode="after")
+    def _has_one_stream(self) -> Replay:
+        if self.since is not None and self.drawn is not None:
+            raise ValueError("since and drawn are two sources of one stream: one of them has to be null")
+        return self
 
 
 def every_window(state: State) -> tuple[JudgedWindow, ...]:
@@ -114,24 +124,22 @@ def follow(settings: Replay, world: Paths, environment: dict[str, str], stream: 
             request = replay_part(frozen.kind).as_request(raw)
             said = ask(client, request)
             others = [frozen.answer([raw])[0].label, arm.answer(number, row, raw)]
-            answers.append((row["id"], row["received"], row["label"], *others, said["label"], said["release"]))
+            answers.append((number, row["period"], row["label"], *others, said["label"], said["release"]))
             reviewer.see(number, row["id"], said["id"], row["label"], request)
             reviewer.work(number)
-            progress.set_postfix(
-                day=str(row["received"].date()), release=said["release"], labels=reviewer.label_count, refresh=False
-            )
+            progress.set_postfix(period=row["period"], release=said["release"], labels=reviewer.label_count, refresh=False)
             progress.update()
             if len(answers) % window == 0:
                 time.sleep(1)  # the journal's last group commit, and a status record
                 judged = judge_traffic(world, environment, log, state)
                 windows += judged
-                here = {"number": number, "received": row["received"], "labels": reviewer.label_count}
+                here = {"number": number, "period": row["period"], "labels": reviewer.label_count}
                 changes += [
                     rollback_change(seen) | here for seen in judged if seen.decision and seen.decision.action == "rollback"
                 ]
                 while (intent := state.open_intent("recalibrate") or state.open_intent("restill")) is not None:
                     changes.append(restill_now(world, environment, log, state, intent.id, client, progress) | here)
-    names = ["id", "received", "label", *MODELS, "release"]
+    names = ["number", "period", "label", *MODELS, "release"]
     found = {"answers": pd.DataFrame(answers, columns=names), "windows": windows, "changes": changes}
     return found | {"recalibrations": arm.changes}
 
@@ -181,58 +189,80 @@ def inject(
     after = max(0, loud[0].number * window - scenario.start) if loud else None
     actions = [entry.decision.action for entry in loud if entry.decision is not None]
     right = bool(loud) if scenario.must_be_seen else not loud
-    return {"name": scenario.name, "messages": len(scenario.raws), "decisions": actions, "seen_after": after, "right": right}
+    return {"name": scenario.name, "inputs": len(scenario.raws), "decisions": actions, "seen_after": after, "right": right}
+
+
+def split(settings: Replay, paths: Paths) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(what the frozen model knows, the stream) of the workload's source. Raises StageError."""
+    params, kind = read_params(paths.root), kind_of(paths)
+    if settings.since is None and settings.drawn is None:
+        raise StageError(
+            "replay: since and drawn are null: a replay needs the time from which the stream runs, or what to draw"
+        )
+    source = read_settings(settings_class(kind, "ingest"), "ingest", params)
+    since = as_time(datetime.fromisoformat(settings.since)) if settings.since else None
+    with chdir(paths.root):  # what params.yaml names is below it
+        rows = data_part(kind).read(source, paths)
+        corpus, _, _ = collect(rows, data_part(kind).CONTENT, since, source.feedback_weight, source.label_mix_prior)
+    if settings.drawn is not None:
+        prepare = read_settings(settings_class(kind, "prepare"), "prepare", params)
+        serving = serving_class(kind)(data_part(kind).serving_settings(prepare))
+        known, stream = draw(corpus, settings.drawn, kind, serving, settings.seed)
+    else:
+        known, stream = corpus[corpus.known], corpus[~corpus.known].reset_index(drop=True)
+    if stream.empty or known.empty:
+        raise StageError(f"replay.since = {settings.since}: {len(known)} rows before it, {len(stream)} after it")
+    if settings.positive is not None:
+        demand_label(settings.positive, known, stream)
+    return known, with_periods(stream)
 
 
 def replay(settings: Replay, paths: Paths, folder: Path, injected: bool) -> dict[str, Any]:
     """The whole replay; its report."""
     started = time.monotonic()
-    params = read_params(paths.root)
-    if settings.since is None or settings.positive is None:
-        missing = "since" if settings.since is None else "positive"
-        raise StageError(f"replay.{missing} = null: a replay needs the time from which the stream runs, and a positive label")
-    since = as_time(datetime.fromisoformat(settings.since))
-    kind = data_part(kind_of(paths))
-    source = read_settings(settings_class(kind_of(paths), "ingest"), "ingest", params)
-    with chdir(paths.root):  # what params.yaml names is below it
-        corpus, _, _ = collect(kind.read(source, paths), kind.CONTENT, since, source.feedback_weight, source.label_mix_prior)
-    known, stream = corpus[corpus.known], corpus[~corpus.known].reset_index(drop=True)
-    if stream.empty or known.empty:
-        raise StageError(f"replay.since = {settings.since}: {len(known)} messages before it, {len(stream)} after it")
-    demand_label(settings.positive, settings.since, known, stream)
+    known, stream = split(settings, paths)
     environment = make_world(paths, folder / "world", known, settings.params)
     world = Paths(folder / "world" / paths.root.relative_to(paths.project), folder / "world/var" / paths.workload)
     log = world.project / "replay.log"
-    print(f"The world before {settings.since}: {len(known)} messages. Training (its output: {log})", flush=True)
+    print(f"The world before the stream: {len(known)} rows. Training (its output: {log})", flush=True)
     with prefect(world.project, environment, world.project / "prefect.log") as environment:
         run_in(world.root, environment, log, sys.executable, "-m", "flows.pipeline")
         run_in(world.root, environment, log, sys.executable, "-m", "tasks.release.promote", "--bootstrap", "release")
-        with tqdm(total=len(stream), desc="stream", unit=" messages", mininterval=1) as progress:
+        with tqdm(total=len(stream), desc="stream", unit=" inputs", mininterval=1) as progress:
             found = follow(settings, world, environment, stream, progress)
-        changes = inject_all(settings, settings.positive, world, environment) if injected else []
+        changes = inject_all(settings, world, environment) if injected else []
     return {
         "since": settings.since, "labelled": settings.labelled, "delay": settings.delay, "seed": settings.seed,
-        "positive": settings.positive, "known": len(known), "injected": changes,
+        "positive": settings.positive, "known": len(known), "injected": changes, "begins": begins(settings, stream),
         **figures(found, settings.positive, settings.resamples, settings.seed),
         "minutes": round((time.monotonic() - started) / 60, 1),
     }  # fmt: skip
 
 
-def demand_label(positive: str, since: str, known: pd.DataFrame, stream: pd.DataFrame) -> None:
-    """Raises StageError where no message before or after ``since`` is positive: half an hour later it would have no figure."""
-    for when, part in (("before", known), ("after", stream)):
+def begins(settings: Replay, stream: pd.DataFrame) -> list[dict[str, Any]]:
+    """The changes of a drawn stream, with ``place``, the index of the period in which each begins."""
+    names = list(dict.fromkeys(stream.period))
+    changes = settings.drawn.changes if settings.drawn is not None else ()
+    return [entry.model_dump() | {"place": names.index(stream.period[entry.start])} for entry in changes]
+
+
+def demand_label(positive: str, known: pd.DataFrame, stream: pd.DataFrame) -> None:
+    """Raises StageError where no row before or in the stream is positive: half an hour later it would have no figure."""
+    for which, part in (("before the stream", known), ("in the stream", stream)):
         if positive not in set(part.label):
             labels = ", ".join(sorted(map(str, set(part.label))))
-            raise StageError(f"replay.positive = {positive}: what came {when} {since} is {labels}")
+            raise StageError(f"replay.positive = {positive}: the labels {which} are {labels}")
 
 
-def inject_all(settings: Replay, positive: str, world: Paths, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+def inject_all(settings: Replay, world: Paths, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each injected change; the label mix moves by the positive label, or by the first one."""
     window = read_settings(Monitor, "monitor", read_params(world.root)).windows.count
     rows = pd.read_parquet(world.prepared)
     pool = rows[rows.split.isin(["valid", "test", "golden"])].reset_index(drop=True)
     chosen = settings.injected
-    every = scenarios(kind_of(world), pool, positive, chosen.messages, window, chosen.campaign, chosen.prior, settings.seed)
-    with tqdm(total=sum(len(s.raws) for s in every), desc="injected", unit=" messages", mininterval=1) as progress:
+    label = settings.positive if settings.positive is not None else min(pool.label)
+    every = scenarios(kind_of(world), pool, label, chosen.inputs, window, chosen.changed, chosen.prior, settings.seed)
+    with tqdm(total=sum(len(s.raws) for s in every), desc="injected", unit=" inputs", mininterval=1) as progress:
         return [inject(world, environment, world.release, scenario, window, progress) for scenario in every]
 
 
@@ -258,14 +288,17 @@ def main() -> None:
     write_json(out / "replay.json", report)
     with atomic_write(out / "replay.html") as temporary:
         temporary.write_text(replay_page(report), encoding="utf-8")
-    with atomic_write(out / "weeks.svg") as temporary:
-        temporary.write_text(draw_weeks(report), encoding="utf-8")
+    with atomic_write(out / "periods.svg") as temporary:
+        temporary.write_text(draw_periods(report), encoding="utf-8")
     for title, entry in report["totals"].items():
-        print(f"{title}: {entry['messages']} messages")
-        for name in METRICS:
+        print(f"{title}: {entry['inputs']} inputs")
+        for name in metrics_of(report):
             figures_of_all = "  ".join(f"{model} {_figure(entry[model][name])}" for model in MODELS)
             differences = "  ".join(f"{model} {found[name]['interval']}" for model, found in entry["difference"].items())
             print(f"  {name:20} {figures_of_all}  difference to frozen: {differences}")
+    for entry in report["injected"]:
+        seen = f"seen after {entry['seen_after']}" if entry["seen_after"] is not None else "not seen"
+        print(f"injected: {entry['name']}: {seen}, {'as it should be' if entry['right'] else 'WRONG'}")
     print(f"{report['minutes']} minutes; {out / 'replay.html'}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 import urllib.error
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.notice import name_of
-from flows.supervisor import ports
+from flows.supervisor import ports, service_of, supervised
 from tasks.monitor.policy import JudgedWindow
 from tasks.monitor.state import INTENTS, Intent, State
 from tasks.release.snapshot import NotReady, demand_committed
@@ -51,17 +50,6 @@ def surroundings(root: Path) -> dict[str, str]:
     return {**DEFAULTS, "RESTILL_HOME": str(root / "var")} | given
 
 
-def supervised(environment: Mapping[str, str]) -> dict[str, str]:
-    """The state of each program, as the supervisor has it; empty where it does not run."""
-    configuration = Path(environment["RESTILL_HOME"]) / "supervisord.conf"
-    if not configuration.exists():
-        return {}
-    command = [str(Path(sys.executable).with_name("supervisorctl")), "-c", str(configuration), "status"]
-    done = subprocess.run(command, env=dict(environment), capture_output=True, encoding="utf-8", errors="replace", check=False)
-    lines = [line.split() for line in done.stdout.splitlines()]
-    return {words[0]: words[1] for words in lines if len(words) > 1 and words[1].isupper()}
-
-
 def answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310  (loopback, from our own table)
@@ -86,7 +74,7 @@ def places(project: Path, environment: Mapping[str, str]) -> dict[str, ServedPla
     """Where each program answers; the service of each workload has a port of its own."""
     found = {name: ServedPlace(int(environment[port]), healthy) for name, (port, healthy) in SERVERS.items()}
     for workload, port in ports(project, int(environment["RESTILL_PORT"])).items():
-        found[f"service-{workload}"] = ServedPlace(port, "/readyz")
+        found[service_of(workload)] = ServedPlace(port, "/readyz")
     return found
 
 

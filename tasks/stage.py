@@ -81,20 +81,31 @@ class Paths:
         return self.models / variant
 
 
-def read_params(root: Path) -> dict[str, Any]:
+class Params(dict[str, Any]):
+    """What a ``params.yaml`` holds."""
+
+    file = "params.yaml"
+    """How errors call it."""
+
+
+def read_params(root: Path) -> Params:
     """The whole of ``params.yaml``. Raises StageError where it is missing or is not YAML."""
     path = root / "params.yaml"
+    workload = Paths(root).workload
+    name = f"{WORKLOADS}/{workload}/{path.name}" if workload else path.name
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StageError(f"{path.name}: cannot be read: {error.strerror}") from error
+        raise StageError(f"{name}: cannot be read: {error.strerror}") from error
     try:
         params = yaml.safe_load(content.decode("utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StageError(yaml_fault(path.name, content, error)) from error
+        raise StageError(yaml_fault(name, content, error)) from error
     if not isinstance(params, dict):
-        raise StageError(f"{path.name}: expected a block for each stage, found {type(params).__name__}")
-    return params
+        raise StageError(f"{name}: expected a block for each stage, found {type(params).__name__}")
+    found = Params(params)
+    found.file = name
+    return found
 
 
 def yaml_fault(name: str, content: bytes, error: Any) -> str:
@@ -112,14 +123,15 @@ def yaml_fault(name: str, content: bytes, error: Any) -> str:
     return f"{name}: line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}: {what}"
 
 
-def read_settings(model: type[S], name: str, params: dict[str, Any]) -> S:
+def read_settings(model: type[S], name: str, params: Mapping[str, Any]) -> S:
     """The block ``name`` as a typed object. Raises StageError that names the parameter and its value."""
     try:
         return model.model_validate(params.get(name))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join([name, *map(str, first["loc"])])
-        raise StageError(f"params.yaml: {place} = {first.get('input')!r}: {first['msg']}") from error
+        file = getattr(params, "file", Params.file)
+        raise StageError(f"{file}: {place} = {first.get('input')!r}: {first['msg']}") from error
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

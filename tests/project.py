@@ -69,9 +69,9 @@ class Project:
         assert not check or done.returncode == 0, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done
 
-    def set(self, **blocks: Mapping[str, Any]) -> None:
+    def set(self, workload: str = "mail", **blocks: Mapping[str, Any]) -> None:
         """Change the workload's ``params.yaml``, as a user would."""
-        _change(self.folder / "params.yaml", blocks)
+        _change(self.root / "workloads" / workload / "params.yaml", blocks)
 
     def share(self, **blocks: Mapping[str, Any]) -> None:
         """Change what is decided for all workloads alike."""

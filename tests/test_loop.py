@@ -1,6 +1,7 @@
 """The loop as it runs by `make up`, on a small slice of real mail: schedules, traffic, drift, kills, a new champion.
 
-The tests follow each other like a day in service: each goes on where the one before it stopped.
+The tests follow each other like a day in service: each goes on where the one before it stopped. In the end a second workload,
+of made images, joins.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import sqlite3
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,26 +31,28 @@ from service.store import read_pointer, release_folder
 from tasks.kinds.text_classification.replay.campaigns import CAMPAIGNS, message
 from tasks.monitor.state import State
 from tasks.release.store import history
+from tests.bars import LABELS, add_bars, as_request, bars
 from tests.imports import ROOT
 from tests.project import SMALL, Project, write_real_slice
 from tests.test_end_to_end import free_port
 
 COUNT = 60
 MARKER = "zyxmarker"
+GATE: dict[str, dict[str, Any]] = {
+    "golden": {"figure": "pr_auc", "margin": 1, "minimum": 0},
+    "window": {"rows": 500, "minimum": 1, "margin": 1},
+    "false_positives": {"maximum": 1, "margin": 1},
+    "worst_slice": {"rows": 1, "margin": 1},
+    "calibration": {"maximum": 1},
+    "latency_us": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
+    "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "C": 10, "seed": 1},
+}
 LOOP: dict[str, dict[str, Any]] = {
     "train": {"epochs": 1},
     "evaluate": {"variants": ["baseline", "teacher", "student", "student-pruned", "student-quantized"]},
     "package": SMALL["package"] | {"among": ["student-quantized", "student-pruned", "student", "teacher-onnx"]},
     # The models of the slice are poor; whether the gate is right is what its own tests ask.
-    "gate": {
-        "golden": {"figure": "pr_auc", "margin": 1, "minimum": 0},
-        "window": {"rows": 500, "minimum": 1, "margin": 1},
-        "false_positives": {"maximum": 1, "margin": 1},
-        "worst_slice": {"rows": 1, "margin": 1},
-        "calibration": {"maximum": 1},
-        "latency_us": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
-        "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "C": 10, "seed": 1},
-    },
+    "gate": GATE,
 }
 DEPLOYMENTS = {
     "pipeline": {"seconds": 100, "cron": None},
@@ -69,16 +74,19 @@ def patient(what: str, seconds: float, ask: Callable[[], Any], told: Callable[[]
 
 
 class Loop:
-    """A project whose `make up` is running."""
+    """A project whose `make up` is running, and its workload mail; ``of`` gives another workload of it."""
 
-    def __init__(self, project: Project) -> None:
-        self.project = project
+    def __init__(self, project: Project, ports: dict[str, str], workload: str = "mail", number: int = 0) -> None:
+        self.project, self.ports = project, ports
         self.base = project.root / "var"
-        self.home = self.base / "mail"
-        self.ports = {name: str(free_port()) for name in ("RESTILL_PORT", "PREFECT_PORT", "MLFLOW_PORT", "EVIDENTLY_PORT")}
-        project.environment |= self.ports | {"RESTILL_STATUS_SECONDS": "2"}
+        self.home = self.base / workload
+        self.address = f"http://127.0.0.1:{int(ports['RESTILL_PORT']) + number}"
         self.answered: list[tuple[str, str]] = []
         self.unanswered = 0
+
+    def of(self, workload: str, number: int) -> Loop:
+        """The workload that is entry ``number`` of the project's."""
+        return Loop(self.project, self.ports, workload, number)
 
     def make(self, target: str, check: bool = True) -> str:
         return self.project.run(f"make {target}", check=check).stdout
@@ -86,14 +94,18 @@ class Loop:
     def url(self, name: str, path: str = "") -> str:
         return f"http://127.0.0.1:{self.ports[name]}{path}"
 
-    def send(self, texts: list[str]) -> list[str]:
+    def served(self) -> str:
+        """The release that answers."""
+        return str(requests.get(f"{self.address}/model", timeout=5).json()["release"])
+
+    def send(self, inputs: list[dict[str, Any]]) -> list[str]:
         """The ids of the answers. A service that is being started again is waited for; what it answers must be right."""
         ids = []
-        for text in texts:
+        for body in inputs:
 
-            def ask(text: str = text) -> Any:
+            def ask(body: dict[str, Any] = body) -> Any:
                 try:
-                    answer = requests.post(self.url("RESTILL_PORT", "/classify"), json={"text": text}, timeout=5)
+                    answer = requests.post(f"{self.address}/classify", json=body, timeout=5)
                 except requests.ConnectionError:
                     return None
                 assert answer.status_code == 200, answer.text
@@ -104,9 +116,9 @@ class Loop:
             ids.append(said["id"])
         return ids
 
-    def label(self, identity: str, text: str, label: str) -> None:
-        body = {"id": identity, "label": label, "text": text}
-        patient("feedback", 90, lambda: requests.post(self.url("RESTILL_PORT", "/feedback"), json=body, timeout=5).ok)
+    def label(self, identity: str, given: dict[str, Any], label: str) -> None:
+        body = {"id": identity, "label": label} | given
+        patient("feedback", 90, lambda: requests.post(f"{self.address}/feedback", json=body, timeout=5).ok)
 
     def state(self) -> State:
         return State(self.home / "monitor/state.db")
@@ -162,6 +174,19 @@ class Loop:
         return len(victims)
 
 
+def two_ports() -> str:
+    """The first of two free ports side by side."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return str(port)
+
+
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     project = Project(tmp_path_factory.mktemp("loop"))
@@ -172,7 +197,11 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     project.set(monitor={"windows": {"count": COUNT, "least_seconds": 0, "seconds": 86400, "minimum": 20}}, decide=POLICY)
     project.share(deployments=DEPLOYMENTS)
     project.run("git commit -qam parameters")
-    made = Loop(project)
+    ports = {name: str(free_port()) for name in ("PREFECT_PORT", "MLFLOW_PORT", "EVIDENTLY_PORT")} | {
+        "RESTILL_PORT": two_ports()
+    }
+    project.environment |= ports | {"RESTILL_STATUS_SECONDS": "2"}
+    made = Loop(project, ports)
     try:
         yield made
     finally:
@@ -186,6 +215,11 @@ def mail(loop: Loop) -> pd.DataFrame:
     return rows[rows.split.isin(["valid", "test", "golden"])].reset_index(drop=True)
 
 
+def texts(messages: Iterable[str]) -> list[dict[str, Any]]:
+    """The bodies of requests about them."""
+    return [{"text": text} for text in messages]
+
+
 def test_make_up_starts_all_of_it_and_says_where(loop: Loop) -> None:
     assert "\n    make up\n" in (ROOT / "README.md").read_text()
     said = loop.make("up")  # of a fresh clone: it trains and promotes the first release too
@@ -197,7 +231,7 @@ def test_make_up_starts_all_of_it_and_says_where(loop: Loop) -> None:
     pointer = read_pointer(loop.home / "store")
     assert pointer is not None
     assert pointer.entry["action"] == "bootstrap"
-    assert requests.get(loop.url("RESTILL_PORT", "/model"), timeout=5).json()["release"] == pointer.champion
+    assert loop.served() == pointer.champion
     listening = {c.laddr.ip for p in loop.processes("") for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
     assert listening <= {"127.0.0.1", "::1"}, "loopback only"
 
@@ -217,7 +251,7 @@ def test_every_schedule_is_seen_to_fire(loop: Loop) -> None:
 
 
 def test_a_calm_window_is_judged_once_and_nothing_is_done(loop: Loop, mail: pd.DataFrame) -> None:
-    loop.send(list(mail.raw.sample(COUNT, random_state=1)))
+    loop.send(texts(mail.raw.sample(COUNT, random_state=1)))
     (seen,) = patient("a judged window", 600, lambda: loop.state().past(10**6, -1))
     assert seen.decision.action == "none", seen.decision.reasons
     patient("its report", 60, lambda: list((loop.home / "monitor/reports").glob("*.html")))
@@ -225,15 +259,16 @@ def test_a_calm_window_is_judged_once_and_nothing_is_done(loop: Loop, mail: pd.D
 
 def test_kills_of_every_server_lose_no_window_and_no_answer(loop: Loop, mail: pd.DataFrame) -> None:
     rng = np.random.default_rng(3)
-    texts = [message(CAMPAIGNS[number % len(CAMPAIGNS)], rng) for number in range(3 * COUNT + 20)]
+    foreign = [message(CAMPAIGNS[number % len(CAMPAIGNS)], rng) for number in range(3 * COUNT + 20)]
     victims = ("prefect server", "bentoml", "mlflow ui", "flows.deployments", "prefect.engine", "evidently")
-    each = len(texts) // len(victims)
+    each = len(foreign) // len(victims)
     with loop.no_restill():
         for number, part in enumerate(victims):
-            sent = texts[number * each : (number + 1) * each]
+            sent = foreign[number * each : (number + 1) * each]
             sent[8:] = [f"{text} {MARKER}" for text in sent[8:]]  # no reviewer sees these
-            for identity, text in list(zip(loop.send(sent), sent, strict=True))[:8]:
-                loop.label(identity, text, "spam")
+            bodies = texts(sent)
+            for identity, body in list(zip(loop.send(bodies), bodies, strict=True))[:8]:
+                loop.label(identity, body, "spam")
             loop.kill(part)
         patient("all of it up again", 300, lambda: loop.make("status", check=False).count(" up ") == 5)
         # Prefect's server on SQLite stands still for a minute when a process dies in the middle of a request.
@@ -274,11 +309,7 @@ def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> No
     assert pointer.token == before.token + 1, "promoted once"
     assert [entry["token"] for entry in history(loop.home / "store")] == list(range(1, pointer.token + 1))
     assert verify(release_folder(loop.home / "store", pointer.champion)) == pointer.champion
-    patient(
-        "the service to swap",
-        120,
-        lambda: requests.get(loop.url("RESTILL_PORT", "/model"), timeout=5).json()["release"] == pointer.champion,
-    )
+    patient("the service to swap", 120, lambda: loop.served() == pointer.champion)
     (branch,) = loop.project.run("git branch --list --format '%(refname:short)' 'restill/mail/intent-1-*'").stdout.split()
     held = loop.project.run(f"git show {branch}:workloads/mail/params.yaml").stdout
     assert "until: '20" in held
@@ -287,7 +318,7 @@ def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> No
 
 
 def test_no_text_of_a_request_is_kept_but_as_feedback(loop: Loop) -> None:
-    loop.send([f"{MARKER} is in no mail of that time"])
+    loop.send(texts([f"{MARKER} is in no mail of that time"]))
     time.sleep(2)
     root = loop.project.root
     searched = 0
@@ -306,6 +337,46 @@ def test_no_text_of_a_request_is_kept_but_as_feedback(loop: Loop) -> None:
             except FileNotFoundError:  # a flow that is at work tidied up
                 continue
     assert searched > 100
+
+
+def test_a_workload_of_another_kind_joins_drifts_and_is_restilled_and_mail_is_left_alone(loop: Loop) -> None:
+    policy = POLICY | {"confirm_within": 4}
+    windows = {"count": COUNT, "least_seconds": 0, "seconds": 86400, "minimum": 20}
+    add_bars(loop.project, gate=GATE, monitor={"windows": windows}, decide=policy)
+    held = {path: path.read_bytes() for path in mail_files(loop)}
+    mail_service = loop.processes("serve restill-mail:")
+    said = loop.make("up WORKLOAD=bars")
+    assert any(line.startswith("service-bars") and " up " in line for line in said.splitlines()), said
+    assert mail_service
+    assert all(process.is_running() for process in mail_service), "what ran goes on"
+    images = loop.of("bars", 1)
+    first = images.served()
+    pictures, truth = bars(5 * COUNT, seed=7)
+    images.send([as_request(picture) for picture in pictures[:COUNT]])
+    (calm,) = patient("a judged window of images", 300, lambda: images.state().past(10**6, -1), images.told)
+    assert calm.decision.action == "none", calm.decision.reasons
+    changed = [as_request(255 - picture) for picture in pictures[COUNT:]]
+    names = [LABELS[number] for number in truth[COUNT:]]
+    for number, (identity, body) in enumerate(zip(images.send(changed), changed, strict=True)):
+        if number % 4 == 0:
+            images.label(identity, body, names[number])
+    intent = patient("an intent", 300, lambda: images.state().open_intent("restill") or images.state().attempts(), images.told)
+    assert intent
+    assert loop.kill("restill-bars:")
+    assert loop.kill("flows.deployments")
+    assert patient("the intent to end", 900, lambda: images.state().intent(1).outcome, images.told) == "promoted"
+    pointer = read_pointer(images.home / "store")
+    assert pointer is not None
+    assert pointer.champion != first
+    assert pointer.token == 2, "promoted once"
+    patient("the service to swap", 120, lambda: images.served() == pointer.champion)
+    assert {path: path.read_bytes() for path in mail_files(loop)} == held, "nothing of mail has changed"
+
+
+def mail_files(loop: Loop) -> list[Path]:
+    """What mail's model, release and decisions are kept in."""
+    folder = loop.project.folder
+    return [*folder.glob("params.yaml"), *folder.glob("release/**/*.json"), *(loop.home / "store").rglob("*.json")]
 
 
 def test_make_down_leaves_nothing_running(loop: Loop) -> None:

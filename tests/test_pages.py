@@ -30,7 +30,7 @@ from tasks.release.evaluate import Evaluate, evaluate
 from tasks.release.gate import Report, write
 from tasks.release.package import drift_reference, seal
 from tasks.replay.page import replay_page
-from tasks.replay.weeks import total, weekly
+from tasks.replay.periods import by_period, total
 from tasks.stage import Paths
 from tests.conftest import KIND, made_prepared, made_release, made_table, of_kind
 from tests.imports import MAIL, ROOT
@@ -138,13 +138,14 @@ def replay(paths: Paths) -> Page:
     report = {
         "since": "2002-07-01", "labelled": 0.1, "delay": 5, "seed": 1, "positive": "spam", "injected": [], "changes": [],
         "recalibrations": [],
-        "weeks": weekly(rows, "spam"), "totals": {"The whole stream": total(rows, "spam", 100, 1)},
+        "begins": [], "known": 6,
+        "periods": by_period(rows, "spam"), "totals": {"The whole stream": total(rows, "spam", 100, 1)},
         "windows": [{"number": 1, "action": "restill", "surprise": {"label_mix": 4.0}}],
     }  # fmt: skip
     page = paths.root / "replay.html"
     page.write_text(replay_page(report), encoding="utf-8")
     frozen = report["totals"]["The whole stream"]["frozen"]["f1"]  # type: ignore[index]
-    return Page(page, ["Frozen, recalibrated and restilled", f"F1 {frozen:.3f} {frozen:.3f} 1.000", "6 messages"])
+    return Page(page, ["Frozen, recalibrated and restilled", f"F1 {frozen:.3f} {frozen:.3f} 1.000", "6 inputs"])
 
 
 MAKERS: dict[str, Callable[[Paths], Page]] = {

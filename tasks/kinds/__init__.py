@@ -125,8 +125,8 @@ class ModelPart(Protocol):
     Baseline: type[Any]
     Train: type[Any]
 
-    def vectorizer(self, settings: Any) -> Any:
-        """A transformer of scikit-learn from model inputs to features of the baseline."""
+    def vectorizer(self, settings: Any, schema: Mapping[str, Any]) -> Any:
+        """A transformer of scikit-learn from model inputs, as in ``data/schema.json``, to features of the baseline."""
 
     def quick_features(self, inputs: Sequence[Any], min_documents: int) -> Any:
         """A matrix ``[n, features]`` for fast linear models; a feature of fewer inputs is left out."""
@@ -208,15 +208,19 @@ class ReplayPart(Protocol):
     def as_request(self, raw: Any) -> dict[str, Any]:
         """The fields that hold a raw input in the bodies of ``POST /classify`` and ``POST /feedback``."""
 
+    def as_content(self, raw: Any) -> dict[str, Any]:
+        """The columns of the corpus that hold a raw input."""
+
     def ingest_table(self, path: str) -> dict[str, Any]:
         """The parameters of ``ingest`` that read a Parquet table of the corpus' own columns at ``path``."""
 
 
 def kind_of(paths: Paths) -> str:
     """The kind of the workload, of its ``params.yaml``. Raises StageError."""
-    kind = read_params(paths.root).get("kind")
+    params = read_params(paths.root)
+    kind = params.get("kind")
     if kind not in kinds():
-        raise StageError(f"params.yaml: kind = {kind!r}: expected one of {', '.join(kinds())}")
+        raise StageError(f"{params.file}: kind = {kind!r}: expected one of {', '.join(kinds())}")
     return str(kind)
 
 

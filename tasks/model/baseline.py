@@ -60,12 +60,12 @@ def logits(model: Pipeline, inputs: Sequence[Any]) -> npt.NDArray[np.float32]:
 def baseline(settings: Baseline, paths: Paths) -> None:
     """Fit the linear baseline on the train split, with the regularisation strength chosen on valid."""
     rows = pd.read_parquet(paths.prepared, columns=["id", "split", "label", "label_id", "input", "weight"])
-    splits, kind = {split: rows[rows.split == split] for split in ("train", "valid")}, read_json(paths.schema)["kind"]
+    splits, schema = {split: rows[rows.split == split] for split in ("train", "valid")}, read_json(paths.schema)
     with track("baseline", settings, paths) as tracker:
         tracker.data(paths.prepared, splits["train"], "training")
         candidates = []
         fits = tqdm(
-            fit(splits["train"], settings, model_part(kind).vectorizer(settings)),
+            fit(splits["train"], settings, model_part(schema["kind"]).vectorizer(settings, schema)),
             total=len(settings.C),
             desc="baseline",
             unit=" fits",
@@ -80,7 +80,7 @@ def baseline(settings: Baseline, paths: Paths) -> None:
             temporary.mkdir()
             joblib.dump(model, temporary / "model.joblib", compress=3)
             count = model[-1].coef_.size + model[-1].intercept_.size + getattr(model[0], "idf_", np.empty(0)).size
-            found = {"kind": kind, "format": FORMAT, "parameters": int(count), "C": c}
+            found = {"kind": schema["kind"], "format": FORMAT, "parameters": int(count), "C": c}
             write_json(temporary / "variant.json", found)
         tracker.headline({"baseline_valid_pr_auc": score})
     print(f"C = {c:g}, PR-AUC on valid {score:.4f}")

@@ -18,6 +18,9 @@ class Baseline(Settings):
 
 class Train(Settings):
     epochs: int = Field(ge=1)
+    """At least; see ``steps_per_label``."""
+    steps_per_label: int = Field(ge=0)
+    """Batches that each label is worth: where ``epochs`` hold fewer, there are more of them."""
     batch_size: int = Field(ge=1)
     accumulate: int = Field(ge=1)
     """Batches per optimizer step: their gradients are accumulated."""

@@ -174,6 +174,12 @@ class Training:
         print(f"train: goes on from batch {self.progress.history[-1]['batch']:.0f}")
 
 
+def enough_epochs(settings: Train, rows: int, labels: int) -> int:
+    """The epochs in which ``rows`` are learned: many labels, each with few rows, need more of them."""
+    wanted = settings.steps_per_label * labels
+    return max(settings.epochs, math.ceil(wanted / math.ceil(rows / settings.batch_size)))
+
+
 def train(settings: Train, paths: Paths) -> None:
     """Train the teacher on the train split, choose its best weights on valid, and score every row once."""
     rows = pd.read_parquet(paths.prepared)
@@ -184,6 +190,10 @@ def train(settings: Train, paths: Paths) -> None:
     make_deterministic(settings.seed, settings.threads)
     teacher = model_part(schema["kind"]).new_teacher(settings, len(schema["labels"]), schema)
     splits = {split: rows[rows.split == split] for split in ("train", "valid")}
+    epochs = enough_epochs(settings, len(splits["train"]), len(schema["labels"]))
+    if epochs > settings.epochs:
+        print(f"train: {epochs} epochs, as {len(schema['labels'])} labels want {settings.steps_per_label} batches each")
+        settings = settings.model_copy(update={"epochs": epochs})
     everything = teacher.encode(list(rows.input))
     encoded = {split: [everything[row] for row in np.flatnonzero(rows.split == split).tolist()] for split in splits}
     data = Data(

@@ -27,6 +27,8 @@ from service.decision import Floats
 from tasks import metrics
 from tasks.stage import Settings, StageError
 
+BASELINE = "baseline"
+
 
 class Choice(Settings):
     """The parameters of the rule."""
@@ -84,8 +86,7 @@ def judge_all(
     for name in settings.among:
         if name not in logits and name != exported(teacher):
             raise StageError(f"package.among: {name!r}: evaluate knows {', '.join(logits)}")
-    drawn = metrics.bootstrap_weights(valid.group.to_numpy(dtype=str), settings.resamples, settings.seed)
-    weights = np.vstack([np.ones(len(valid)), drawn])  # the first row is valid as it is
+    weights = _weights(settings, valid)
     reference = _pr_auc(logits[teacher], valid, positive, weights)
     found = []
     for name in settings.among:
@@ -96,6 +97,33 @@ def judge_all(
     if not any(candidate.good for candidate in found):
         raise StageError(f"package.among: none is good enough; {exported(teacher)} as the last always is. {told(found)}")
     return found
+
+
+def better_baseline(
+    settings: Choice, logits: Mapping[str, Floats], valid: pd.DataFrame, teacher: str, positive: int | None
+) -> str | None:
+    """What to say where the baseline is shown to be better than the teacher on valid; None where it is not.
+
+    Then no student is worth its training: the large model has not learned what a linear one reads from simple features.
+    """
+    if BASELINE not in logits:
+        return None
+    weights = _weights(settings, valid)
+    mine, reference = (_pr_auc(logits[name], valid, positive, weights) for name in (BASELINE, teacher))
+    ends = metrics.interval((mine - reference)[1:], 2 * settings.confidence - 1)
+    if ends is None or not ends[0] > 0:
+        return None
+    return (
+        f"The baseline is better than the teacher: PR-AUC on valid {mine[0]:.4f}, the teacher's {reference[0]:.4f} "
+        f"({mine[0] - reference[0]:+.4f} [{ends[0]:+.4f}, {ends[1]:+.4f}]). Train longer (train.epochs, "
+        "train.steps_per_label), or take another teacher."
+    )
+
+
+def _weights(settings: Choice, valid: pd.DataFrame) -> Floats:
+    """Bootstrap weights ``[1 + resamples, n]``; the first row is valid as it is."""
+    drawn = metrics.bootstrap_weights(valid.group.to_numpy(dtype=str), settings.resamples, settings.seed)
+    return np.vstack([np.ones(len(valid)), drawn])
 
 
 def _pr_auc(logits: Floats, valid: pd.DataFrame, positive: int | None, weights: Floats) -> Floats:

@@ -22,7 +22,7 @@ from service.release import MANIFEST, Release, hash_files, release_id
 from tasks import lineage
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.kinds import release_part, settings_of
-from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over, told
+from tasks.release.choice import Candidate, Choice, better_baseline, judge_all, order_of, passed_over, told
 from tasks.release.scores import judged, read_scores
 from tasks.release.settings import Package
 from tasks.stage import Paths, StageError, read_params, run
@@ -51,12 +51,18 @@ def drift_reference(serving: Serving, model: Model, rows: pd.DataFrame, temperat
     }
 
 
-def choose(settings: Package, rows: pd.DataFrame, evaluation: dict[str, Any], paths: Paths) -> list[Candidate]:
-    """What the rule says of each of ``among`` on the valid part of ``rows``. Raises StageError as ``judge_all`` does."""
+def choose(
+    settings: Package, rows: pd.DataFrame, evaluation: dict[str, Any], paths: Paths
+) -> tuple[list[Candidate], str | None]:
+    """(what the rule says of each of ``among``, what ``better_baseline`` says) on the valid part of ``rows``.
+
+    Raises StageError as ``judge_all`` does.
+    """
     scored, schema = judged(rows), read_json(paths.schema)
     positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
     valid = scored[scored.split == "valid"]
-    return judge_all(settings, read_scores(scored, paths), valid, evaluation["teacher"], positive)
+    judged_by = (settings, read_scores(scored, paths), valid, evaluation["teacher"], positive)
+    return judge_all(*judged_by), better_baseline(*judged_by)
 
 
 def entry_of(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:
@@ -152,7 +158,7 @@ def package(settings: Package, paths: Paths) -> None:
     params = read_params(paths.root)
     schema, evaluation = read_json(paths.schema), read_json(paths.report("evaluation.json"))
     rows = pd.read_parquet(paths.prepared)
-    candidates = choose(settings, rows, evaluation, paths)
+    candidates, warning = choose(settings, rows, evaluation, paths)
     order = order_of(candidates)
     serving = serving_class(schema["kind"])(schema)
     check_formats(order, serving, paths)
@@ -163,7 +169,9 @@ def package(settings: Package, paths: Paths) -> None:
         shutil.copytree(model, temporary / "model")
         on_valid = {"threshold": chosen["threshold"], "temperature": chosen["temperature"]}
         write_json(temporary / "settings.json", {**schema, **on_valid, "limits": settings.limits.model_dump()})
-        write_json(temporary / "card.json", card(settings, candidates, entries, schema, evaluation, params))
+        described = card(settings, candidates, entries, schema, evaluation, params)
+        described["limits"] += [warning] if warning else []
+        write_json(temporary / "card.json", described)
         write_json(temporary / "lineage.json", trace(paths, params))
         held_out = rows[rows.split.isin(settings.reference_splits)]
         reference = drift_reference(serving, loaded, held_out, chosen["temperature"])
@@ -175,6 +183,8 @@ def package(settings: Package, paths: Paths) -> None:
         release = Release(temporary)
     for candidate in passed_over(candidates):
         print(told([candidate]))
+    if warning:
+        print(warning)
     print(summary(release.id, candidates, folder_bytes(paths.release)))
 
 

@@ -12,20 +12,42 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from tasks.release.report import svg
+from tasks.replay.periods import MODELS
 
 PAGE = Path(__file__).with_name("replay.html.j2")
 COLOURS = {"frozen": "#8a8a8a", "recalibrated": "#2471a3", "restilled": "#c0392b"}
 CHANGE_STYLES = {"promoted": ("#27ae60", "--"), "rolled back": ("#c0392b", "-.")}
-METRICS = {"f1": "F1", "false_positive_rate": "false-positive rate", "miss_rate": "share let through"}
+METRICS = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "false_positive_rate": "false-positive rate",
+    "miss_rate": "miss rate",
+}
+"""Titles; a report holds those of its kind of labels."""
+COUNTS = {"wrong": "wrong", "false_positives": "false positives", "missed": "missed"}
 
 
 def replay_page(report: Mapping[str, Any]) -> str:
     """The report of ``flows.replay`` as HTML."""
     page = Environment(autoescape=True).from_string(PAGE.read_text(encoding="utf-8"))
-    plots = {"Week by week": draw_weeks(report)}
+    plots = {"By period": draw_periods(report)}
     if report["windows"]:
         plots["What the monitor saw"] = draw_signals(report["windows"])
-    return page.render(**report, plots=plots, metrics=METRICS, models=list(COLOURS), number=_number, interval=_interval)
+    first = next(iter(report["totals"].values()))[MODELS[0]]
+    return page.render(
+        **report,
+        plots=plots,
+        metrics=metrics_of(report),
+        counts={name: title for name, title in COUNTS.items() if name in first},
+        models=list(COLOURS),
+        number=_number,
+        interval=_interval,
+    )
+
+
+def metrics_of(report: Mapping[str, Any]) -> dict[str, str]:
+    """By name, the titles of the metrics that the report holds."""
+    return {name: title for name, title in METRICS.items() if name in report["periods"][0][MODELS[0]]}
 
 
 def _number(value: float | None) -> str:
@@ -36,29 +58,43 @@ def _interval(pair: Sequence[float] | None) -> str:
     return "" if pair is None else f"{pair[0]:+.3f} to {pair[1]:+.3f}"
 
 
-def draw_weeks(report: Mapping[str, Any]) -> str:
-    """Each metric of the models by week, with bars for the messages; vertical lines mark changes: dashed for a promotion,
-    dash-dotted for a rollback, dotted for a rejection."""
-    weeks = report["weeks"]
-    positions = np.arange(len(weeks))
-    figure, axes = pyplot.subplots(len(METRICS) + 1, 1, figsize=(9, 8.5), sharex=True, height_ratios=[3, 3, 3, 1.5])
-    for axis, (name, title) in zip(axes, METRICS.items(), strict=False):
+def draw_periods(report: Mapping[str, Any]) -> str:
+    """Each metric of the models by period, with bars for the inputs; vertical lines mark changes: dashed for a promotion,
+    dash-dotted for a rollback, dotted for a rejection. Grey names mark where a change of the inputs begins."""
+    periods, metrics = report["periods"], metrics_of(report)
+    positions = np.arange(len(periods))
+    heights = [3] * len(metrics) + [1.5]
+    figure, axes = pyplot.subplots(len(heights), 1, figsize=(9, sum(heights) * 0.8 + 1), sharex=True, height_ratios=heights)
+    for axis, (name, title) in zip(axes, metrics.items(), strict=False):
         for model, colour in COLOURS.items():
-            values = [np.nan if week[model][name] is None else week[model][name] for week in weeks]
+            values = [np.nan if period[model][name] is None else period[model][name] for period in periods]
             axis.plot(positions, values, marker="o", markersize=3, linewidth=1.5, color=colour, label=model)
         axis.set_ylabel(title)
         axis.set_ylim(bottom=0)
         _mark_changes(axis, report)
     axes[0].legend(fontsize=8, loc="lower left")
-    negative = [week["messages"] - week["positive"] for week in weeks]
-    axes[-1].bar(positions, negative, color="#d5d8dc", label="other")
-    axes[-1].bar(positions, [week["positive"] for week in weeks], bottom=negative, color="#5d6d7e", label=report["positive"])
-    axes[-1].set_ylabel("messages")
-    axes[-1].legend(fontsize=8)
-    axes[-1].set_xticks(positions, [week["week"] for week in weeks], rotation=60, ha="right", fontsize=7)
+    _draw_inputs(axes[-1], report)
+    axes[-1].set_xticks(positions, [period["period"] for period in periods], rotation=60, ha="right", fontsize=7)
     for axis in axes:
         axis.grid(alpha=0.25)
     return svg(figure)
+
+
+def _draw_inputs(axis: Axes, report: Mapping[str, Any]) -> None:
+    """Bars for the inputs of each period, the positive ones in another colour."""
+    periods = report["periods"]
+    positive = np.array([period["positive"] for period in periods])
+    others = np.array([period["inputs"] for period in periods]) - positive
+    axis.bar(range(len(periods)), others, color="#d5d8dc", label="other")
+    if report["positive"] is not None:
+        axis.bar(range(len(periods)), positive, bottom=others, color="#5d6d7e", label=report["positive"])
+        axis.legend(fontsize=8)
+    for begins in report["begins"]:
+        axis.annotate(
+            begins["change"], (begins["place"] - 0.4, 1), xycoords=("data", "axes fraction"), fontsize=7, color="#555", va="top"
+        )
+        axis.axvline(begins["place"] - 0.5, color="#555", linewidth=1)
+    axis.set_ylabel("inputs")
 
 
 def _mark_changes(axis: Axes, report: Mapping[str, Any]) -> None:

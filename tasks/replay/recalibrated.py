@@ -1,6 +1,6 @@
 """The arm ``recalibrated`` of a replay: the frozen release's model, whose decision parameters follow the stream.
 
-It gets the same messages and labels as the service, in a runtime state of its own and without a server: the same records,
+It gets the same inputs and labels as the service, in a runtime state of its own and without a server: the same records,
 monitor and gate. All confirmed drift is answered by a recalibration, never by a training.
 """
 
@@ -42,7 +42,7 @@ class RecalibratedArm:
     world: Paths
     home: Path
     share: float
-    """Share of the messages that a reviewer labels, each ``delay`` messages after its answer; sampled by ``seed``."""
+    """Share of the inputs that a reviewer labels, each ``delay`` inputs after its answer; sampled by ``seed``."""
     delay: int
     seed: int
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +86,7 @@ class RecalibratedArm:
             self._label_count += 1
         self._answer_count += 1
         if self._answer_count % self._settings.windows.count == 0:
-            self._monitor({"number": number, "received": row["received"], "labels": self._label_count})
+            self._monitor({"number": number, "period": row["period"], "labels": self._label_count})
         return answer.label
 
     def _monitor(self, position: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from service.decision import Floats
 from tasks.metrics import ranking
-from tasks.release.choice import Candidate, Choice, judge_all, order_of, passed_over
+from tasks.release.choice import Candidate, Choice, better_baseline, judge_all, order_of, passed_over
 from tasks.release.package import summary
 from tasks.release.table import evaluation_rows, markdown
 from tasks.release.teacher_comparison import compare_with_teacher, fastest_teacher
@@ -59,6 +59,23 @@ def judged_on(valid: pd.DataFrame, logits: dict[str, Floats], positive: int | No
 def with_students(valid: pd.DataFrame, student: Floats, int8: Floats | None = None) -> dict[str, Floats]:
     teacher = noisy(valid, 4, 1)
     return {"teacher": teacher, "teacher-int8": teacher if int8 is None else int8} | dict.fromkeys(STUDENTS, student)
+
+
+def test_a_baseline_that_is_shown_to_be_better_than_the_teacher_is_said_and_one_that_may_be_is_not() -> None:
+    valid = made_valid(300)
+    settings = Choice.model_validate({name: PARAMS[name] for name in Choice.model_fields})
+
+    def said(baseline: float, teacher: float) -> str | None:
+        logits = {"teacher": noisy(valid, teacher, 1), "baseline": noisy(valid, baseline, 2)}
+        return better_baseline(settings, logits, valid, "teacher", 1)
+
+    line = said(baseline=4, teacher=1)
+    assert line is not None
+    assert line.startswith("The baseline is better than the teacher: PR-AUC on valid 0.9")
+    assert "train.steps_per_label" in line
+    assert said(baseline=1, teacher=4) is None
+    assert said(baseline=3.05, teacher=3) is None, "not shown"
+    assert better_baseline(settings, {"teacher": noisy(valid, 1, 1)}, valid, "teacher", 1) is None, "there is none"
 
 
 def test_on_a_small_valid_a_student_is_released_that_noise_puts_below_the_margin() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoModel, ResNetConfig, ViTConfig
 
 from service.kinds.image_classification.headers import read_header
 from service.kinds.image_classification.images import Shape, encode_png, pixels_of
@@ -24,7 +25,7 @@ from tasks.kinds import compress_part, model_part
 from tasks.kinds.image_classification.compress.pruning import filters_to_keep
 from tasks.kinds.image_classification.compress.student import ImageStudent
 from tasks.kinds.image_classification.model.augmentation import augmented
-from tasks.kinds.image_classification.model.learning import ResidualTeacher, load_teacher
+from tasks.kinds.image_classification.model.learning import ImageTeacher, load_teacher
 from tasks.kinds.image_classification.model.settings import Augment
 from tasks.kinds.image_classification.release import Package, cautions, probes, show
 from tasks.model.checkpoint import Checkpoint
@@ -66,10 +67,10 @@ def train_settings(**changes: Any) -> Any:
     return MODEL.Train.model_validate(PARAMS["train"] | small | {"augment": augment} | changes)
 
 
-def new_teacher(settings: Any, image: dict[str, Any] = IMAGE) -> ResidualTeacher:
+def new_teacher(settings: Any, image: dict[str, Any] = IMAGE) -> ImageTeacher:
     torch.manual_seed(1)
     teacher = MODEL.new_teacher(settings, 2, {"image": image})
-    assert isinstance(teacher, ResidualTeacher)
+    assert isinstance(teacher, ImageTeacher)
     return teacher
 
 
@@ -163,10 +164,75 @@ def test_augmented_images_are_shifted_mirrored_and_erased_by_draws_alone() -> No
 
 def test_the_baseline_reads_pixels() -> None:
     inputs, labels = made_images(60)
-    features = MODEL.vectorizer(MODEL.Baseline.model_validate(PARAMS["baseline"])).fit_transform(inputs)
+    settings = MODEL.Baseline.model_validate(PARAMS["baseline"] | {"gradients": False})
+    features = MODEL.vectorizer(settings, {"image": IMAGE}).fit_transform(inputs)
     assert features.shape == (60, 120)
     assert 0 <= features.min() <= features.max() <= 1
     assert LogisticRegression().fit(features, labels).score(features, labels) > 0.8
+
+
+def test_gradients_tell_directions_that_pixels_of_any_place_do_not() -> None:
+    inputs, labels = made_images(400, channels=3)
+    unseen, unseen_labels = made_images(200, channels=3, seed=9)
+    scores = {}
+    for gradients in (False, True):
+        settings = MODEL.Baseline.model_validate(PARAMS["baseline"] | {"gradients": gradients})
+        features = MODEL.vectorizer(settings, {"image": IMAGE | {"channels": 3}})
+        model = LogisticRegression(C=0.1, max_iter=200).fit(features.fit_transform(inputs), labels)
+        assert np.isfinite(features.transform(unseen)).all()
+        scores[gradients] = model.score(features.transform(unseen), unseen_labels)
+    assert features.transform(unseen).shape == (200, 12 * 10 * 3 + 3 * 3 * 9), "a side of 10 has three cells"
+    assert scores[True] > 0.9
+    assert scores[True] > scores[False]
+
+
+def pretrained_folder(folder: Path, config: Any) -> str:
+    torch.manual_seed(1)
+    AutoModel.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
+        ViTConfig(
+            num_channels=1,
+            image_size=(12, 10),
+            patch_size=2,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+        ),
+    ],
+    ids=["resnet", "vit"],
+)
+def test_any_image_model_of_transformers_is_a_teacher(tmp_path: Path, config: Any) -> None:
+    settings = train_settings(model=pretrained_folder(tmp_path / "pretrained", config), epochs=1)
+    made = training(settings, tmp_path)
+    held = {name: tensor.clone() for name, tensor in weights_of(made).items()}
+    made.fit(None)
+    changed = [name for name, tensor in weights_of(made).items() if not torch.equal(tensor, held[name])]
+    assert len(changed) > len(held) / 2, "all of it is fine-tuned"
+    teacher: Any = made.teacher
+    inputs, _ = made_images(9)
+    teacher.network.eval()
+    expected = teacher.predict(teacher.encode(inputs), CPU, False)
+    for name, write in (("saved", teacher.save), ("exported", lambda folder: teacher.export(folder, 20))):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+    loaded = load_teacher(tmp_path / "saved")
+    assert np.allclose(loaded.predict(loaded.encode(inputs), CPU, False), expected, atol=1e-6)
+    assert np.abs(Network(tmp_path / "exported", 1).logits(inputs) - expected).max() < 1e-4
+
+
+def test_a_pretrained_model_that_cannot_be_a_teacher_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"train\.model = 'no-such-model': neither a folder"):
+        new_teacher(train_settings(model="no-such-model"))
+    config = ResNetConfig(num_channels=3, embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")
+    with pytest.raises(StageError, match=r"ResNetModel does not take images of 1 x 12 x 10 \(prepare\.image\)"):
+        new_teacher(train_settings(model=pretrained_folder(tmp_path, config)))
 
 
 def distill_settings(family: str, **changes: Any) -> Any:

@@ -32,7 +32,7 @@ def test_the_decision_parameters_follow_the_stream_and_the_model_stays(
     stream = [*messages(250, spam=0.5, seed=1), *messages(1250, spam=0.1, seed=2)]
     with closing(RecalibratedArm(Paths(tmp_path), tmp_path / "arm", share=0.2, delay=10, seed=1)) as arm:
         rows = [
-            {"id": f"m{n}", "label": label, "received": RECEIVED, "subject": "", "text": text}
+            {"id": f"m{n}", "label": label, "period": "2020-03-30", "subject": "", "text": text}
             for n, (text, label) in enumerate(stream, start=1)
         ]
         said = [arm.answer(n, row, row["text"]) for n, row in enumerate(rows, start=1)]

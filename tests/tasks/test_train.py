@@ -15,10 +15,11 @@ from service.kinds.text_classification.token_windows import TokenWindows, tokeni
 from tasks.files import write_json
 from tasks.kinds.text_classification.model import Train, load_teacher, new_teacher
 from tasks.kinds.text_classification.model.batches import epoch_batches, epoch_windows
-from tasks.kinds.text_classification.model.teacher import Teacher, load_encoder, locate, predict
+from tasks.kinds.text_classification.model.teacher import Teacher, load_encoder, predict
 from tasks.metrics import mean_one
 from tasks.model.checkpoint import Checkpoint
 from tasks.model.device import make_deterministic, pick_device
+from tasks.model.pretrained import locate
 from tasks.model.schedule import schedule
 from tasks.model.train import Data, Training, train
 from tasks.stage import Paths, StageError
@@ -29,7 +30,8 @@ CPU = torch.device("cpu")
 
 def settings_for(tiny_teacher: Path, **changes: Any) -> Train:
     base = {
-        "model": str(tiny_teacher), "window_tokens": 24, "windows": 3, "epochs": 4, "batch_size": 8, "accumulate": 1,
+        "model": str(tiny_teacher), "window_tokens": 24, "windows": 3, "epochs": 4,
+        "steps_per_label": 0, "batch_size": 8, "accumulate": 1,
         "learning_rate": 0.001, "head_learning_rate": 0.01, "warmup_share": 0.1, "weight_decay": 0.01, "dropout": 0.1,
         "frozen_layers": None,
         "evaluate_every": 0.5, "patience": 99, "precision": "float32", "device": "cpu", "threads": 2, "seed": 3,

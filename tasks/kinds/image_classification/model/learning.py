@@ -19,6 +19,7 @@ from tasks.files import read_json, write_json
 from tasks.kinds.image_classification.model.augmentation import Pixels, augmented
 from tasks.kinds.image_classification.model.export import write_images_onnx
 from tasks.kinds.image_classification.model.network import Mirrored, Once, Residual, channels_last, scaled
+from tasks.kinds.image_classification.model.pretrained import Pretrained, load_pretrained, rebuild
 from tasks.kinds.image_classification.model.settings import Augment, Train
 from tasks.stage import StageError
 
@@ -28,10 +29,10 @@ BATCH = 256
 """Images that are scored at once."""
 
 
-class ResidualTeacher:
-    """A residual network with the shape of its images, and how they are augmented."""
+class ImageTeacher:
+    """A network with the shape of its images, and how they are augmented."""
 
-    def __init__(self, network: Residual, shape: Shape, augment: Augment) -> None:
+    def __init__(self, network: Residual | Pretrained, shape: Shape, augment: Augment) -> None:
         self.network = channels_last(network)
         self.shape, self.augment = shape, augment
 
@@ -90,19 +91,22 @@ class ResidualTeacher:
         }
 
 
-def new_teacher(settings: Train, labels: int, schema: Mapping[str, Any]) -> ResidualTeacher:
-    """An untrained network; torch was seeded. Raises StageError."""
+def new_teacher(settings: Train, labels: int, schema: Mapping[str, Any]) -> ImageTeacher:
+    """A network to be trained; torch was seeded. Raises StageError."""
+    shape = Shape.of(schema["image"])
+    if settings.model is not None:
+        return ImageTeacher(load_pretrained(settings.model, shape, labels, settings.dropout), shape, settings.augment)
     if len(settings.widths) != len(settings.blocks):
         raise StageError(f"train.blocks = {settings.blocks}: one number for each of train.widths = {settings.widths}")
-    shape = Shape.of(schema["image"])
     network = Residual(shape.channels, labels, settings.widths, settings.blocks, settings.stride, settings.dropout)
-    return ResidualTeacher(network, shape, settings.augment)
+    return ImageTeacher(network, shape, settings.augment)
 
 
-def load_teacher(folder: Path) -> ResidualTeacher:
+def load_teacher(folder: Path) -> ImageTeacher:
     """The teacher as saved, in evaluation mode."""
     found = read_json(folder / "variant.json")
-    network = Residual(**found["network"], dropout=0.0)
+    plan = found["network"]
+    network = rebuild(**plan) if "pretrained" in plan else Residual(**plan, dropout=0.0)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.eval()
-    return ResidualTeacher(network, Shape.of(found["image"]), Augment.model_validate(found["augment"]))
+    return ImageTeacher(network, Shape.of(found["image"]), Augment.model_validate(found["augment"]))

@@ -9,7 +9,8 @@ from tasks.stage import Settings
 
 
 class Baseline(settings.Baseline):
-    """Logistic regression on pixels; it has no settings of its own."""
+    gradients: bool
+    """Logistic regression reads histograms of oriented gradients beside the pixels."""
 
 
 class Augment(Settings):
@@ -26,6 +27,9 @@ class Augment(Settings):
 
 
 class Train(settings.Train):
+    model: str | None
+    """A folder that transformers loads (ResNet, ConvNeXt, ViT, ...), an installed package with MODEL_DIR, or a name in the
+    hub's local cache, to be fine-tuned. null: a new residual network, whose size the next three say."""
     widths: list[int] = Field(min_length=1)
     """Channels of each stage; from the second on a stage halves height and width."""
     blocks: list[int] = Field(min_length=1)
@@ -33,4 +37,5 @@ class Train(settings.Train):
     stride: int = Field(ge=1)
     """Of the first convolution: 2 halves height and width at once, and takes a quarter of the time."""
     dropout: float = Field(ge=0, lt=1)
+    """Of the pooled features."""
     augment: Augment

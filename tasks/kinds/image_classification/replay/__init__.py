@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from service.kinds.image_classification.images import decode, encode_png
 
@@ -46,17 +46,31 @@ def _inverted(image: Image.Image, rng: np.random.Generator) -> Any:
     return 255 - np.asarray(image)
 
 
+def _letter(image: Image.Image, rng: np.random.Generator) -> Any:
+    """A capital letter, larger or smaller and not quite upright, in place of the image."""
+    drawn = Image.new("L", image.size)
+    centre, size = (image.width / 2, image.height / 2), min(image.size) * rng.uniform(0.6, 1.0)
+    letter = chr(ord("A") + int(rng.integers(26)))
+    ImageDraw.Draw(drawn).text(centre, letter, fill=255, font=ImageFont.load_default(size), anchor="mm")
+    return drawn.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BILINEAR).convert(image.mode)
+
+
 CHANGES: Mapping[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "noisy": _changed(_noisy),
     "blurred": _changed(_blurred),
     "brighter": _changed(_brighter),
     "rotated": _changed(_rotated),
     "inverted": _changed(_inverted),
+    "of an unseen class": _changed(_letter),
 }
 
 
 def as_request(raw: bytes) -> dict[str, str]:
     return {"image": base64.b64encode(raw).decode("ascii")}
+
+
+def as_content(raw: bytes) -> dict[str, bytes]:
+    return {"image": raw}
 
 
 def ingest_table(path: str) -> dict[str, Any]:

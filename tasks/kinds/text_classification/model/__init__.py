@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tasks.kinds.text_classification.model.settings import Baseline, Train
 __all__ = ["Baseline", "Train", "TransformerTeacher", "load_teacher", "new_teacher", "quick_features", "vectorizer"]
 
 
-def vectorizer(settings: Baseline) -> TfidfVectorizer:
+def vectorizer(settings: Baseline, schema: Mapping[str, Any]) -> TfidfVectorizer:
     return TfidfVectorizer(
         analyzer=settings.analyzer,
         ngram_range=settings.ngrams,

@@ -6,7 +6,6 @@ encoder that transformers loads, with or without a classification token.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from service.kinds.text_classification.token_windows import TokenWindows, collate, flatten, merge
 from tasks.files import read_json, write_json
+from tasks.model.pretrained import located
 from tasks.stage import StageError
 
 
@@ -42,29 +42,12 @@ class Teacher(nn.Module):
         return logits
 
 
-def locate(model: str) -> str:
-    """What transformers can load ``model`` from: a folder, an importable package with ``MODEL_DIR``, or a hub name."""
-    if Path(model).is_dir():
-        return model
-    if model.isidentifier() and importlib.util.find_spec(model):
-        return str(importlib.import_module(model).MODEL_DIR)
-    return model
-
-
 def load_encoder(model: str) -> tuple[nn.Module, Any]:
     """(encoder, tokenizer) of ``train.model``. Raises StageError that lists where it was looked for."""
-    try:
-        source = locate(model)
+    with located(model) as source:
         # Eager attention is the fastest under bfloat16 on a CPU at these lengths, and the simplest to export.
-        return AutoModel.from_pretrained(
-            source, attn_implementation="eager", dtype=torch.float32
-        ), AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StageError(
-            f"train.model = {model!r}: neither a folder, an installed package with MODEL_DIR, nor a model in the hub's "
-            f"local cache (for a download run once with HF_HUB_OFFLINE=0): {reason}"
-        ) from error
+        encoder = AutoModel.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
+        return encoder, AutoTokenizer.from_pretrained(source)
 
 
 def save_teacher(model: Teacher, tokenizer: Any, folder: Path, shape: TokenWindows) -> None:

@@ -23,6 +23,10 @@ def as_request(raw: str) -> dict[str, str]:
     return {"text": raw}
 
 
+def as_content(raw: str) -> dict[str, str]:
+    return {"subject": "", "text": raw}
+
+
 def ingest_table(path: str) -> dict[str, Any]:
     columns = {name: name for name in ("id", "received", "source", "label", *CONTENT)}
     return {"source": "table", "path": path, "labels": {}, "label_table": None, "columns": columns}

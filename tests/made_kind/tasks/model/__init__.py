@@ -100,7 +100,7 @@ def counts(inputs: Sequence[bytes]) -> npt.NDArray[np.float32]:
     return np.array([np.bincount(row, minlength=NUMBERS + 1) for row in padded(inputs)], dtype=np.float32)
 
 
-def vectorizer(settings: Baseline) -> FunctionTransformer:
+def vectorizer(settings: Baseline, schema: Mapping[str, Any]) -> FunctionTransformer:
     return FunctionTransformer(counts)
 
 

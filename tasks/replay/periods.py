@@ -1,4 +1,7 @@
-"""Metrics of the frozen, recalibrated and restilled models by week and in total, with paired-bootstrap intervals."""
+"""Metrics of the frozen, recalibrated and restilled models by period and in total, with paired-bootstrap intervals.
+
+With a positive label they are F1, false-positive rate and miss rate; without one, accuracy.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,17 @@ from tasks.monitor.policy import JudgedWindow
 
 MODELS = ("frozen", "recalibrated", "restilled")
 """Columns of the answers; the first is the baseline of the comparisons."""
+PERIODS = 24
+"""Of a stream without times."""
+
+
+def with_periods(stream: pd.DataFrame) -> pd.DataFrame:
+    """``stream`` with a column ``period``: the Monday (UTC) of its week, or the number of the first input of its block."""
+    if stream.received.notna().all():
+        weeks = stream.received.dt.tz_convert(None).dt.to_period("W").dt.start_time
+        return stream.assign(period=weeks.dt.strftime("%Y-%m-%d"))
+    size = max(1, -(-len(stream) // PERIODS))
+    return stream.assign(period=[f"{number // size * size + 1:,}" for number in range(len(stream))])
 
 
 def confusion(hits: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -30,16 +44,24 @@ def confusion(hits: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_], weig
         }
 
 
-def _figures(rows: pd.DataFrame, positive: str) -> dict[str, Any]:
+def metrics(rows: pd.DataFrame, model: str, positive: str | None, weights: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """The metrics of one model's answers, one value per row of ``weights`` ``[resamples, n]``."""
+    if positive is None:
+        return {"accuracy": weights @ (rows.label == rows[model]).to_numpy() / weights.sum(axis=1)}
+    return confusion((rows.label == positive).to_numpy(), (rows[model] == positive).to_numpy(), weights)
+
+
+def _figures(rows: pd.DataFrame, positive: str | None) -> dict[str, Any]:
     hits = (rows.label == positive).to_numpy()
-    entry: dict[str, Any] = {"messages": len(rows), "positive": int(hits.sum())}
+    entry: dict[str, Any] = {"inputs": len(rows), "positive": int(hits.sum())}
     for model in MODELS:
         answered = (rows[model] == positive).to_numpy()
-        points = confusion(hits, answered, np.ones((1, len(rows))))
-        entry[model] = {name: _rounded(values[0]) for name, values in points.items()} | {
-            "false_positives": int((~hits & answered).sum()),
-            "missed": int((hits & ~answered).sum()),
-        }
+        points = metrics(rows, model, positive, np.ones((1, len(rows))))
+        entry[model] = {name: _rounded(values[0]) for name, values in points.items()}
+        if positive is None:
+            entry[model] |= {"wrong": int((rows.label != rows[model]).sum())}
+        else:
+            entry[model] |= {"false_positives": int((~hits & answered).sum()), "missed": int((hits & ~answered).sum())}
     return entry
 
 
@@ -47,18 +69,16 @@ def _rounded(value: float) -> float | None:
     return round(float(value), 5) if np.isfinite(value) else None
 
 
-def weekly(rows: pd.DataFrame, positive: str) -> list[dict[str, Any]]:
-    """One entry per week (from Monday, UTC). ``rows``: received, label, and the labels answered by each of MODELS."""
-    weeks = rows.received.dt.tz_convert(None).dt.to_period("W").dt.start_time
-    return [{"week": str(week.date()), **_figures(part, positive)} for week, part in rows.groupby(weeks)]
+def by_period(rows: pd.DataFrame, positive: str | None) -> list[dict[str, Any]]:
+    """One entry per period, in order. ``rows``: period, label, and the labels answered by each of MODELS."""
+    return [{"period": str(name), **_figures(part, positive)} for name, part in rows.groupby("period", sort=False)]
 
 
-def total(rows: pd.DataFrame, positive: str, resamples: int, seed: int) -> dict[str, Any]:
+def total(rows: pd.DataFrame, positive: str | None, resamples: int, seed: int) -> dict[str, Any]:
     """The metrics of all ``rows``; ``difference`` is, by model and metric, the difference to the frozen model."""
     entry = _figures(rows, positive)
-    hits = (rows.label == positive).to_numpy()
     weights = np.random.default_rng(seed).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=resamples)
-    resampled = {model: confusion(hits, (rows[model] == positive).to_numpy(), weights.astype(np.float64)) for model in MODELS}
+    resampled = {model: metrics(rows, model, positive, weights.astype(np.float64)) for model in MODELS}
     frozen, *others = MODELS
     entry["difference"] = {
         model: {
@@ -81,32 +101,28 @@ def rollback_change(window: JudgedWindow) -> dict[str, Any]:
     return {"kind": "rollback", "outcome": "rolled back", "release": None, "why": "; ".join(window.decision.reasons)}
 
 
-def figures(results: Mapping[str, Any], positive: str, resamples: int, seed: int) -> dict[str, Any]:
-    """Weeks, totals, windows and changes of both arms for the report, from the ``results`` of a replay."""
+def figures(results: Mapping[str, Any], positive: str | None, resamples: int, seed: int) -> dict[str, Any]:
+    """Periods, totals, windows and changes of both arms for the report, from the ``results`` of a replay."""
     answers: pd.DataFrame = results["answers"]
-    weeks = weekly(answers, positive)
+    periods = by_period(answers, positive)
     totals = {"The whole stream": total(answers, positive, resamples, seed)}
     promoted = [change for change in results["changes"] if change["release"]]
-    later = answers[answers.received > promoted[0]["received"]] if promoted else answers.head(0)
+    later = answers[answers.number > promoted[0]["number"]] if promoted else answers.head(0)
     if len(later):
         totals["After the first promotion"] = total(later, positive, resamples, seed)
-    starts = [week["week"] for week in weeks]
+    names = [period["period"] for period in periods]
     return {
-        "weeks": weeks,
+        "periods": periods,
         "totals": totals,
-        "changes": _in_weeks(results["changes"], starts),
-        "recalibrations": _in_weeks(results["recalibrations"], starts),
+        "changes": _in_periods(results["changes"], names),
+        "recalibrations": _in_periods(results["recalibrations"], names),
         "windows": [_window_entry(window) for window in results["windows"]],
     }
 
 
-def _in_weeks(changes: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> list[dict[str, Any]]:
-    """The changes with the week of each, and its index among the weeks that start at ``starts``."""
-    entries = []
-    for change in changes:
-        index = sum(pd.Timestamp(start, tz="UTC") <= change["received"] for start in starts) - 1
-        entries.append({**change, "received": str(change["received"]), "place": index, "week": starts[index]})
-    return entries
+def _in_periods(changes: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The changes with ``place``, the index of the period of each."""
+    return [{**change, "place": names.index(change["period"])} for change in changes]
 
 
 def _window_entry(window: JudgedWindow) -> dict[str, Any]:
