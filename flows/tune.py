@@ -90,7 +90,7 @@ def every_trial(search: Search) -> str:
         word, reason = outcome(trial)
         values = read_point(space, trial.params) if trial.params.keys() == space.keys() else search.present
         figures = rows([point], search.chosen, search.present)[0] if point else {
-            "trial": str(trial.number), "bytes": "-", "µs a message": "-", "PR-AUC valid": "-",
+            "trial": str(trial.number), "bytes": "-", "µs an input": "-", "PR-AUC valid": "-",
             "other than params.yaml": describe_changes(values, search.present),
         }  # fmt: skip
         table.append(figures | {"outcome": f"{word}: {reason}" if reason else word})

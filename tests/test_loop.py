@@ -49,7 +49,6 @@ GATE: dict[str, dict[str, Any]] = {
 }
 LOOP: dict[str, dict[str, Any]] = {
     "train": {"epochs": 1},
-    "evaluate": {"variants": ["baseline", "teacher", "student", "student-pruned", "student-quantized"]},
     "package": SMALL["package"] | {"among": ["student-quantized", "student-pruned", "student", "teacher-onnx"]},
     # The models of the slice are poor; whether the gate is right is what its own tests ask.
     "gate": GATE,

@@ -20,7 +20,7 @@ from pydantic import Field
 from service.release import Release
 from tasks.files import atomic_write, write_json
 from tasks.page import render
-from tasks.release.package import drift_reference
+from tasks.release.drift_reference import drift_reference
 from tasks.stage import Paths, Settings, run
 
 TOO_FEW = Path(__file__).with_name("too_few.html.j2")

@@ -16,7 +16,7 @@ the export always has a choice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ from tasks import metrics
 from tasks.stage import Settings, StageError
 
 BASELINE = "baseline"
+ENOUGH = 2
+"""What is served, and what to fall back to."""
 
 
 class Choice(Settings):
@@ -77,23 +79,24 @@ def judge_all(
     valid: pd.DataFrame,
     teacher: str,
     positive: int | None,
+    ask: Callable[[str], Floats],
 ) -> list[Candidate]:
     """What the rule says of each of ``settings.among``, in their order.
 
-    ``logits`` holds ``[n, labels]`` of each evaluated variant; the index of ``valid`` is the row. Raises StageError for
-    a name that is neither evaluated nor the teacher's export, and where none is good enough.
+    ``logits`` holds ``[n, labels]`` of each evaluated variant; the index of ``valid`` is the row. ``ask`` gives those of one
+    that was not evaluated, and is called only where fewer than two before it are good enough. Raises StageError where none is.
     """
-    for name in settings.among:
-        if name not in logits and name != exported(teacher):
-            raise StageError(f"package.among: {name!r}: evaluate knows {', '.join(logits)}")
     weights = _weights(settings, valid)
     reference = _pr_auc(logits[teacher], valid, positive, weights)
     found = []
     for name in settings.among:
         if name in (teacher, exported(teacher)):
             found.append(Candidate(name, None, None, True, f"{name} is the teacher itself"))
+        elif name not in logits and sum(candidate.good for candidate in found) >= ENOUGH:
+            found.append(Candidate(name, None, None, False, f"not measured: {ENOUGH} before it are good enough"))
         else:
-            found.append(_judge(name, _pr_auc(logits[name], valid, positive, weights), reference, settings))
+            mine = logits[name] if name in logits else ask(name)
+            found.append(_judge(name, _pr_auc(mine, valid, positive, weights), reference, settings))
     if not any(candidate.good for candidate in found):
         raise StageError(f"package.among: none is good enough; {exported(teacher)} as the last always is. {told(found)}")
     return found

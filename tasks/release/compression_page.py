@@ -15,7 +15,7 @@ from tasks.release.fronts import MEASURES, QUALITY
 from tasks.release.report import NAMES, svg
 
 PAGE = Path(__file__).with_name("compression.html.j2")
-AXES = {"bytes": "bytes", "latency_us": "µs a message"}
+AXES = {"bytes": "bytes", "latency_us": "µs an input"}
 
 
 def compression_page(

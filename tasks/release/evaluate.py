@@ -98,6 +98,7 @@ def figures(
     probabilities = softmax(logits, chosen["temperature"])
     answers = decide(probabilities, positive, chosen["threshold"])
     every = metrics.resampled_ranking(logits, labels, weights, positive, settings.recall)
+    every["accuracy"] = weights @ (answers == labels) / weights.sum(axis=1)
     every["f1"] = metrics.resampled_f1(answers, labels, weights, positive)
     every["calibration_error"] = metrics.resampled_calibration_error(probabilities, labels, weights)
     points = metrics.round_all({name: values[0] for name, values in every.items()})
@@ -172,6 +173,7 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
         fastest = fastest_teacher(variants, settings.teacher, settings.margin)
         report = {
             "teacher": settings.teacher,
+            "positive": schema["positive"],
             "fastest_teacher": fastest,
             "splits": {name: part.label.value_counts().to_dict() for name, part in parts.items()},
             "variants": variants,

@@ -22,68 +22,19 @@ from service.release import MANIFEST, Release, hash_files, release_id
 from tasks import lineage
 from tasks.files import atomic_write, folder_bytes, read_json, write_json
 from tasks.kinds import release_part, settings_of
-from tasks.release.choice import Candidate, Choice, better_baseline, judge_all, order_of, passed_over, told
-from tasks.release.scores import judged, read_scores
+from tasks.release.candidates import LateEvaluation, against, choose, entry_of
+from tasks.release.choice import Candidate, Choice, order_of, passed_over, told
+from tasks.release.drift_reference import drift_reference
+from tasks.release.evaluate import Evaluate
+from tasks.release.scores import judged
 from tasks.release.settings import Package
-from tasks.stage import Paths, StageError, read_params, run
+from tasks.stage import Paths, StageError, read_params, read_settings, run
 
 RULE = (
     "the first of among that is good enough: its PR-AUC on valid is not shown to be worse than the teacher's by more than "
     "margin, and not measured to be worse by more than largest_loss; the teacher itself always is"
 )
 """What tasks.release.choice does, in words for the card."""
-
-
-def drift_reference(serving: Serving, model: Model, rows: pd.DataFrame, temperature: float) -> dict[str, Any]:
-    """What drift is measured against, of ``rows`` in their order: how they look, what is said of them, what they are.
-
-    ``names`` of the descriptors, ``descriptors`` float64[n, names], ``probabilities`` float64[n, labels], ``features``
-    float32[n, dimensions] (none where the model has none), ``label_ids`` int64[n].
-    """
-    described = [serving.describe(raw, given, model) for raw, given in zip(rows.raw, rows.input, strict=True)]
-    logits, features = model.outputs(list(rows.input))
-    return {
-        "names": np.array(serving.descriptors),
-        "descriptors": np.array([[entry[name] for name in serving.descriptors] for entry in described]),
-        "probabilities": softmax(logits, temperature),
-        "features": features,
-        "label_ids": rows.label_id.to_numpy(),
-    }
-
-
-def choose(
-    settings: Package, rows: pd.DataFrame, evaluation: dict[str, Any], paths: Paths
-) -> tuple[list[Candidate], str | None]:
-    """(what the rule says of each of ``among``, what ``better_baseline`` says) on the valid part of ``rows``.
-
-    Raises StageError as ``judge_all`` does.
-    """
-    scored, schema = judged(rows), read_json(paths.schema)
-    positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
-    valid = scored[scored.split == "valid"]
-    judged_by = (settings, read_scores(scored, paths), valid, evaluation["teacher"], positive)
-    return judge_all(*judged_by), better_baseline(*judged_by)
-
-
-def entry_of(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:
-    """A variant's entry in the evaluation.
-
-    The teacher's export, where it was not evaluated on its own, has the teacher's figures, threshold and temperature,
-    and ``size`` bytes of its own; its time is not known.
-    """
-    variants, teacher = evaluation["variants"], evaluation["teacher"]
-    if name in variants:
-        return dict(variants[name])
-    return {key: value for key, value in variants[teacher].items() if key != "latency_us"} | {"bytes": size}
-
-
-def against(name: str, evaluation: dict[str, Any], size: int) -> dict[str, Any]:
-    """A variant beside the teacher, as evaluate has it; of the export that was not evaluated only the size differs."""
-    teacher = evaluation["teacher"]
-    if name in evaluation["variants"]:
-        return dict(evaluation["against_teacher"][name])
-    smaller = round(evaluation["variants"][teacher]["bytes"] / size, 2)
-    return {"times_smaller": smaller, "times_faster": None, "kept": evaluation["against_teacher"][teacher]["kept"]}
 
 
 def card(
@@ -119,7 +70,7 @@ def card(
         "trained_on": {"source": params["ingest"]["path"], "received_before": params["ingest"]["until"]},
         "evaluated_on": evaluation["splits"],
         "figures": figures,
-        "against_teacher": against(chosen, evaluation, entries[chosen]["bytes"]),
+        "against_teacher": against(chosen, entries[chosen], evaluation),
         "limits": [
             "It knows inputs of its source and time; on others it may be wrong and sure of it.",
             *part.cautions(schema),
@@ -158,11 +109,12 @@ def package(settings: Package, paths: Paths) -> None:
     params = read_params(paths.root)
     schema, evaluation = read_json(paths.schema), read_json(paths.report("evaluation.json"))
     rows = pd.read_parquet(paths.prepared)
-    candidates, warning = choose(settings, rows, evaluation, paths)
+    late = LateEvaluation(judged(rows), schema, read_settings(Evaluate, "evaluate", params), paths)
+    candidates, warning = choose(settings, late, evaluation)
     order = order_of(candidates)
     serving = serving_class(schema["kind"])(schema)
     check_formats(order, serving, paths)
-    entries = {name: entry_of(name, evaluation, folder_bytes(paths.model(name))) for name in order}
+    entries = {name: entry_of(name, evaluation, late, folder_bytes(paths.model(name))) for name in order}
     chosen, model = entries[order[0]], paths.model(order[0])
     loaded = serving.load(model, 1)
     with atomic_write(paths.release) as temporary:

@@ -67,8 +67,7 @@ def register(paths: Paths, key: str | None = None, store: Path | None = None) ->
         # Logged first and registered in one call with its tags: a kill in between leaves no version without a name.
         version = str(mlflow.register_model(_log(paths, pipeline, release, lineage), paths.name, tags=tags).version)
         client.set_tag(pipeline, "restill.release", release)
-        report, variant = read_json(paths.report("evaluation.json")), read_json(paths.release / "card.json")["variant"]
-        for name, value in headline(report, variant).items():
+        for name, value in headline(read_json(paths.release / "card.json")).items():
             client.log_metric(pipeline, name, value)
         client.update_run(pipeline, name=f"{client.get_run(pipeline).info.run_name}, released {release}")
         client.set_tag(pipeline, "mlflow.note.content", story(paths, release, version, lineage))
@@ -111,12 +110,12 @@ def recalibration_story(model: str, release: str, version: str, found: dict[str,
     return "\n".join(lines)
 
 
-def headline(report: dict[str, Any], variant: str) -> dict[str, float]:
+def headline(card: dict[str, Any]) -> dict[str, float]:
     """What a pipeline run came to, of the variant that it released; figures that are not known are left out.
 
     MLflow's table sorts metrics by name, and a digit comes before every letter.
     """
-    against, measured = report["against_teacher"][variant], report["variants"][variant]["metrics"]
+    against, measured = card["against_teacher"], card["figures"][card["variant"]]["metrics"]
     figures = {
         "1_pr_auc_kept_test": against["kept"].get("test", {}).get("pr_auc"),
         "2_times_smaller": against["times_smaller"],

@@ -23,6 +23,7 @@ matplotlib.rcParams["svg.hashsalt"] = "restill"  # the same figures give the sam
 NAMES = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
+    "accuracy": "accuracy",
     "f1": "F1",
     "fpr_at_recall": "FPR at recall",
     "calibration_error": "ECE",
@@ -51,7 +52,7 @@ def best_figures(variants: Mapping[str, Any], split: str) -> dict[str, float | N
     best: dict[str, float | None] = {}
     for metric in NAMES:
         known = [e["metrics"][split][metric] for e in variants.values() if e["metrics"][split][metric] is not None]
-        choose = max if metric in ("roc_auc", "pr_auc", "f1") else min
+        choose = max if metric in ("roc_auc", "pr_auc", "accuracy", "f1") else min
         best[metric] = choose(known) if known else None
     return best
 

@@ -13,11 +13,15 @@ from tasks.files import read_json
 from tasks.stage import StageError, add_option, find_workload
 
 SHOWN = (("test", "pr_auc"), ("golden", "pr_auc"), ("future", "pr_auc"), ("future", "f1"), ("future", "fpr_at_recall"))
-NAMES = {"pr_auc": "PR-AUC", "f1": "F1", "fpr_at_recall": "FPR at recall"}
+"""Splits and metrics where a label is positive."""
+SHOWN_OF_ALL = tuple((split, metric) for metric in ("accuracy", "pr_auc") for split in ("test", "golden", "future"))
+"""Where none is."""
+NAMES = {"accuracy": "accuracy", "pr_auc": "PR-AUC", "f1": "F1", "fpr_at_recall": "FPR at recall"}
 
 
 def evaluation_rows(report: dict[str, Any]) -> list[dict[str, str]]:
-    """A row a variant: what it weighs, what it costs, how good it is. A figure that there is not is a dash."""
+    """A row a variant: what it weighs, what it costs, how good it is. A figure that there is not is a dash; a split that
+    there is not has no column."""
     faster = f"times faster than {report['fastest_teacher']}"
     rows = []
     for name, entry in report["variants"].items():
@@ -26,10 +30,12 @@ def evaluation_rows(report: dict[str, Any]) -> list[dict[str, str]]:
             "variant": name,
             "bytes": f"{entry['bytes']:,}",
             "times smaller": f"{against['times_smaller']:.1f}",
-            "µs a message": f"{entry['latency_us']:,.0f}",
+            "µs an input": f"{entry['latency_us']:,.0f}",
             faster: f"{against['times_faster']:.1f}",
         }
-        for split, metric in SHOWN:
+        for split, metric in SHOWN if report["positive"] is not None else SHOWN_OF_ALL:
+            if split not in report["splits"]:
+                continue
             value = entry["metrics"].get(split, {}).get(metric)
             row[f"{NAMES[metric]} {split}"] = "-" if value is None else f"{value:.4f}"
         rows.append(row)

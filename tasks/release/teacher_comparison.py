@@ -30,17 +30,22 @@ def fastest_teacher(variants: Mapping[str, Any], teacher: str, margin: float) ->
     return min(filter(is_teacher, variants), key=lambda name: float(variants[name]["latency_us"]))
 
 
+def kept(entry: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """By split and metric: how much of the reference's figure a variant keeps."""
+    return {
+        split: {metric: share(mine[metric], reference["metrics"][split][metric]) for metric in ("pr_auc", "accuracy", "f1")}
+        for split, mine in entry["metrics"].items()
+    }
+
+
 def compare_with_teacher(variants: Mapping[str, Any], teacher: str, fastest: str) -> dict[str, Any]:
-    """Each variant: times smaller than the teacher, times faster than its ``fastest`` form, share of PR-AUC and F1 kept."""
+    """Each variant: times smaller than the teacher, times faster than its ``fastest`` form, share of each figure kept."""
     reference, pace = variants[teacher], variants[fastest]["latency_us"]
     return {
         name: {
             "times_smaller": round(reference["bytes"] / entry["bytes"], 2),
             "times_faster": round(pace / entry["latency_us"], 2),
-            "kept": {
-                split: {metric: share(mine[metric], reference["metrics"][split][metric]) for metric in ("pr_auc", "f1")}
-                for split, mine in entry["metrics"].items()
-            },
+            "kept": kept(entry, reference),
         }
         for name, entry in variants.items()
     }

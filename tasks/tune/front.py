@@ -79,7 +79,7 @@ def rows(points: Sequence[Point], chosen: Point | None, present: Mapping[str, An
         {
             "trial": label(point),
             "bytes": f"{point.bytes:,}",
-            "µs a message": f"{point.latency_us:,.0f}",
+            "µs an input": f"{point.latency_us:,.0f}",
             "PR-AUC valid": f"{point.pr_auc:.4f}",
             "other than params.yaml": describe_changes(point.values, present),
         }

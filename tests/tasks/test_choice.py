@@ -23,7 +23,7 @@ STUDENTS = ["student-quantized", "student-pruned", "student"]
 
 
 def entry(size: int, latency_us: float, valid: float | None, future: float | None = 0.95) -> dict[str, Any]:
-    figures = {split: {"pr_auc": value, "f1": 0.9} for split, value in (("valid", valid), ("future", future))}
+    figures = {split: {"pr_auc": value, "accuracy": 0.9, "f1": 0.9} for split, value in (("valid", valid), ("future", future))}
     return {"bytes": size, "latency_us": latency_us, "metrics": figures}
 
 
@@ -51,9 +51,13 @@ def noisy(valid: pd.DataFrame, strength: float, seed: int, base: Floats | None =
     return np.stack([np.zeros(len(valid)), scores], axis=1)
 
 
+def not_asked(name: str) -> Floats:
+    raise StageError(f"package.among: {name!r}")
+
+
 def judged_on(valid: pd.DataFrame, logits: dict[str, Floats], positive: int | None = 1, **changes: Any) -> list[Candidate]:
     asked = {name: PARAMS[name] for name in Choice.model_fields} | changes
-    return judge_all(Choice.model_validate(asked), logits, valid, "teacher", positive)
+    return judge_all(Choice.model_validate(asked), logits, valid, "teacher", positive, not_asked)
 
 
 def with_students(valid: pd.DataFrame, student: Floats, int8: Floats | None = None) -> dict[str, Floats]:
@@ -94,6 +98,29 @@ def test_on_a_small_valid_a_student_is_released_that_noise_puts_below_the_margin
     assert shown[0].interval is not None
     assert shown[0].interval[1] < 0, "the same loss on thirty times as many messages is one"
     assert order_of(judged_on(larger, many, largest_loss=1, margin=0.005))[0] == "teacher-int8"
+
+
+def test_what_was_not_evaluated_is_asked_only_where_too_little_before_it_is_good_enough() -> None:
+    valid = made_valid(90)
+    settings = Choice.model_validate({name: PARAMS[name] for name in Choice.model_fields})
+    asked: list[str] = []
+
+    def found(student: Floats) -> list[Candidate]:
+        logits = with_students(valid, student)
+        int8 = logits.pop("teacher-int8")
+
+        def ask(name: str) -> Floats:
+            asked.append(name)
+            return int8
+
+        return judge_all(settings, logits, valid, "teacher", 1, ask)
+
+    good = found(noisy(valid, 4, 1))
+    assert asked == []
+    assert order_of(good) == [*STUDENTS, "teacher-onnx"]
+    assert good[3].reason == "not measured: 2 before it are good enough"
+    assert order_of(found(noisy(valid, 1, 3))) == ["teacher-int8", "teacher-onnx"]
+    assert asked == ["teacher-int8"]
 
 
 def test_a_student_that_is_clearly_worse_gives_way_to_the_compressed_teacher_with_its_reason() -> None:
@@ -159,7 +186,7 @@ def test_a_list_without_the_teacher_may_leave_none_and_says_how_to_always_have_o
     logits = with_students(valid, noisy(valid, 1, 3))
     with pytest.raises(StageError, match=r"none is good enough; teacher-onnx as the last always is\. student: PR-AUC on valid"):
         judged_on(valid, logits, among=["student"])
-    with pytest.raises(StageError, match=r"package\.among: 'student-xxl': evaluate knows teacher, teacher-int8"):
+    with pytest.raises(StageError, match=r"package\.among: 'student-xxl'"):
         judged_on(valid, logits, among=["student-quantized", "student-xxl"])
 
 
@@ -203,9 +230,16 @@ def test_the_fastest_form_of_the_teacher_is_one_that_is_as_good_on_every_split(f
 def test_the_table_names_the_form_that_it_measures_against() -> None:
     found = report(teacher_int8=entry(2500, 300, 0.99))
     found |= {
+        "positive": "spam",
+        "splits": {"valid": {}, "future": {}},
         "fastest_teacher": "teacher-int8",
         "against_teacher": compare_with_teacher(found["variants"], "teacher", "teacher-int8"),
     }
     rows = {row["variant"]: row for row in evaluation_rows(found)}
     assert rows["student-quantized"]["times faster than teacher-int8"] == "10.0"
-    assert "times faster than teacher-int8" in markdown(list(rows.values())).splitlines()[0]
+    table = markdown(list(rows.values()))
+    assert "times faster than teacher-int8" in table.splitlines()[0]
+    assert "F1 future" in table
+    assert "PR-AUC test" not in table, "there is no such split"
+    (of_all, *_) = evaluation_rows(found | {"positive": None})
+    assert of_all["accuracy future"] == "0.9000", "where no label is positive"

@@ -184,13 +184,13 @@ def test_probes_are_words_that_many_messages_hold_and_the_same_for_the_same_seed
 @pytest.mark.parametrize(
     ("variant", "says"),
     [
-        ("teacher-xxl", "evaluate knows baseline"),
+        ("teacher-xxl", "neither evaluated, nor a folder of models/"),
         ("baseline", "its format is 'baseline'; the service runs student and onnx-transformer"),
     ],
 )
 def test_only_a_student_that_was_evaluated_is_packaged(paths: Paths, variant: str, says: str) -> None:
     with pytest.raises(StageError, match=says):
-        packaged(paths, among=["student", variant], margin=1, largest_loss=1)
+        packaged(paths, among=[variant, "student"], margin=1, largest_loss=1)
     assert not paths.release.exists()
 
 
@@ -262,6 +262,30 @@ def test_where_no_student_is_good_enough_the_int8_teacher_is_released_and_the_ca
     assert f"not good enough: student-quantized ({refused['difference']:+.4f} [" in last
     [answer] = release.answer(["kernel patch"])
     assert (answer.label == "spam") == (answer.score >= release.card["threshold"])
+
+
+def test_a_form_of_the_teacher_that_was_not_evaluated_is_judged_on_valid_when_it_is_needed(
+    exported_teacher: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = exported_teacher
+    report = read_json(paths.report("evaluation.json"))
+    for name in ("variants", "against_teacher"):
+        del report[name]["teacher-int8"]
+    write_json(paths.report("evaluation.json"), report)
+    rows = judged(pd.read_parquet(paths.prepared))
+    stored = read_scores(rows, paths)
+    logits = load_variant(paths.model("teacher"), 1).logits(list(rows.input))
+    write_scores(rows, {"teacher": logits, "student-quantized": stored["student-quantized"]}, paths)
+    package(Package.model_validate(PACKAGE | {"among": AMONG_ALL, "largest_loss": 1}), paths)
+    card = Release(paths.release).card
+    assert (card["variant"], card["fallback"]) == ("teacher-int8", "teacher-onnx")
+    assert "teacher-int8 is evaluated on valid" in capsys.readouterr().out
+    assert list(card["figures"]["teacher-int8"]["metrics"]) == ["valid"], "on nothing that it was not asked about"
+    assert card["against_teacher"]["times_faster"] is None
+    assert list(card["against_teacher"]["kept"]) == ["valid"]
+    rmtree(paths.model("teacher-int8"))
+    with pytest.raises(StageError, match=r"package\.among: 'teacher-int8': neither evaluated, nor a folder of models/"):
+        package(Package.model_validate(PACKAGE | {"among": AMONG_ALL}), paths)
 
 
 def test_the_exported_teacher_is_released_where_nothing_else_is_good_enough_though_it_was_not_evaluated(

@@ -127,10 +127,11 @@ def test_the_data_set_is_an_input_of_the_pipelines_run_too(
 
 
 def test_headline_figures_sort_before_all_others_and_leave_out_what_is_not_known() -> None:
-    report = {
-        "against_teacher": {"small": {"kept": {"test": {"pr_auc": 0.99}}, "times_smaller": 300, "times_faster": 60.5}},
-        "variants": {"small": {"metrics": {"test": {"pr_auc": 0.97}, "future": {"pr_auc": None}}}},
+    card = {
+        "variant": "small",
+        "against_teacher": {"kept": {"test": {"pr_auc": 0.99}}, "times_smaller": 300, "times_faster": 60.5},
+        "figures": {"small": {"metrics": {"test": {"pr_auc": 0.97}, "future": {"pr_auc": None}}}},
     }
-    found = headline(report, "small")
+    found = headline(card)
     assert list(found.values()) == [0.99, 300, 60.5, 0.97]
     assert sorted([*found, "baseline/test/pr_auc", "baseline_valid_pr_auc"])[:4] == list(found)
