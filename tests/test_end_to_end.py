@@ -35,8 +35,9 @@ STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 def readme_commands() -> list[str]:
-    """Every command in README's ``sh`` blocks, a line each; a line that ends in a backslash goes on."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    """Every command in the ``sh`` blocks of README and the page behind it, a line each; one that ends in a backslash goes on."""
+    pages = "".join((ROOT / name).read_text() for name in ("README.md", "docs/pipeline.md"))
+    blocks = re.findall(r"```sh\n(.*?)```", pages, re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [command for line in lines if (command := line.partition("  #")[0].strip()) and not command.startswith("#")]
 
