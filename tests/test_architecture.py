@@ -20,8 +20,7 @@ from tasks.replay.world import merged
 from tasks.stage import Paths, Settings, read_settings
 from tests.imports import FLOORS, MAIL, ROOT, closure, file_of, local_imports
 
-DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-STAGES: dict[str, Any] = DVC["stages"]
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 WORKLOADS: dict[str, dict[str, Any]] = {
     path.parent.name: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "workloads").glob("*/params.yaml"))
 }
@@ -158,8 +157,6 @@ def test_every_file_a_stage_reads_is_made_by_one_before_it() -> None:
                 dep = filled(dep)
                 assert dep in made, f"{dep} is read before it is made"
         made |= set(names(stage.get("outs", []) + stage.get("metrics", []) + stage.get("plots", [])))
-    for entry in DVC["plots"]:
-        assert {name.removeprefix("workloads/mail/") for name in entry} <= made
 
 
 def test_package_depends_on_every_variant_that_it_may_choose() -> None:
