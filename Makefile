@@ -58,7 +58,7 @@ up: export PREFECT_HOME ?= $(RESTILL_HOME)/prefect
 up: export PREFECT_API_URL = http://127.0.0.1:$(PREFECT_PORT)/api
 up serve demo: export RESTILL_DEV ?= 1
 
-.PHONY: help setup run new test format serve ui up down status demo tune clean
+.PHONY: help setup run new test format serve ui up down status demo tune docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -116,6 +116,9 @@ ui: setup ## MLflow on the runs just made, on 127.0.0.1:5000
 	@python -m service.port "PORT=$${PORT:-5000}"
 	@echo "The runs: http://127.0.0.1:$${PORT:-5000}/#/experiments/1?workflowType=machine_learning"
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port "$${PORT:-5000}"
+
+docs: setup ## the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet && echo "site/index.html"
 
 format: setup ## sort imports, lay out the code
 	ruff check --fix . && ruff format .

@@ -35,7 +35,7 @@ STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 
 def readme_commands() -> list[str]:
-    """Every command in the ``sh`` blocks of README and the page behind it, a line each; one that ends in a backslash goes on."""
+    """Every command in the ``sh`` blocks of README and docs/pipeline.md, a line each; a backslash at its end joins lines."""
     pages = "".join((ROOT / name).read_text() for name in ("README.md", "docs/pipeline.md"))
     blocks = re.findall(r"```sh\n(.*?)```", pages, re.S)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
