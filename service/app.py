@@ -1,7 +1,7 @@
 """The Bento: serves one release over HTTP.
 
 BentoML manages the processes. All requests go to a Starlette application, so that every refusal is a 4xx with a sentence and
-no text of a request can reach a log. BentoML's own access log and metrics are off: both repeat a request's path, which is
+no input can reach a log. BentoML's own access log and metrics are off: both repeat a request's path, which is
 client input as well.
 """
 

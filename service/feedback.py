@@ -106,7 +106,7 @@ class Feedback:
             answered = self._find(verdict.id)
         reviewed = release.serving.review(verdict, answered, release.limits)
         if not hmac.compare_digest(str(answered["hash"]), salted_hash(self._salt, release.serving.identity(reviewed.raw))):
-            raise Refused(409, "This is not the message that was answered under this id.")
+            raise Refused(409, "This is not the input that was answered under this id.")
         record = _record(verdict, reviewed, answered, reviewer)
         with _refuse_on_error(self._store_episode, NOT_STORED), _locked(self._folder):
             return self._store(record)

@@ -39,7 +39,7 @@ SECONDS = prometheus.Histogram(
     "restill_request_seconds", "Seconds from a request's headers to its answer, by route.", ["route"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )  # fmt: skip
-ANSWERS = prometheus.Counter("restill_answers", "Texts answered, by release and label.", ["release", "label"])
+ANSWERS = prometheus.Counter("restill_answers", "Inputs answered, by release and label.", ["release", "label"])
 LOST = prometheus.Counter("restill_journal_lost", "Journal records that could not be written.")
 FEEDBACK = prometheus.Counter("restill_feedback", "Feedback, by what became of it.", ["outcome"])
 SWAPS = prometheus.Counter("restill_swaps", "Times that a worker put a release into service.")

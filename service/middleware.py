@@ -45,7 +45,7 @@ class RequestMetrics:
             await self._app(scope, receive, send_and_record_status)
         except ClientDisconnect:  # without a response, BentoML would wait until its timeout
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send_and_record_status)
-        except Exception as error:  # its message may quote the text that caused it
+        except Exception as error:  # its message may quote the input that caused it
             frame = traceback.extract_tb(error.__traceback__)[-1]
             log.error("%s: %s in %s, line %s", route or "another route", type(error).__name__, frame.name, frame.lineno)
             if status == 0:

@@ -16,7 +16,7 @@ class Refused(Exception):
 
 
 class Empty(Refused):
-    """A request without readable text; counted separately, since many of them indicate a broken client."""
+    """A request in which nothing can be read; counted separately, since many of them indicate a broken client."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(422, sentence)

@@ -1,6 +1,6 @@
 """Classification metrics under bootstrap weights, for any number of labels.
 
-With two labels a message's score is that of the positive label (the second, if none is named). With more, each label is
+With two labels the score of a row is that of the positive label (the second, if none is named). With more, each label is
 ranked one-vs-rest and the metrics are macro averages.
 """
 
@@ -79,7 +79,7 @@ def resampled_ranking(
 def finite_mean(values: Sequence[Floats]) -> Floats:
     """The mean over labels of the finite values in each resample; NaN where there is none.
 
-    With many labels, some have so few messages that most resamples hold none of one or another.
+    With many labels, some have so few rows that most resamples hold none of one or another.
     """
     stacked = np.stack(values)
     finite = np.isfinite(stacked)

@@ -187,7 +187,7 @@ class Tracker:
         mlflow.MlflowClient().log_text(self.parent, content, name)
 
     def data(self, path: Path, rows: pd.DataFrame, context: str) -> None:
-        """The rows that ``context`` saw, by the hash of their file. Texts are left out: no message leaves the data."""
+        """The rows that ``context`` saw, by the hash of their file. Inputs are left out: none leaves the data."""
         shown = rows[["id", "split", "label"]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file may be read by two of MLflow's classes, which is no concern here
@@ -228,7 +228,7 @@ def track(stage: str, settings: BaseModel, paths: Paths) -> Iterator[Tracker]:
 def told(stage: str, runs: list[str]) -> Iterator[None]:
     """Tag each of ``runs`` with the error that ends the block, if one does.
 
-    Of an error that is not ours the kind alone is told: its words may hold a message's text.
+    Of an error that is not ours the kind alone is told: its words may hold a part of an input.
     """
     client = mlflow.MlflowClient()
     try:

@@ -44,7 +44,7 @@ GATE: dict[str, dict[str, Any]] = {
     "false_positives": {"maximum": 1, "margin": 1},
     "worst_slice": {"rows": 1, "margin": 1},
     "calibration": {"maximum": 1},
-    "latency_us": {"maximum": 1000000, "times_champion": 100, "messages": 5, "rounds": 2},
+    "latency_us": {"maximum": 1000000, "times_champion": 100, "inputs": 5, "rounds": 2},
     "labels": {"probability": 0.2, "maximum": 1, "folds": 5, "min_documents": 3, "C": 10, "seed": 1},
 }
 LOOP: dict[str, dict[str, Any]] = {

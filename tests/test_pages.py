@@ -84,7 +84,7 @@ def evaluation(paths: Paths) -> Page:
 def compressed(paths: Paths) -> Page:
     report = read_json(paths.report("compression.json"))
     entry = report["models"]["student-quantized"]
-    return Page(paths.report("compression.html"), [f"{entry['bytes']:,}", f"{report['disagreements']['test']['messages']:,}"])
+    return Page(paths.report("compression.html"), [f"{entry['bytes']:,}", f"{report['disagreements']['test']['rows']:,}"])
 
 
 def drifted(paths: Paths) -> Page:
@@ -107,7 +107,7 @@ def too_few(paths: Paths) -> Page:
     drift(Drift.model_validate(PARAMS["drift"] | {"minimum": 10_000}), paths)
     page = paths.report("drift.html").rename(paths.report("too_few.html"))
     paths.report("drift.html").write_bytes(report)
-    return Page(page, ["drift.minimum is 10000", f"{(pd.read_parquet(paths.prepared).split == 'future').sum()} messages"])
+    return Page(page, ["drift.minimum is 10000", f"{(pd.read_parquet(paths.prepared).split == 'future').sum()} rows"])
 
 
 def window(paths: Paths) -> Page:

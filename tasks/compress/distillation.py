@@ -64,9 +64,9 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, weights:
 def teacher_logits(paths: Paths, ids: Sequence[str]) -> npt.NDArray[np.float32]:
     """The teacher's logits of these rows, in this order. Raises StageError where a row has none."""
     with np.load(paths.logits) as stored:
-        row_of = {message_id: row for row, message_id in enumerate(stored["ids"])}
+        row_of = {row_id: row for row, row_id in enumerate(stored["ids"])}
         try:
-            logits: npt.NDArray[np.float32] = stored["logits"][[row_of[message_id] for message_id in ids]]
+            logits: npt.NDArray[np.float32] = stored["logits"][[row_of[row_id] for row_id in ids]]
         except KeyError as error:
             raise StageError(f"{paths.logits.name}: the teacher never saw row {error}; run train again") from error
     return logits

@@ -32,7 +32,7 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Findings:
-    """The content of the page. It holds measures and counts, never a text."""
+    """The content of the page. It holds measures and counts, never an input."""
 
     results: Sequence[CheckResult]
     outcome: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Files in a folder of messages on which DVC fails or hangs, and the lines of .dvcignore that exclude them.
+"""Files in a folder of data on which DVC fails or hangs, and the lines of .dvcignore that exclude them.
 
     python -m tasks.data.dvcignore >> .dvcignore
 

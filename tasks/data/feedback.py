@@ -70,7 +70,7 @@ def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write rows in the format of ``ingest.feedback``: a JSON object per line; an empty file for no rows."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows.to_dict("records"):
-            # Lone surrogates of a broken message have no UTF-8 encoding: json.dumps escapes them.
+            # Lone surrogates of a broken string have no UTF-8 encoding: json.dumps escapes them.
             received = row["received"] if isinstance(row["received"], str) else None
             file.write(json.dumps(row | {"received": received}, sort_keys=True) + "\n")
 

@@ -38,7 +38,7 @@ def group_of_each(
         similar_groups = dict.fromkeys(group for candidate in similar if (group := groups[candidate]) is not None)
         if len({split_of(group, shares) for group in similar_groups}) > 1:
             groups.append(None)
-            continue  # not indexed: it must not link later messages to two splits
+            continue  # not indexed: it must not link later rows to two splits
         groups.append(next(iter(similar_groups), ids[position]))
         index.insert(position, signature)
     return groups

@@ -53,7 +53,7 @@ def collect(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """(corpus, quarantine, unlabelled), one row per record; ``content`` names the columns of the kind.
 
-    The corpus holds known messages of the source, then feedback, then future messages, each sorted by time and id.
+    The corpus holds known rows of the source, then feedback, then future rows, each sorted by time and id.
 
     Corpus columns: id, received (UTC, may be missing), source, label, the content, warnings (joined by a comma), known
     (feedback, or received before ``until``, or without a time), weight. Quarantine: id, source, reason. Unlabelled: id,

@@ -18,7 +18,7 @@ from pyarrow import types
 from tasks.data.cells import datetime_since_1970
 
 _BATCH = 4096
-"""Rows per batch: texts may be long."""
+"""Rows per batch: one may be large."""
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _PLAIN = (
     types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_timestamp, types.is_date, types.is_null,

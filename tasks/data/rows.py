@@ -14,7 +14,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def with_unique_ids(rows: Iterable[Row | Rejected]) -> Iterator[Row | Rejected]:
-    """``rows``, with a number appended to a repeated id, and a warning: all stages identify messages by id."""
+    """``rows``, with a number appended to a repeated id, and a warning: all stages identify rows by id."""
     used: set[str] = set()
     repeats: Counter[str] = Counter()
     for row in rows:

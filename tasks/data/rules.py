@@ -14,7 +14,7 @@ def measure(corpus: pd.DataFrame, kind: DataPart) -> pd.DataFrame:
         {
             "id": corpus.id,
             "label": corpus.label,
-            # The time of feedback is a clock's or the message's own claim; nothing depends on it, so no rule checks it.
+            # The time of feedback is a clock's or the input's own claim; nothing depends on it, so no rule checks it.
             "received": corpus.received.where(corpus.source != FEEDBACK),
             "warned": corpus.warnings.str.replace(r"time_from_\w+,?", "", regex=True).ne("").astype(int),
             "time_missing": corpus.received.isna().astype(int),

@@ -132,7 +132,7 @@ def validate(settings: Validate, paths: Paths) -> None:
     reasons = broken_rows(measure(corpus, kind), rules)
     quarantine = corpus.loc[reasons.index, ["id", "source"]].assign(reason=reasons)
     kept = corpus.drop(index=reasons.index)
-    # Only the snapshot is checked: later messages must not decide whether earlier ones are fit for training.
+    # Only the snapshot is checked: later rows must not decide whether earlier ones are fit for training.
     snapshot = measure(kept[kept.known], kind)
     results, outcome = run_suite(snapshot, settings, kind)
     rule_arguments = {name: rule.configuration.kwargs for name, rule in rules.items()}

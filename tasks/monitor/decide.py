@@ -4,12 +4,12 @@
     investigate   a person should look; reported once per episode
     recalibrate   label shift only: new decision parameters for the same model
     restill       drift beyond label shift: retrain on all labels so far
-    rollback      the current release is worse than the previous one on the same messages
+    rollback      the current release is worse than the previous one on the same rows
     block         this window's data cannot be trusted: they are excluded from this and all later decisions
 
 The false-alarm rate of all tests of a window together is bounded: each signal at each scale gets a share of the budget
 ``false_alarm`` by its weight (weighted Bonferroni). A p-value below its share is a *first alarm*; it is *confirmed* by the same
-signal in the same direction, at the looser level ``confirm``, on the windows since, which share no message with it. Time is
+signal in the same direction, at the looser level ``confirm``, on the windows since, which share no answer with it. Time is
 counted in windows, so a replay makes the same decisions.
 """
 

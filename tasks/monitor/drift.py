@@ -1,7 +1,7 @@
 """Stage drift: Evidently's report of the future split against the release's reference.
 
 The reference is in the release (``reference.npz``); the future is what was received after ``ingest.until``.
-Evidently gets descriptors and scores, never a text, so its page cannot show a message. Methods and thresholds
+Evidently gets descriptors and scores, never an input, so its page cannot show one. Methods and thresholds
 are named in ``params.yaml``: Evidently's defaults change with the number of rows.
 """
 
@@ -35,7 +35,7 @@ class Drift(Settings):
     share: float = Field(gt=0, le=1)
     """Share of drifted columns at or above which the data set counts as drifted."""
     minimum: int = Field(ge=1)
-    """Fewer messages than this are not compared: below some 500 such distances are mostly noise."""
+    """Fewer rows than this are not compared: below some 500 such distances are mostly noise."""
 
 
 def observed(arrays: dict[str, npt.NDArray[Any]], labels: list[str]) -> pd.DataFrame:

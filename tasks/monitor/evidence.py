@@ -22,7 +22,7 @@ def comparable_windows(window: JudgedWindow, past: Sequence[JudgedWindow], polic
 
 
 def tested_signals(window: JudgedWindow, policy: Decide) -> list[Signal]:
-    """The signals that may raise an alarm: those with a p-value, on enough messages or labels."""
+    """The signals that may raise an alarm: those with a p-value, on enough answers or labels."""
     minimum = {"drift": policy.minimum, "quality": policy.minimum_labels}
     return [s for s in window.signals if s.p is not None and s.n >= minimum.get(s.kind, 1)]
 
@@ -57,7 +57,7 @@ def _confirming(timeline: Sequence[JudgedWindow], policy: Decide) -> Iterator[Si
 
 EXPLAINED = ("uncertain_share", "estimated_accuracy", "realised_error", "realised_precision")
 """Signals that move with the label mix, because confidence and error rate differ between labels. Recall is measured on one
-label's messages and does not."""
+label's rows and does not."""
 
 
 def unexplained_by_mix(trends: Iterable[str]) -> frozenset[str]:
@@ -137,14 +137,14 @@ def more_errors(window: JudgedWindow, past: Sequence[JudgedWindow], policy: Deci
 
 
 def windows_to_compare(window: JudgedWindow, past: Sequence[JudgedWindow], policy: Decide) -> tuple[int, ...]:
-    """Numbers of the windows whose labelled messages go into the paired comparison; empty without a suspicion."""
+    """Numbers of the windows whose labelled rows go into the paired comparison; empty without a suspicion."""
     if broken_trust_limits(window) or more_errors(window, past, policy) is None:
         return ()
     return tuple(other.number for other in windows_around_promotion(window, past, policy)[0])
 
 
 def worse_than_before(window: JudgedWindow, history: History, policy: Decide) -> tuple[str, ...]:
-    """Reasons to undo the last promotion: the previous release has significantly fewer errors on the same labelled messages
+    """Reasons to undo the last promotion: the previous release has significantly fewer errors on the same labelled rows
     (McNemar's exact test), or limits are broken that were not broken before.
     """
     rule, paired = policy.rollback, history.paired
@@ -165,13 +165,13 @@ def why_no_rollback(window: JudgedWindow, history: History, policy: Decide) -> s
     if suspicion is None:
         return None
     if history.paired is None:
-        return f"{suspicion}; release {history.previous} cannot be asked about the same messages: {history.not_compared}"
+        return f"{suspicion}; release {history.previous} cannot be asked about the same inputs: {history.not_compared}"
     return f"{suspicion}; {_describe_pair(history.paired, history)}, which is not shown to be better: no rollback"
 
 
 def _describe_pair(paired: Paired, history: History) -> str:
     return (
-        f"of the same {paired.messages} messages this release has {paired.wrong} wrong, "
+        f"of the same {paired.rows} rows this release has {paired.wrong} wrong, "
         f"release {history.previous} {paired.wrong_before}"
     )
 

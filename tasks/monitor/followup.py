@@ -1,6 +1,6 @@
 """Follow-up tests on the records of past windows, run only where a decision depends on them.
 
-After a suspected promotion: a paired comparison with the previous release on the same labelled messages. For drift together
+After a suspected promotion: a paired comparison with the previous release on the same labelled rows. For drift together
 with label shift: whether the label shift explains it.
 """
 

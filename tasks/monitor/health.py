@@ -34,31 +34,31 @@ class HealthLimits(Settings):
     client_rise: float = Field(gt=0, le=1)
     """How much the busiest client's share may rise above that of the busiest in earlier windows."""
     copies: float = Field(gt=0, le=1)
-    """Share of the sample's messages whose text occurred earlier in the sample."""
+    """Share of the sample's inputs that occurred earlier in the sample."""
     near_copies: float = Field(gt=0, le=1)
-    """Share of the sample's messages with a near-duplicate in the sample."""
+    """Share of the sample's inputs with a near-duplicate in the sample."""
     near_distance: float = Field(gt=0)
-    """Distance below which messages are near-duplicates: root mean square over normal scores of features and descriptors."""
+    """Distance below which inputs are near-duplicates: root mean square over normal scores of features and descriptors."""
     empty: float = Field(ge=0, le=1)
-    """Share of requests without a text."""
+    """Share of requests in which nothing can be read."""
     truncated: float = Field(ge=0, le=1)
-    """Share of texts truncated at the character limit."""
+    """Share of inputs that were truncated."""
     minimum: int = Field(ge=1)
     """Requests below which limits on shares are not checked."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """A window's figures about the service and its clients, not about the messages."""
+    """A window's figures about the service and its clients, not about the inputs."""
 
     millis: Floats
     """Time of each answer, milliseconds."""
     clients: tuple[int, ...]
-    """Messages per client, in descending order, without names."""
+    """Answers per client, in descending order, without names."""
     sampled: int
-    """Messages in which copies are counted: a larger sample has a larger share of copies."""
+    """Inputs among which copies are counted: a larger sample has a larger share of copies."""
     copies: int
-    """Those whose text occurred earlier in the sample."""
+    """Those that occurred earlier in the sample."""
     truncated: int
     requests: int
     """According to the status records; at least the number of answers."""
@@ -177,7 +177,7 @@ def _burst(window: Traffic, earlier: Sequence[Traffic], limits: HealthLimits) ->
 
 
 def near_copies(reference: Reference, sample: Sample, distance: float) -> int:
-    """Number of messages with a nearest neighbour closer than ``distance``."""
+    """Number of inputs with a nearest neighbour closer than ``distance``."""
     if len(sample) < 2:
         return 0
     scores = reference.rank(sample).scores

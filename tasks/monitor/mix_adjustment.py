@@ -1,7 +1,7 @@
 """Drift tests against a reference that is resampled to the current label mix: does label shift alone explain the drift?
 
-Mail of one label has other words, lengths and features than mail of another, so label shift moves all of them. Where nothing
-else has changed, messages look like the reference with its labels in other shares.
+Inputs of one label have other descriptors and features than those of another, so label shift moves all of them. Where
+nothing else has changed, inputs look like the reference with its labels in other shares.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.release.label_shift import estimated_mix, rows_in, weighted_mix
 
 SEED = 1
 LEAST_PER_COLUMN = 5
-"""Messages that the reference needs per column: with fewer, the test of centres has no power."""
+"""Rows that the reference needs per column: with fewer, the test of centres has no power."""
 
 
 def adjust_to_mix(reference: Reference, sample: Sample) -> Reference:
@@ -35,7 +35,7 @@ def explained_by_mix(
 ) -> frozenset[str]:
     """Those of the drift ``trends`` that are not significant at ``level`` against the reference in the current label mix.
 
-    Empty where too few messages of the reference remain in that mix.
+    Empty where too few rows of the reference remain in that mix.
     """
     adjusted = adjust_to_mix(reference, sample)
     columns = sample.features.shape[1] + sample.descriptors.shape[1]

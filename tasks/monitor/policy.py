@@ -48,7 +48,7 @@ class Decide(Settings):
     confirm_within: int = Field(ge=1)
     """Windows after a first alarm in which it may be confirmed."""
     minimum: int = Field(ge=1)
-    """Messages below which a drift signal is not tested."""
+    """Answers below which a drift signal is not tested."""
     minimum_labels: int = Field(ge=1)
     """The same for signals of realised quality."""
     cooldown: int = Field(ge=0)
@@ -120,15 +120,15 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Paired:
-    """Errors of the release in service and of the previous one on the same labelled messages since the promotion."""
+    """Errors of the release in service and of the previous one on the same labelled rows since the promotion."""
 
-    messages: int
+    rows: int
     both: int
-    """Messages that both got wrong."""
+    """Rows that both got wrong."""
     lost: int
-    """Messages that only the release in service got wrong."""
+    """Rows that only the release in service got wrong."""
     won: int
-    """Messages that only the previous release got wrong."""
+    """Rows that only the previous release got wrong."""
 
     @property
     def wrong(self) -> int:
@@ -140,7 +140,7 @@ class Paired:
 
     @property
     def p(self) -> float:
-        """One-sided p-value of McNemar's exact test (1947): P(at least ``lost`` discordant messages) at probability 1/2."""
+        """One-sided p-value of McNemar's exact test (1947): P(at least ``lost`` discordant rows) at probability 1/2."""
         return float(bdtrc(self.lost - 1, self.lost + self.won, 0.5))
 
 
@@ -157,8 +157,8 @@ class History:
     serves: bool = True
     """Whether the window's release is still the champion: only the champion can be recalibrated."""
     paired: Paired | None = None
-    """Comparison with ``previous`` on the labelled messages of ``evidence.windows_to_compare``; None where it was not made."""
+    """Comparison with ``previous`` on the labelled rows of ``evidence.windows_to_compare``; None where it was not made."""
     not_compared: str = "it was not asked"
     """Why ``paired`` is None."""
     explained: frozenset[str] = frozenset()
-    """Confirmed drift that label shift explains, by a test on the messages."""
+    """Confirmed drift that label shift explains, by a test on the inputs."""

@@ -1,4 +1,4 @@
-"""Reference samples of releases: the held-out messages of ``reference.npz`` as arrays, prepared for the tests."""
+"""Reference samples of releases: the held-out rows of ``reference.npz`` as arrays, prepared for the tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tasks.stage import StageError
 
 @dataclass(frozen=True)
 class RankedSample:
-    """The ranks of a sample's messages within the reference."""
+    """The ranks of a sample's inputs within the reference."""
 
     counts: RankCounts
     """Columns: the descriptors, and last the probability of the answered label."""

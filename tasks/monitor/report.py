@@ -84,7 +84,7 @@ def evidently_snapshot(settings: Report, comparison: Comparison) -> Any:
     reference, current = dict(comparison.reference), comparison.current
     arrays = {"names": reference["names"], "descriptors": current.descriptors, "probabilities": current.probabilities}
     drift_settings = Drift(method=settings.method, threshold=settings.threshold, share=settings.share, minimum=1)
-    # Evidently also correlates the columns, and a constant column (no hidden text) makes it divide by zero.
+    # Evidently also correlates the columns, and a constant column makes it divide by zero.
     with np.errstate(divide="ignore", invalid="ignore"):
         return compare(observed(reference, comparison.labels), observed(arrays, comparison.labels), drift_settings)
 

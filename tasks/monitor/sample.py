@@ -1,4 +1,4 @@
-"""Samples of messages as arrays: from journal records, from a release's reference, or merged."""
+"""Samples of inputs as arrays: from journal records, from a release's reference, or merged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """``n`` messages answered by one release. Compared by identity."""
+    """``n`` inputs answered by one release. Compared by identity."""
 
     descriptors: Floats
     """``[n, names]``, columns as in the kind's ``descriptors``."""
@@ -71,7 +71,7 @@ def sample_from_answers(records: Sequence[Mapping[str, Any]], names: Sequence[st
 
 
 def labels_from_feedback(records: Sequence[Mapping[str, Any]], release: str, labels: Sequence[str]) -> Labelled:
-    """Labels of messages that ``release`` answered; imported rows, which have no answer, are skipped."""
+    """Labels of inputs that ``release`` answered; imported rows, which have no answer, are skipped."""
     index = {label: number for number, label in enumerate(labels)}
     own = [r for r in records if r["answered"] is not None and r["answered"]["release"] == release]
     return Labelled(

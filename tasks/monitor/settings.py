@@ -15,7 +15,7 @@ from tasks.stage import Settings, StageError, read_settings
 
 class Report(Settings):
     windows: int = Field(ge=1)
-    """Windows merged into a report: below some 500 messages distances are mostly noise."""
+    """Windows merged into a report: below some 500 answers distances are mostly noise."""
     method: Literal["wasserstein", "jensenshannon", "psi"]
     threshold: float = Field(gt=0)
     share: float = Field(gt=0, le=1)

@@ -1,6 +1,6 @@
 """Drift signals of a window: test statistics with intervals and p-values. Pure functions of arrays.
 
-The reference is itself a sample (messages held out of training), so every test is a two-sample test: Fisher's exact test
+The reference is itself a sample (rows held out of training), so every test is a two-sample test: Fisher's exact test
 (hypergeometric) for shares, the rank-sum test with ties for distributions, Hotelling's T-squared for centres. Each is
 two-sided or names its side, and corrects for the columns it selects from (Bonferroni).
 
@@ -52,7 +52,7 @@ class Signal:
     direction: str
     """What changed, and in which direction: alarms confirm each other only in the same direction."""
     n: int
-    """Sample size: messages, labels or requests."""
+    """Sample size: answers, labels or requests."""
     windows: int = 1
 
     @property
@@ -154,7 +154,7 @@ def estimated_accuracy(reference: Reference, sample: Sample, tests: RankTests, s
     probability = answer_probability(sample)
     p, z, _ = tests
     value = float(probability.mean())
-    # Two sources of variance: which messages were sampled, and which of the answers are right.
+    # Two sources of variance: which inputs were sampled, and which of the answers are right.
     half = 1.96 * float(np.sqrt((probability.var() + (probability * (1 - probability)).mean()) / len(probability)))
     return Signal(
         "estimated_accuracy", "drift", value, max(0.0, value - half), min(1.0, value + half), reference.mean_answer_probability,
@@ -180,7 +180,7 @@ def _expected_f1(sample: Sample, positive: int) -> tuple[float, float]:
     if not total.sum():
         return 1.0, 0.0
     value = 2 * hits.sum() / total.sum()
-    # Variance of 2 TP - F1 (answered + true) per message: of the sampling, and of each message's unknown label.
+    # Variance of 2 TP - F1 (answered + true) per input: of the sampling, and of each input's unknown label.
     variance = (2 * hits - value * total).var() + (probability * (1 - probability) * (2 * answered - value) ** 2).mean()
     return float(value), float(1.96 * np.sqrt(variance * len(sample)) / total.sum())
 

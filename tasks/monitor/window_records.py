@@ -23,7 +23,7 @@ from tasks.stage import Paths
 COUNTED = ("kind", "time", "latency_us", "client", "truncated")
 """Fields kept of an answer that is not in the sample."""
 FEEDBACK_FIELDS = ("time", "label", "answered")
-"""Fields kept of a feedback record: its message is training data, and is not measured."""
+"""Fields kept of a feedback record: its input is training data, and is not measured."""
 
 
 def draw(records: Iterable[tuple[str, Record]], count: int) -> tuple[list[Record], list[Record]]:

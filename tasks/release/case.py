@@ -1,4 +1,4 @@
-"""What a gate looks at: challenger, champion, the messages that neither learned from, and what both answer to them.
+"""What a gate looks at: challenger, champion, the rows that neither learned from, and what both answer to them.
 
 Everything is worked out when a check first asks for it. What cannot be worked out raises, and fails that check.
 """
@@ -52,7 +52,7 @@ class Party:
 
 @dataclass(frozen=True)
 class ReleaseScores:
-    """What one release says of some messages; labels are ids of the challenger's labels."""
+    """What one release says of some rows; labels are ids of the challenger's labels."""
 
     answers: npt.NDArray[np.int64]
     """-1 for a label that the challenger does not know."""
@@ -85,7 +85,7 @@ class Case:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The challenger's prepared messages, ``label_id`` by its own order of labels."""
+        """The challenger's prepared rows, ``label_id`` by its own order of labels."""
         if sha256(self.prepared) != self.challenger.lineage["data"]["prepared.parquet"]:
             raise ValueError(f"{self.prepared.name} is not the file that the challenger was made from")
         rows = pd.read_parquet(self.prepared).reset_index(drop=True)
@@ -96,11 +96,11 @@ class Case:
 
     @cached_property
     def golden(self) -> pd.DataFrame:
-        return _some(self.rows[self.rows.split == "golden"], "golden message")
+        return _some(self.rows[self.rows.split == "golden"], "golden row")
 
     @cached_property
     def window(self) -> pd.DataFrame:
-        """The newest messages that neither learned from: those received since the champion's snapshot, newest first.
+        """The newest rows that neither learned from: those received since the champion's snapshot, newest first.
 
         Labels come late and few: where these are fewer than the least number, the newest of before fill the window up.
         """
@@ -117,7 +117,7 @@ class Case:
 
     @cached_property
     def fresh_and_golden(self) -> pd.DataFrame:
-        """The golden messages and those of the window, each once; the golden ones alone before the first promotion."""
+        """The golden rows and those of the window, each once; the golden ones alone before the first promotion."""
         parts = [self.golden] if self.bootstrap else [self.golden, self.window]
         both = pd.concat(parts)
         return both[~both.index.duplicated()]

@@ -1,7 +1,7 @@
 """The checks of the gate, one function each: a case in, a check with its figure, threshold, verdict and reason out.
 
 A check that raises is a failed check (``tasks.release.gate`` sees to it), so none needs to expect what may be missing.
-Comparisons are paired: both releases answer the same messages, and whole near-duplicate groups are drawn.
+Comparisons are paired: both releases answer the same inputs, and whole near-duplicate groups are drawn.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Check:
     passed: bool
     reason: str
     details: dict[str, Any] = field(default_factory=dict)
-    """More for the JSON report: ids and figures, never a text."""
+    """More for the JSON report: ids and figures, never an input."""
 
 
 def manifest(case: Case, gate: Gate) -> Check:
@@ -52,7 +52,7 @@ def manifest(case: Case, gate: Gate) -> Check:
 
 
 def probes(case: Case, gate: Gate) -> Check:
-    """On this host the probe texts get the scores that they were packed with."""
+    """On this host the probes get the scores that they were packed with."""
     release, packed = case.challenger.release, read_json(case.folder / "probes.json")
     found = release.probabilities([release.preprocess(raw) for raw in release.probe_inputs()])
     worst = float(np.abs(found - np.array([probe["probabilities"] for probe in packed["probes"]])).max())
@@ -61,8 +61,8 @@ def probes(case: Case, gate: Gate) -> Check:
 
 
 def lineage(case: Case, gate: Gate) -> Check:
-    """The messages that judge are the ones that the challenger says it was made from."""
-    return Check("lineage", len(case.rows), None, True, f"{len(case.rows)} messages, the SHA-256 that lineage.json names")
+    """The rows that judge are the ones that the challenger says it was made from."""
+    return Check("lineage", len(case.rows), None, True, f"{len(case.rows)} rows, the SHA-256 that lineage.json names")
 
 
 def champion(case: Case, gate: Gate) -> Check:
@@ -74,11 +74,11 @@ def champion(case: Case, gate: Gate) -> Check:
 
 
 def golden(case: Case, gate: Gate) -> Check:
-    """Not worse than the champion on the golden messages, and good enough in itself."""
+    """Not worse than the champion on the golden rows, and good enough in itself."""
     rows, settings = case.golden, gate.golden
     weights = _weights(rows, gate)
     mine = _figures(settings.figure, case.challenged(rows), rows, weights, case.positive)
-    least = f"{settings.figure} {mine[0]:.4f} on {len(rows)} golden messages, at least {settings.minimum:g} is asked"
+    least = f"{settings.figure} {mine[0]:.4f} on {len(rows)} golden rows, at least {settings.minimum:g} is asked"
     if not mine[0] >= settings.minimum:
         return Check("golden", float(mine[0]), settings.minimum, False, least)
     if case.bootstrap:
@@ -89,28 +89,28 @@ def golden(case: Case, gate: Gate) -> Check:
 
 
 def window(case: Case, gate: Gate) -> Check:
-    """Not more wrong answers than the champion on the newest labelled messages that neither learned from."""
+    """Not more wrong answers than the champion on the newest labelled rows that neither learned from."""
     if case.bootstrap:
         return Check("window", None, None, True, FIRST)
     rows, settings = case.window, gate.window
     if len(rows) < settings.minimum:
-        return Check("window", len(rows), settings.minimum, False, "too few labelled messages that neither learned from")
+        return Check("window", len(rows), settings.minimum, False, "too few labelled rows that neither learned from")
     fresh = f"{case.is_fresh(rows).sum()} of them since the champion's snapshot of {case.champion.snapshot:%Y-%m-%d}"
     labels, weights = rows.label_id.to_numpy(), _weights(rows, gate)
     right = [(judged.answers == labels).astype(float) for judged in (case.challenged(rows), case.defended(rows))]
     mine, theirs = (weights @ hits / weights.sum(axis=1) for hits in right)
-    said = f"accuracy {mine[0]:.4f} on the newest {len(rows)} labelled messages, {fresh}; {theirs[0]:.4f} the champion"
+    said = f"accuracy {mine[0]:.4f} on the newest {len(rows)} labelled rows, {fresh}; {theirs[0]:.4f} the champion"
     return _not_worse("window", mine - theirs, settings.margin, gate.confidence, said)
 
 
 def false_positives(case: Case, gate: Gate) -> Check:
-    """Of the messages that are not of the positive label, not more are taken for it than the champion takes."""
+    """Of the rows that are not of the positive label, not more are taken for it than the champion takes."""
     if case.positive is None:
         return Check("false_positives", None, None, True, "no label stands out as positive")
     rows, settings = case.fresh_and_golden, gate.false_positives
     negative = rows[rows.label_id != case.positive]
     mine, allowed = float((case.challenged(negative).answers == case.positive).mean()), settings.maximum
-    said = f"of {len(negative)} golden and newest messages of other labels"
+    said = f"of {len(negative)} golden and newest rows of other labels"
     if case.bootstrap:
         return Check("false_positives", mine, allowed, mine <= allowed, f"{said}; {FIRST}")
     theirs = float((case.defended(negative).answers == case.positive).mean())
@@ -123,7 +123,7 @@ def worst_slice(case: Case, gate: Gate) -> Check:
     rows, settings = case.golden, gate.worst_slice
     mine = _accuracies(case.challenged(rows), rows, settings.rows)
     name = min(mine, key=lambda source: mine[source])
-    said = f"accuracy on {name}, the worst of {len(mine)} sources with {settings.rows} golden messages or more"
+    said = f"accuracy on {name}, the worst of {len(mine)} sources with {settings.rows} golden rows or more"
     if case.bootstrap:
         return Check("worst_slice", mine[name], None, True, f"{said}; {FIRST}", mine)
     theirs = min(_accuracies(case.defended(rows), rows, settings.rows).values())
@@ -136,7 +136,7 @@ def calibration(case: Case, gate: Gate) -> Check:
     rows = case.golden
     weights, labels = rows.weight.to_numpy(dtype=np.float64)[None, :], rows.label_id.to_numpy()
     error = float(metrics.resampled_calibration_error(case.challenged(rows).probabilities, labels, weights)[0])
-    reason = f"expected calibration error on {len(rows)} golden messages"
+    reason = f"expected calibration error on {len(rows)} golden rows"
     return Check("calibration", error, gate.calibration.maximum, error <= gate.calibration.maximum, reason)
 
 
@@ -149,10 +149,10 @@ def size(case: Case, gate: Gate) -> Check:
 def latency_us(case: Case, gate: Gate) -> Check:
     """On this host, with one thread, an answer comes soon enough; challenger and champion are timed in turn."""
     settings = gate.latency_us
-    raw = list(case.golden.raw.sample(min(settings.messages, len(case.golden)), random_state=gate.seed))
+    raw = list(case.golden.raw.sample(min(settings.inputs, len(case.golden)), random_state=gate.seed))
     parties = [case.challenger] if case.bootstrap else [case.challenger, case.champion]
     mine, *others = _times([party.release for party in parties], raw, settings.rounds)
-    said = f"median over {len(raw)} golden messages from text to score, microseconds"
+    said = f"median over {len(raw)} golden rows from raw input to score, microseconds"
     if case.bootstrap:
         return Check("latency_us", mine, settings.maximum, mine <= settings.maximum, f"{said}; {FIRST}")
     allowed = min(settings.maximum, settings.times_champion * others[0])
@@ -160,7 +160,7 @@ def latency_us(case: Case, gate: Gate) -> Check:
 
 
 def leakage(case: Case, gate: Gate) -> Check:
-    """Nothing that judges was learned: no golden, test, valid or future message among the training rows."""
+    """Nothing that judges was learned: no golden, test, valid or future row among the training rows."""
     rows = case.rows
     train, held = rows[rows.split == "train"], rows[rows.split.isin(JUDGED_SPLITS)]
     until = case.challenger.snapshot
@@ -185,7 +185,7 @@ def labels(case: Case, gate: Gate) -> Check:
     rows = case.rows[(case.rows.split != "future") | (case.rows.source == FEEDBACK)].reset_index(drop=True)
     given = (rows.source == FEEDBACK).to_numpy()
     if not given.any():
-        return Check("labels", 0.0, settings.maximum, True, "no message has a label that a reviewer gave")
+        return Check("labels", 0.0, settings.maximum, True, "no row has a label that a reviewer gave")
     doubted: npt.NDArray[np.bool_] = (
         given_probabilities(rows, given, settings, case.challenger.release.kind) < settings.probability
     )
@@ -195,9 +195,9 @@ def labels(case: Case, gate: Gate) -> Check:
 
 
 def _weights(rows: pd.DataFrame, gate: Gate) -> npt.NDArray[np.float64]:
-    """Bootstrap weights ``[1 + resamples, n]`` over groups; the first row is the messages as they are.
+    """Bootstrap weights ``[1 + resamples, n]`` over groups; the first is the rows as they are.
 
-    A message counts what it counts in training: golden messages are of all times, and what is asked is how well the
+    A row counts what it counts in training: golden rows are of all times, and what is asked is how well the
     releases do in the mix of labels that there is now.
     """
     drawn = metrics.bootstrap_weights(rows.group.to_numpy(dtype=str), gate.resamples, gate.seed)
@@ -226,23 +226,23 @@ def _not_worse(name: str, difference: npt.NDArray[np.float64], margin: float, co
 
 
 def _accuracies(judged: ReleaseScores, rows: pd.DataFrame, least: int) -> dict[str, float]:
-    """Share of right answers of each source that has ``least`` messages."""
+    """Share of right answers of each source that has ``least`` rows."""
     right = pd.Series(judged.answers == rows.label_id.to_numpy()).groupby(rows.source.to_numpy())
     found = {str(source): float(hits.mean()) for source, hits in right if len(hits) >= least}
     if not found:
-        raise ValueError(f"no source has {least} golden messages")
+        raise ValueError(f"no source has {least} golden rows")
     return found
 
 
-def _times(releases: list[Release], raw: list[str], rounds: int) -> list[float]:
+def _times(releases: list[Release], raw: list[Any], rounds: int) -> list[float]:
     """Median microseconds of one answer, for each release; in turn, so that a busy host slows all of them."""
     taken = np.zeros((len(releases), rounds, len(raw)))
     for release in releases:
         release.answer(raw[:3])  # warm
     for turn in range(rounds):
-        for number, text in enumerate(raw):
-            for which in range(len(releases))[:: 1 if turn % 2 else -1]:  # who comes second finds the text in the cache
+        for number, one in enumerate(raw):
+            for which in range(len(releases))[:: 1 if turn % 2 else -1]:  # who comes second finds the input in the cache
                 start = time.perf_counter()
-                releases[which].answer([text])
+                releases[which].answer([one])
                 taken[which, turn, number] = time.perf_counter() - start
     return [round(float(np.median(entry)) * 1e6, 1) for entry in taken]

@@ -1,13 +1,13 @@
 """Which variant becomes the release: the first, in order of preference, that is good enough beside the teacher.
 
-Good enough is judged on valid, by the difference of PR-AUC to the teacher's on the same messages, resampled by
+Good enough is judged on valid, by the difference of PR-AUC to the teacher's on the same rows, resampled by
 near-duplicate groups (paired bootstrap). Two things are asked:
 
 1. It is not shown to be worse than ``margin``: the one-sided upper bound of the difference is not below ``-margin``.
    The stricter question, whether it is shown to be as good (the lower bound), no small valid can answer: with 90
    positives the bounds lie wider than any useful margin, and the largest model would win each time, however good the
    small ones are.
-2. The measured difference is not below ``-largest_loss``. The fewer the messages, the wider the interval and the less
+2. The measured difference is not below ``-largest_loss``. The fewer the rows, the wider the interval and the less
    the first question refuses; this one does not depend on their number.
 
 The teacher and its export are always good enough: they are what the others are held against. So a list that ends with

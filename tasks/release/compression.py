@@ -51,7 +51,7 @@ class Evaluated:
 
     evaluation: Mapping[str, Any]
     parts: Mapping[str, pd.DataFrame]
-    """The messages of each held-out split; their index is the row of their logits."""
+    """The rows of each held-out split; their index is the place of their logits."""
     logits: Mapping[str, Logits]
     schema: Mapping[str, Any]
     positive: int | None
@@ -63,7 +63,7 @@ class Evaluated:
 
     @classmethod
     def read(cls, paths: Paths) -> Evaluated:
-        """Raises StageError where the scores are of other messages than the prepared ones."""
+        """Raises StageError where the scores are of other rows than the prepared ones."""
         evaluation, schema = read_json(paths.report("evaluation.json")), read_json(paths.schema)
         rows, labels = judged(pd.read_parquet(paths.prepared)), schema["labels"]
         parts = {split: rows[rows.split == split] for split in HELD_OUT if split in evaluation["splits"]}

@@ -1,4 +1,4 @@
-"""Where two variants answer differently: how often, who is right, and the messages on which both are surest."""
+"""Where two variants answer differently: how often, who is right, and the rows on which both are surest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RIGHT = ("teacher", "student", "neither")
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What one variant says of some messages, each array ``[n]``."""
+    """What one variant says of some rows, each array ``[n]``."""
 
     answers: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ class Verdicts:
     """How far the score is from another answer: from the threshold, or from the second label's score."""
 
     def at(self, place: int, labels: Sequence[str]) -> dict[str, Any]:
-        """Answer and score of one message."""
+        """Answer and score of one row."""
         return {"answer": labels[self.answers[place]], "score": float(self.scores[place])}
 
 
@@ -42,15 +42,15 @@ def verdicts(logits: Floats, chosen: Mapping[str, float], positive: int | None) 
 
 
 def who_is_right(labels: npt.NDArray[np.integer], teacher: Verdicts, student: Verdicts) -> npt.NDArray[np.str_]:
-    """One of ``RIGHT`` for each message that the two answer differently, nothing for the others."""
+    """One of ``RIGHT`` for each row that the two answer differently, nothing for the others."""
     right = np.select([teacher.answers == labels, student.answers == labels], RIGHT[:2], default=RIGHT[2])
     return np.where(teacher.answers == student.answers, "", right)
 
 
 def count(right: npt.NDArray[np.str_]) -> dict[str, int]:
-    """How many of one split's messages the two answer differently, and who is right how often."""
+    """How many of one split's rows the two answer differently, and who is right how often."""
     found = {f"{name}_right": int((right == name).sum()) for name in RIGHT}
-    return {"messages": len(right), "disagree": int((right != "").sum()), **found}
+    return {"rows": len(right), "disagree": int((right != "").sum()), **found}
 
 
 def surest(right: npt.NDArray[np.str_], teacher: Verdicts, student: Verdicts, most: int) -> list[int]:
@@ -61,7 +61,7 @@ def surest(right: npt.NDArray[np.str_], teacher: Verdicts, student: Verdicts, mo
 
 
 def told(row: Any, right: str, teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of one message: which it is, who says what, and who is right."""
+    """What is said of one row: which it is, who says what, and who is right."""
     received = "-" if pd.isna(row.received) else row.received.strftime("%Y-%m-%d %H:%M")
     facts = {"id": row.id, "source": row.source, "received": received, "label": row.label, "right": str(right)}
     return facts | {"teacher": teacher, "student": student}

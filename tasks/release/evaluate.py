@@ -34,7 +34,7 @@ from tasks.tracking import Tracker, track
 
 Floats32 = npt.NDArray[np.float32]
 Parts = Mapping[str, pd.DataFrame]
-"""The messages of each split and slice; their index is the row of their logits."""
+"""The rows of each split and slice; their index is the place of their logits."""
 
 
 class Model(Protocol):
@@ -70,9 +70,9 @@ class Evaluate(Settings):
 
 
 def slice_rows(rows: pd.DataFrame, part: Slice) -> pd.DataFrame:
-    """The slice's own messages of the held-out splits, and those of every label that the slice does not hold.
+    """The slice's own rows of the held-out splits, and those of every label that the slice does not hold.
 
-    Empty where the slice has no message of its own.
+    Empty where the slice has no row of its own.
     """
     held_out = rows[rows.split.isin(HELD_OUT)]
     own = held_out.source.isin(part.sources)
@@ -82,7 +82,7 @@ def slice_rows(rows: pd.DataFrame, part: Slice) -> pd.DataFrame:
 
 
 def split_up(rows: pd.DataFrame, settings: Evaluate) -> dict[str, pd.DataFrame]:
-    """The judged ``rows`` by split and slice; one that holds no message is left out."""
+    """The judged ``rows`` by split and slice; one that holds no row is left out."""
     parts = {split: rows[rows.split == split] for split in SPLITS}
     parts |= {name: slice_rows(rows, entry) for name, entry in settings.slices.items()}
     return {name: part for name, part in parts.items() if len(part)}
@@ -106,7 +106,7 @@ def figures(
 
 
 def choose(logits: npt.NDArray[np.float32], valid: pd.DataFrame, positive: int | None, rule: Rule) -> dict[str, float]:
-    """Temperature and threshold of one variant, from its logits on valid, each message by its weight."""
+    """Temperature and threshold of one variant, from its logits on valid, each row by its weight."""
     labels, weights = valid.label_id.to_numpy(), valid.weight.to_numpy()
     temperature = metrics.temperature(logits, labels, weights)
     if positive is None:
@@ -163,7 +163,7 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
         logits = {}
         for name in tqdm(settings.variants, desc="evaluate", unit=" variants"):
             variant = load_variant(paths.model(name), settings.threads)
-            known = name == TEACHER  # the stage train has asked it about every message
+            known = name == TEACHER  # the stage train has asked it about every row
             logits[name] = teacher_logits(paths, list(rows.id)) if known else variant.logits(list(rows.input))
             variants[name] = {"parameters": variant.parameters}
             variants[name] |= judge(logits[name], parts, positive, paths.model(name), settings)

@@ -1,7 +1,7 @@
 """The evaluation set of a release, kept for as long as the release may serve, and what reviewers have labelled since.
 
-A recalibration has no snapshot of its own: it is judged on the messages of the release that it starts from and on the labels
-that came since. Each of these is put where ``prepare`` would put it: into the group of the message that it resembles, and
+A recalibration has no snapshot of its own: it is judged on the rows of the release that it starts from and on the labels
+that came since. Each of these is put where ``prepare`` would put it: into the group of the row that it resembles, and
 so into that one's split, else into the split of its own hash.
 """
 
@@ -26,11 +26,11 @@ from tasks.stage import Paths, StageError
 
 FOLDER = "judged"
 SPLITS = ("train", "valid", "test", "golden")
-"""Where a message with a confirmed label may be."""
+"""Where a row with a confirmed label may be."""
 
 
 def keep(paths: Paths, release: str, prepared: Path, pointer: Pointer | None) -> None:
-    """Keep the messages that judged ``release``; those of releases that serve no more, nor can be gone back to, go."""
+    """Keep the rows that judged ``release``; those of releases that serve no more, nor can be gone back to, go."""
     folder = paths.home / FOLDER
     with atomic_write(folder / f"{release}.parquet") as temporary:
         shutil.copyfile(prepared, temporary)
@@ -41,22 +41,22 @@ def keep(paths: Paths, release: str, prepared: Path, pointer: Pointer | None) ->
 
 
 def kept(paths: Paths, folder: Path, release: str) -> pd.DataFrame:
-    """The messages that judged the release in ``folder``. Raises StageError where they are gone, or were changed."""
+    """The rows that judged the release in ``folder``. Raises StageError where they are gone, or were changed."""
     wanted = read_json(folder / "lineage.json")["data"]["prepared.parquet"]
     for path in (paths.home / FOLDER / f"{release}.parquet", paths.prepared):
         if path.exists() and sha256(path) == wanted:
             return pd.read_parquet(path).reset_index(drop=True)
-    raise StageError(f"release {release}: the messages that it was judged on are neither in {paths.home / FOLDER} nor in data/")
+    raise StageError(f"release {release}: the rows that it was judged on are neither in {paths.home / FOLDER} nor in data/")
 
 
 def with_labels(
     known: pd.DataFrame, feedback: pd.DataFrame, release: Release, params: Mapping[str, Any], until: pd.Timestamp
 ) -> tuple[pd.DataFrame, int]:
-    """(``known`` and behind it the labelled messages that are new, how many these are).
+    """(``known`` and behind it the labelled rows that are new, how many these are).
 
     ``feedback``: id, received, label and the content, as ``tasks.data.feedback.collect`` gives them. ``params`` are those
     that the release was made with. What the release has no label for, or finds nothing to read in, is left out, and
-    so is a copy of a known text and what resembles messages of two splits, or of the future.
+    so is a copy of a known input and what resembles rows of two splits, or of the future.
     """
     rows = feedback[~feedback.id.isin(known.id) & feedback.label.isin(release.labels)].reset_index(drop=True)
     kind = data_part(release.kind)

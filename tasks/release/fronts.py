@@ -39,7 +39,7 @@ def comparable(
 ) -> tuple[dict[str, Any], str]:
     """(the rivals as entries beside ``variants``, none where they cannot be compared; what is to be said of them).
 
-    ``rivals`` is what ``python -m benchmarks.speed --rivals`` wrote, ``data`` the SHA-256 of the messages that ``variants``
+    ``rivals`` is what ``python -m benchmarks.speed --rivals`` wrote, ``data`` the SHA-256 of the rows that ``variants``
     were judged on. It was another run, and perhaps another machine: times are scaled by those of the variants in both.
     """
     if not rivals:

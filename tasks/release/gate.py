@@ -38,7 +38,7 @@ class Golden(Settings):
 
 class WindowCheck(Settings):
     rows: int = Field(ge=1)
-    """The newest messages looked at, at most."""
+    """The newest rows looked at, at most."""
     minimum: int = Field(ge=1)
     """Where fewer came since the champion's snapshot, the newest of before fill the window up to it; where there are
     none to fill it, there is no verdict, and so no promotion."""
@@ -53,7 +53,7 @@ class FalsePositives(Settings):
 
 class WorstSlice(Settings):
     rows: int = Field(ge=1)
-    """A source with fewer golden messages is no slice."""
+    """A source with fewer golden rows is no slice."""
     margin: float = Field(ge=0)
 
 
@@ -65,7 +65,7 @@ class Latency(Settings):
     maximum: float
     times_champion: float
     """So many times the champion's time it may take."""
-    messages: int = Field(ge=1)
+    inputs: int = Field(ge=1)
     rounds: int = Field(ge=1)
 
 

@@ -1,7 +1,7 @@
 """A shift of the label mix: how labels occur now, and what scores, weights and a reference must become for it.
 
 Saerens, Latinne and Decaestecker 2002 (Neural Computation 14, 21-41): where only the share of each label changes, and not
-how a label's messages look, a calibrated score is put right by the ratio of the shares, and the new shares are found from
+how the inputs of a label look, a calibrated score is put right by the ratio of the shares, and the new shares are found from
 the scores alone, by expectation maximisation. Pure functions of arrays.
 """
 
@@ -21,11 +21,11 @@ ROUNDS, CLOSE = 10_000, 1e-9
 
 
 def estimated_mix(probabilities: Floats, mix: Floats, counts: Floats | None = None) -> npt.NDArray[np.float64]:
-    """The share of each label ``[labels]`` among these messages, of greatest likelihood.
+    """The share of each label ``[labels]`` among these rows, of greatest likelihood.
 
-    ``probabilities`` ``[n, labels]`` are scores, calibrated for the shares ``mix``, of messages whose label is not known;
-    ``counts`` ``[labels]`` are the messages of each label whose label is. The likelihood is concave in the shares, so the
-    maximum is the only one.
+    ``probabilities`` ``[n, labels]`` are scores, calibrated for the shares ``mix``, of rows whose label is not known;
+    ``counts`` ``[labels]`` are the numbers of rows of each label among those whose label is. The likelihood is concave in the
+    shares, so the maximum is the only one.
     """
     found = np.asarray(mix, dtype=np.float64)
     known = np.zeros(len(found)) if counts is None else np.asarray(counts, dtype=np.float64)
@@ -45,14 +45,14 @@ def _possible(mix: Floats) -> npt.NDArray[np.float64]:
 
 
 def weighted_mix(labels: Labels, weights: Floats, count: int) -> npt.NDArray[np.float64]:
-    """The share of each of ``count`` labels among messages that weigh ``weights``."""
+    """The share of each of ``count`` labels among rows that weigh ``weights``."""
     return _possible(np.bincount(labels, weights, minlength=count) / weights.sum())
 
 
 def weights_in(mix: Floats, labels: Labels, weights: Floats) -> npt.NDArray[np.float64]:
     """``weights`` ``[n]``, with those of each label multiplied by one factor, so that labels weigh as in ``mix``.
 
-    Their sum stays. A label without a message weighs nothing.
+    Their sum stays. A label without a row weighs nothing.
     """
     ratio = mix / weighted_mix(labels, weights, len(mix))
     scaled = weights * ratio[labels]
@@ -96,7 +96,7 @@ def highest_threshold(scores: Floats, hits: npt.NDArray[np.bool_], weights: Floa
 
 
 def rows_in(mix: Floats, labels: Labels, seed: int) -> npt.NDArray[np.intp]:
-    """Rows of messages with these ``labels``, as many as there can be, whose labels are in the shares ``mix``; in order.
+    """Positions of rows with these ``labels``, as many as there can be, whose labels are in the shares ``mix``; in order.
 
     Drawn without replacement and by ``seed``: the tests of drift take a reference for a sample.
     """

@@ -52,7 +52,7 @@ class Outcome:
 def judge(paths: Paths, made: Paths, settings: Gate, *, bootstrap: bool = False) -> tuple[Report, Path, int]:
     """(report, its JSON file, token): the release in ``made.release`` against the champion of ``paths.store``.
 
-    ``made`` is where the challenger was made: its prepared messages judge. ``token`` is the one of the pointer that
+    ``made`` is where the challenger was made: its prepared rows judge. ``token`` is the one of the pointer that
     names the champion; a promotion on this report must expect it. Raises StageError where the store cannot be read.
     """
     return _judge(paths, made.release, made.prepared, settings, bootstrap)

@@ -3,7 +3,7 @@
     mix           how labels occur now: as reviewers confirmed it, and as the scores of all other answers say
     shift         what the mix adds to log-probabilities (Saerens, Latinne and Decaestecker 2002)
     temperature   of least cross-entropy on valid and on the labels that came since, weighed as labels occur now
-    threshold     by the rule of the stage evaluate (``evaluate.threshold``), on the same messages, within ``recall_loss``
+    threshold     by the rule of the stage evaluate (``evaluate.threshold``), on the same rows, within ``recall_loss``
 
 Nothing is trained. Labels in the splits test and golden choose nothing: the gate judges by them. The drift reference is the
 champion's, in the new mix. The same champion, answers and labels make the same bytes, and so the same release.
@@ -56,7 +56,7 @@ class Recalibrate(Settings):
     least: int = Field(ge=1)
     """Confirmed labels since the training below which temperature and threshold are not chosen, and so nothing is made."""
     recall_loss: float = Field(ge=0, le=1)
-    """So much of the positive label's recall, as the trained release has it on the messages that choose, a higher threshold
+    """So much of the positive label's recall, as the trained release has it on the rows that choose, a higher threshold
     may cost."""
     seed: int
 
@@ -75,18 +75,18 @@ class Chosen:
 def recalibrate(
     settings: Recalibrate, paths: Paths, target: Path, release: str, answers: Sequence[Mapping[str, Any]], until: datetime
 ) -> dict[str, Any]:
-    """Make ``target/release`` and ``target/data/prepared.parquet``, the messages that judge it; what was found, as facts.
+    """Make ``target/release`` and ``target/data/prepared.parquet``, the rows that judge it; what was found, as facts.
 
     ``release`` is the one in the store that is to be recalibrated. ``answers`` are its journal records of the windows
     in which the mix has moved; of the feedback counts what was given before ``until``. Raises StageError where the
-    messages that judged it are gone, or too few labels came since the training.
+    rows that judged it are gone, or too few labels came since the training.
     """
     folder = release_folder(paths.store, release)
     champion, lineage = Release(folder), read_json(folder / "lineage.json")
     known = kept(paths, folder, release)
     feedback, _ = collect(paths.feedback, until, data_part(champion.kind).CONTENT)
     rows, new = with_labels(known, feedback, champion, lineage["params"], pd.Timestamp(until))
-    trained = int(lineage.get("recalibrated", {}).get("messages_of_training", len(known)))
+    trained = int(lineage.get("recalibrated", {}).get("rows_of_training", len(known)))
     if len(rows) - trained < settings.least:
         raise StageError(
             f"recalibrate.least = {settings.least}: {len(rows) - trained} confirmed labels came since the training"
@@ -95,7 +95,7 @@ def recalibrate(
     before = _mix_before(lineage, known, champion.labels)
     mix, told = mix_of_now(champion, feedback, answers, before)
     chosen = choose(settings, champion, lineage, rows, fresh, (before, mix), read_json(folder / "settings.json"))
-    facts = {"parent": release, "until": until.isoformat(), "new_labels": new, "messages_of_training": trained}
+    facts = {"parent": release, "until": until.isoformat(), "new_labels": new, "rows_of_training": trained}
     facts |= {**told, **chosen.facts}
     judging = rows.split.isin(SPLITS)
     rows.loc[judging, "weight"] = weights_in(mix, *_labels_and_weights(rows[judging]))
@@ -109,9 +109,9 @@ def recalibrate(
 def mix_of_now(
     champion: Release, feedback: pd.DataFrame, answers: Sequence[Mapping[str, Any]], before: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], dict[str, int]]:
-    """(share of each label among the answered messages, on how many it is known, for the lineage).
+    """(share of each label among the answered inputs, on how many it is known, for the lineage).
 
-    A message whose label is confirmed counts for that label, every other by its scores. ``before``: the mix that they are
+    An input whose label is confirmed counts for that label, every other by its scores. ``before``: the mix that they are
     calibrated in. Raises StageError where there is no answer.
     """
     order = {label: number for number, label in enumerate(champion.labels)}
@@ -154,7 +154,7 @@ def choose(
     margin = lineage.get("recalibrated", {}).get("margin_of_training", _margin(champion, stored["threshold"], positive))
     found = logits[:, positive] - logits[:, 1 - positive] >= margin
     recall = float(np.average(found[hits], weights=weights[hits])) if hits.any() else 0.0
-    # Where a label becomes rare, the rule gives up much of it; and its messages, which are few, are drawn with luck. It is
+    # Where a label becomes rare, the rule gives up much of it; and its rows, which are few, are drawn with luck. It is
     # the recall of what was trained that counts: else each recalibration would lose a little more.
     highest = highest_threshold(scores, hits, weights, recall - settings.recall_loss)
     rule = RULES[lineage["params"]["evaluate"]["threshold"]](scores, hits, weights)
@@ -172,7 +172,7 @@ def write(
 ) -> None:
     """Write and seal the release ``target``: the model of the one in ``folder``, and all that hangs on the parameters.
 
-    ``judged_by`` is the SHA-256 of the messages that judge it.
+    ``judged_by`` is the SHA-256 of the rows that judge it.
     """
     found = {"threshold": chosen.threshold, "temperature": chosen.temperature, "shift": chosen.shift.tolist()}
     card, lineage = read_json(folder / "card.json"), read_json(folder / "lineage.json")
@@ -194,7 +194,7 @@ def write(
 
 
 def reference_in(folder: Path, champion: Release, chosen: Chosen, seed: int) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of the champion's ``reference.npz``, as many of its messages as are in the new mix, with the new scores.
+    """The arrays of the champion's ``reference.npz``, as many of its rows as are in the new mix, with the new scores.
 
     The drift of the mix is then over: what was answered is compared with what is to be expected now.
     """

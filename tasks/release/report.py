@@ -119,7 +119,7 @@ def _reliability(variants: Mapping[str, Any], logits: Mapping[str, Any], parts: 
 
 
 def _size_against_quality(variants: Mapping[str, Any], splits: list[str]) -> str:
-    """PR-AUC against bytes, the area of a point being the time of a message."""
+    """PR-AUC against bytes, the area of a point being the time of an input."""
     shown = [split for split in splits if split != "valid"]
     figure, axes = _panels(len(shown))
     for axis, split in zip(axes, shown, strict=True):

@@ -1,4 +1,4 @@
-"""Every variant's logits on every judged message, as evaluate leaves them for the stages that compare variants."""
+"""Every variant's logits on every judged row, as evaluate leaves them for the stages that compare variants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELD_OUT = ("test", "golden", "future")
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
-    """The messages that variants are judged on; the index is the row of their logits."""
+    """The rows that variants are judged on; the index is the place of their logits."""
     return rows[rows.split.isin(SPLITS)].reset_index(drop=True)
 
 
@@ -37,9 +37,9 @@ def write_scores(rows: pd.DataFrame, logits: Mapping[str, Logits], paths: Paths)
 
 
 def read_scores(rows: pd.DataFrame, paths: Paths) -> dict[str, Logits]:
-    """The logits of each variant on the judged ``rows``. Raises StageError where they are of other messages."""
+    """The logits of each variant on the judged ``rows``. Raises StageError where they are of other rows."""
     path = scores_file(paths)
     with np.load(path) as stored:
         if not np.array_equal(stored["ids"], rows.id.to_numpy(dtype=str)):
-            raise StageError(f"{path.name}: holds the scores of other messages than {paths.prepared.name}: run evaluate again")
+            raise StageError(f"{path.name}: holds the scores of other rows than {paths.prepared.name}: run evaluate again")
         return dict(zip(stored["variants"].tolist(), stored["logits"], strict=True))

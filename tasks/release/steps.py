@@ -1,4 +1,4 @@
-"""What one step of the compression path won and lost: size, time, and quality on the same messages, with an interval."""
+"""What one step of the compression path won and lost: size, time, and quality on the same rows, with an interval."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def differences(
     positive: int | None,
     draws: tuple[int, int],
 ) -> dict[str, Any]:
-    """By step and figure: child minus parent on the messages ``rows`` of one split, whose index is the row of their logits.
+    """By step and figure: child minus parent on the ``rows`` of one split, whose index is the place of their logits.
 
-    ``draws`` is (resamples, seed). In each resample of near-duplicate groups both answer the same messages, so what is
+    ``draws`` is (resamples, seed). In each resample of near-duplicate groups both answer the same inputs, so what is
     hard for both cancels out.
     """
     drawn = metrics.bootstrap_weights(rows.group.to_numpy(dtype=str), *draws)

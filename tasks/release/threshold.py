@@ -1,4 +1,4 @@
-"""The threshold from which a message is answered with the positive label, chosen on held-out messages."""
+"""The threshold from which an input is answered with the positive label, chosen on held-out rows."""
 
 from __future__ import annotations
 

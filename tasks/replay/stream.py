@@ -1,4 +1,4 @@
-"""Replay traffic: an HTTP client for the service, and a reviewer who sends delayed labels for a sample of the messages."""
+"""Replay traffic: an HTTP client for the service, and a reviewer who sends delayed labels for a sample of the inputs."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Client:
 
 
 def is_reviewed(identity: str, share: float, seed: int) -> bool:
-    """Whether a reviewer labels this message: a deterministic sample, the same in every run with the same seed."""
+    """Whether a reviewer labels this input: a deterministic sample, the same in every run with the same seed."""
     digest = hashlib.sha256(f"{seed}:{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 @dataclass
 class Reviewer:
-    """Labels a share of the messages, each ``delay`` messages after it was answered."""
+    """Labels a share of the inputs, each ``delay`` inputs after it was answered."""
 
     client: Client
     share: float
@@ -58,12 +58,12 @@ class Reviewer:
     _pending: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
 
     def see(self, number: int, identity: str, answer: str, label: str, request: Mapping[str, Any]) -> None:
-        """Register message ``number`` of the stream, answered under the journal id ``answer``."""
+        """Register input ``number`` of the stream, answered under the journal id ``answer``."""
         if is_reviewed(identity, self.share, self.seed):
             self._pending.append((number + self.delay, {"id": answer, "label": label, **request}))
 
     def work(self, number: int) -> None:
-        """Send the labels that are due once message ``number`` has been answered."""
+        """Send the labels that are due once input ``number`` has been answered."""
         while self._pending and self._pending[0][0] <= number:
             _, body = self._pending.popleft()
             status, response = self.client.call("POST", "/feedback", body)

@@ -18,7 +18,7 @@ MEASURES = {"smallest": "bytes", "fastest": "latency_us"}
 
 
 class Tolerances(Settings):
-    """Differences regarded as noise: timings vary, and a PR-AUC is measured on a few hundred messages."""
+    """Differences regarded as noise: timings vary, and a PR-AUC is measured on a few hundred rows."""
 
     bytes: float = Field(gt=0)
     """A relative difference, as for the latency."""
@@ -33,7 +33,7 @@ class Point:
     trial: int
     bytes: int
     latency_us: float
-    """From raw text to logits, one thread."""
+    """From raw input to logits, one thread."""
     pr_auc: float
     values: Mapping[str, Any]
     """Parameters by their dotted names."""

@@ -30,7 +30,7 @@ from tasks.tune.trial import Measurement, Step, Timing, Workspace, measure, run_
 REPEATS = 20
 """Consecutive points already tried, after which the space counts as exhausted."""
 REFERENCE_LATENCY = "pace"
-"""Study attribute: microseconds per message of the study's first student."""
+"""Study attribute: microseconds per input of the study's first student."""
 
 
 class Warmup(Settings):

@@ -22,7 +22,7 @@ from tasks.tune.front import Point
 from tasks.tune.space import Space, read_point, write_point
 
 DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
-"""Of bytes, microseconds a message, PR-AUC on valid."""
+"""Of bytes, microseconds an input, PR-AUC on valid."""
 ATTEMPTS = 3
 """Maximum number of attempts at a point whose trials get killed: the point may be the cause."""
 CURVE, OUTCOME, REASON, ATTEMPT = "curve", "outcome", "reason", "tried"

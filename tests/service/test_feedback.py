@@ -1,4 +1,4 @@
-"""service/feedback.py over HTTP: a verdict is taken with the message that was answered, stored once, or refused aloud."""
+"""service/feedback.py over HTTP: a verdict is taken with the input that was answered, stored once, or refused aloud."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ def test_what_another_worker_stored_is_known(config: Config) -> None:
 @pytest.mark.parametrize(
     ("change", "status", "says"),
     [
-        ({"text": TEXT + " "}, 409, "not the message"),
-        ({"text": ""}, 409, "not the message"),
+        ({"text": TEXT + " "}, 409, "not the input"),
+        ({"text": ""}, 409, "not the input"),
         ({"id": "20260101T000000000000Z-abcd-0"}, 404, "No answer"),
         ({"id": "../../salt"}, 404, "No answer"),
         ({"label": "eggs"}, 422, "none of ham, spam"),

@@ -96,7 +96,7 @@ def test_on_a_small_valid_a_student_is_released_that_noise_puts_below_the_margin
     shown = judged_on(larger, many, largest_loss=1)
     assert shown[0].difference == pytest.approx(difference, abs=1e-6)
     assert shown[0].interval is not None
-    assert shown[0].interval[1] < 0, "the same loss on thirty times as many messages is one"
+    assert shown[0].interval[1] < 0, "the same loss on thirty times as many rows is one"
     assert order_of(judged_on(larger, many, largest_loss=1, margin=0.005))[0] == "teacher-int8"
 
 
@@ -147,7 +147,7 @@ def test_where_nothing_else_is_good_enough_the_exported_teacher_is_released() ->
     assert judged_on(valid, worse)[-1].good, "whether it was evaluated or not"
 
 
-def test_few_messages_do_not_let_a_large_measured_loss_through() -> None:
+def test_few_rows_do_not_let_a_large_measured_loss_through() -> None:
     valid = made_valid(8, 12)
     logits = with_students(valid, noisy(valid, 2.5, 6, noisy(valid, 4, 1)))
     wide = judged_on(valid, logits, largest_loss=1)[0]
@@ -158,7 +158,7 @@ def test_few_messages_do_not_let_a_large_measured_loss_through() -> None:
     assert refused.reason.endswith(f"measured worse by more than {PARAMS['largest_loss']}")
 
 
-def test_copies_of_a_message_are_no_evidence() -> None:
+def test_copies_of_a_row_are_no_evidence() -> None:
     valid = made_valid(30, 60)
     logits = with_students(valid, noisy(valid, 1.2, 5, noisy(valid, 4, 1)))
     copied = pd.concat([valid] * 10, ignore_index=True)

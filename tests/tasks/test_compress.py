@@ -55,7 +55,7 @@ def test_the_loss_is_hinton_s() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
-def test_a_message_of_weight_three_counts_as_three_messages(share: float) -> None:
+def test_a_row_of_weight_three_counts_as_three_rows(share: float) -> None:
     student, teacher, labels = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
     often = [0, 1, 2, 2, 2, 3]
@@ -288,7 +288,7 @@ def test_of_a_broken_quantization_is_said_in_what(paths: Paths, monkeypatch: pyt
     assert "(params.yaml: quantize.parity." in found
 
 
-def test_messages_the_teacher_never_saw_are_named(paths: Paths) -> None:
+def test_rows_the_teacher_never_saw_are_named(paths: Paths) -> None:
     from tasks.compress.distillation import teacher_logits
 
     with paths.logits.open("wb") as file:

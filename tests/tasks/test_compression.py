@@ -195,7 +195,7 @@ def test_a_disagreement_is_counted_for_whoever_is_right() -> None:
     student = verdicts(np.array([[0, 9, 0], [0, 9, 0], [0, 9, 0], [9, 0, 0]], np.float32), CHOSEN, None)
     right = who_is_right(labels, teacher, student)
     assert right.tolist() == ["teacher", "student", "neither", ""]
-    assert count(right) == {"messages": 4, "disagree": 3, "teacher_right": 1, "student_right": 1, "neither_right": 1}
+    assert count(right) == {"rows": 4, "disagree": 3, "teacher_right": 1, "student_right": 1, "neither_right": 1}
 
 
 def test_the_surest_come_first_and_a_doubt_of_either_counts() -> None:
@@ -230,9 +230,9 @@ def test_the_page_opens_by_itself_and_holds_every_number(paths: Paths) -> None:
             shown = f"<small>{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}</small>"
             assert f'<td>{one["value"]:+.4f}\n{shown}<small class="{one["verdict"]}">{one["verdict"]}</small>' in page
     for split, entry in report["disagreements"].items():
-        assert f"<td>{split}</td><td>{entry['messages']:,}</td><td>{entry['disagree']:,}</td>" in page
-    assert report["disagreements"]["golden"] | {"messages": 0} == {
-        "messages": 0, "disagree": 9, "teacher_right": 0, "student_right": 9, "neither_right": 0,
+        assert f"<td>{split}</td><td>{entry['rows']:,}</td><td>{entry['disagree']:,}</td>" in page
+    assert report["disagreements"]["golden"] | {"rows": 0} == {
+        "rows": 0, "disagree": 9, "teacher_right": 0, "student_right": 9, "neither_right": 0,
     }  # fmt: skip
     assert report["disagreements"]["test"]["teacher_right"] == 3
 
@@ -305,8 +305,8 @@ def test_a_name_that_evaluate_does_not_know_is_one_line(paths: Paths, changes: d
     assert not paths.report("compression.html").exists()
 
 
-def test_scores_of_other_messages_are_refused(paths: Paths) -> None:
+def test_scores_of_other_rows_are_refused(paths: Paths) -> None:
     frame = pd.read_parquet(paths.prepared)
     frame.iloc[:-1].to_parquet(paths.prepared)
-    with pytest.raises(StageError, match=r"scores\.npz: holds the scores of other messages .* run evaluate again"):
+    with pytest.raises(StageError, match=r"scores\.npz: holds the scores of other rows .* run evaluate again"):
         reported(paths)

@@ -94,7 +94,7 @@ CASES: dict[str, tuple[list[tuple[Signal, ...]], list[str]]] = {
         ["none", "none", "none"],
     ),
     "too late": ([(drift(ALARM),), *[(drift(CALM),)] * 8, (drift(LOOSE, scale=9),)], ["none"] * 10),
-    "too few messages": ([(drift(ALARM, n=10),), (drift(LOOSE, n=10),)], ["none", "none"]),
+    "too few answers": ([(drift(ALARM, n=10),), (drift(LOOSE, n=10),)], ["none", "none"]),
     "flood": ([(limit("copies", 0.9, 0.3, "trust"),)], ["block"]),
     "failing": ([(limit("errors", 0.9, 0.02),)], ["block"]),
     "slow once": ([(limit("latency_p99", 900, 250),), (limit("latency_p99", 9, 250),)], ["none", "none"]),
@@ -174,7 +174,7 @@ def test_a_promotion_that_made_it_worse_is_rolled_back_and_both_figures_are_told
     reason, back = play(WORSE, releases=AFTER, previous="one", paired=BAD)[-1].reasons
     assert reason == (
         "24 of 60 answers were wrong, 4 of 120 before the promotion; "
-        "of the same 60 messages this release has 24 wrong, release one 3"
+        "of the same 60 rows this release has 24 wrong, release one 3"
     )
     assert back == "back to release one"
     assert actions(WORSE, releases=AFTER, previous=None, paired=BAD)[-1] == "none"
@@ -192,7 +192,7 @@ def test_without_the_release_before_people_are_told_once_and_nothing_is_undone()
     steps = [*WORSE, WORSE[-1]]
     decisions = play(steps, releases=[*AFTER, "two"], previous="one", not_compared="it is gone")
     assert [d.action for d in decisions[-3:]] == ["none", "investigate", "none"]
-    assert decisions[-2].reasons[0].endswith("release one cannot be asked about the same messages: it is gone")
+    assert decisions[-2].reasons[0].endswith("release one cannot be asked about the same inputs: it is gone")
     drifted = [*WORSE[:4], (*WORSE[4], drift(ALARM)), (*WORSE[5], drift(ALARM))]
     last = play(drifted, releases=AFTER, previous="one", not_compared="it is gone")[-1]
     assert last.action == "restill"
@@ -308,7 +308,7 @@ def test_the_label_mix_and_what_it_explains_are_recalibrated_and_all_else_restil
     assert actions(steps)[-1] == action
 
 
-def test_what_the_messages_show_to_be_the_mix_s_doing_is_no_reason_to_train() -> None:
+def test_what_the_inputs_show_to_be_the_mix_s_doing_is_no_reason_to_train() -> None:
     steps = [(*signals, drift(ALARM), drift(ALARM, name="features")) for signals in MIX]
     assert actions(steps, explained=frozenset({"features up"}))[-1] == "restill"
     last = play(steps, explained=frozenset({"features up", "joint up"}))[-1]

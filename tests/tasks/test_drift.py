@@ -57,7 +57,7 @@ def test_a_world_of_shouting_links_has_moved_and_its_page_shows_no_text(paths: P
     assert "PLANTEDMARKER" not in page
 
 
-def test_too_few_messages_are_not_compared(paths: Paths) -> None:
+def test_too_few_rows_are_not_compared(paths: Paths) -> None:
     report = judged(paths, made_prepared(["ham", "spam"], 60, seed=8))
     assert report == {"compared": False, "future": 60, "reference": 1500}
     assert "drift.minimum is 500" in paths.report("drift.html").read_text()

@@ -1,4 +1,4 @@
-"""tasks/data/feedback.py, and its way through the graph: one voice a message, and golden never moves."""
+"""tasks/data/feedback.py, and its way through the graph: one voice an input, and golden never moves."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_table_becomes_feedback_once_however_often_it_is_imported(tmp_path: Pa
     assert exported == [{"id": name, "label": "spam", "received": None, "subject": "", "text": "win a prize"}]
 
 
-def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_counted(tmp_path: Path) -> None:
+def test_rows_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_counted(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((MAIL / "params.yaml").read_text())
     table = [
         {"n": 7, "class": "spam", "body": "one"}, {"n": 7, "class": "ham", "body": "two \ud800"},
@@ -122,7 +122,7 @@ def test_messages_of_one_id_in_an_imported_table_are_told_apart_and_reasons_are_
     assert quarantine.id.tolist() == ["import:9", "import:9#2"]
 
 
-def test_next_week_s_table_of_the_same_name_is_other_messages(tmp_path: Path) -> None:
+def test_next_week_s_table_of_the_same_name_is_other_rows(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((MAIL / "params.yaml").read_text())
     for week, label in (("first", "spam"), ("second", "ham")):
         (tmp_path / week).mkdir()

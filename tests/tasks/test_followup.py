@@ -57,12 +57,12 @@ def test_another_mix_moves_descriptors_and_features_too_and_is_recalibrated(path
     assert intent.facts == {"parent": RELEASE, "windows": [2, 3]}
 
 
-def test_another_mix_of_other_messages_is_restilled(paths: Paths) -> None:
+def test_another_mix_of_other_inputs_is_restilled(paths: Paths) -> None:
     *_, last = decided(paths, [{}, {"spam": 0.1, "moved": 0.7}, {"spam": 0.1, "moved": 0.7}])
     assert last.action == "restill", last.reasons
 
 
-def test_drift_is_explained_in_the_mix_that_the_scores_say_and_of_other_messages_it_is_not(paths: Paths) -> None:
+def test_drift_is_explained_in_the_mix_that_the_scores_say_and_of_other_inputs_it_is_not(paths: Paths) -> None:
     held = stored_reference(paths.store, RELEASE)
     reference, monitor, rng = held.reference, settings()[0], np.random.default_rng(3)
     sample = held.sample_of(answers(world(500, rng, spam=0.1)))

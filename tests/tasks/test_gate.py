@@ -122,7 +122,7 @@ def test_a_spoiled_champion_fails_champion_alone(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: messages(["ham", "spam"], 900).to_parquet(path)])
-def test_messages_that_are_not_its_own_fail_lineage_alone(trial: Trial, spoil: Callable[[Path], None]) -> None:
+def test_rows_that_are_not_its_own_fail_lineage_alone(trial: Trial, spoil: Callable[[Path], None]) -> None:
     spoil(trial.prepared)
     assert failed(trial.judge()) == ["lineage"]
 
@@ -189,7 +189,7 @@ def test_flipped_feedback_labels_do_not_pass_and_labels_says_so(trial: Trial, sh
 
 
 def test_honest_feedback_passes_and_its_absence_is_said(trial: Trial) -> None:
-    assert "no message" in {check.name: check for check in trial.judge().checks}["labels"].reason
+    assert "no row" in {check.name: check for check in trial.judge().checks}["labels"].reason
     trial.say(with_feedback(messages(["ham", "spam"]), 200, 0.0))
     assert failed(trial.judge()) == []
 
@@ -222,14 +222,14 @@ def test_a_ranking_below_the_least_fails_golden_even_where_the_champion_is_as_po
     assert report.failed[0].threshold == 0.99
 
 
-def test_wrong_answers_to_the_newest_messages_fail_window_alone(trial: Trial) -> None:
+def test_wrong_answers_to_the_newest_rows_fail_window_alone(trial: Trial) -> None:
     trial.change(trial.challenger, "settings.json", {"threshold": 2.0})
     report = trial.judge(**but("window"))
     assert failed(report) == ["window"]
     assert "since the champion's snapshot of 2020-01-20" in report.failed[0].reason
 
 
-def test_too_few_newest_messages_fail_window_alone(trial: Trial) -> None:
+def test_too_few_newest_rows_fail_window_alone(trial: Trial) -> None:
     report = trial.judge(window={"minimum": 5000, "rows": 5000})
     assert failed(report) == ["window"]
     assert "too few" in report.failed[0].reason
@@ -243,7 +243,7 @@ def test_the_window_is_filled_up_with_the_newest_of_before(trial: Trial) -> None
         held_out = late[late.split.isin(["test", "golden"])]
         fresh = int((held_out.received >= pd.Timestamp(since, tz="UTC")).sum())
         check = {check.name: check for check in trial.judge(window={"minimum": minimum, "rows": 500}).checks}["window"]
-        assert f"the newest {max(fresh, minimum)} labelled messages, {fresh} of them since" in check.reason
+        assert f"the newest {max(fresh, minimum)} labelled rows, {fresh} of them since" in check.reason
 
 
 def test_ham_taken_for_spam_fails_false_positives_alone(trial: Trial) -> None:
@@ -258,7 +258,7 @@ def test_a_source_that_fares_worse_fails_worst_slice_alone(trial: Trial) -> None
     assert set(report.failed[0].details) == {"group-0", "group-1"}
 
 
-def test_no_source_with_enough_messages_fails_worst_slice_alone(trial: Trial) -> None:
+def test_no_source_with_enough_rows_fails_worst_slice_alone(trial: Trial) -> None:
     assert failed(trial.judge(worst_slice={"rows": 5000})) == ["worst_slice"]
 
 
@@ -294,7 +294,7 @@ def test_a_figure_that_is_none_is_a_failed_check_and_json_holds_no_nan(trial: Tr
     assert stored["passed"] is False
 
 
-def test_a_golden_set_without_a_message_is_no_reason_to_pass(trial: Trial) -> None:
+def test_a_golden_set_without_a_row_is_no_reason_to_pass(trial: Trial) -> None:
     frame = messages(["ham", "spam"])
     trial.say(frame[frame.split != "golden"])
     assert set(failed(trial.judge())) == {"golden", "false_positives", "worst_slice", "calibration", "latency_us"}

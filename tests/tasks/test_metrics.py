@@ -88,7 +88,7 @@ def test_the_threshold_chosen_has_the_highest_f1_of_all(rows: int, seed: int) ->
 
 
 @given(st.integers(3, 40), st.integers(0, 500))
-def test_a_weight_of_two_is_a_message_that_stands_twice(rows: int, seed: int) -> None:
+def test_a_weight_of_two_is_a_row_that_stands_twice(rows: int, seed: int) -> None:
     logits, truth = made_logits(rows, 2, seed)
     weights = np.random.default_rng(seed).integers(1, 4, rows)
     often = np.repeat(np.arange(rows), weights)

@@ -1,4 +1,4 @@
-"""tasks/monitor/paired.py: the release before answers the same labelled messages, and only a worse release is undone."""
+"""tasks/monitor/paired.py: the release before answers the same labelled rows, and only a worse release is undone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.release import Release
 from service.store import release_folder
 from tasks.monitor import watch
 from tasks.monitor.decide import Decision
-from tasks.monitor.paired import ConfirmedMessage, compare, confirmed_messages
+from tasks.monitor.paired import ConfirmedRow, compare, confirmed_rows
 from tasks.monitor.policy import Paired
 from tasks.monitor.state import State
 from tasks.release.package import seal
@@ -48,7 +48,7 @@ def before_of(paths: Paths) -> str:
 def labelled_traffic(paths: Paths, *, wrong: float, drift: bool) -> None:
     """Two windows of the release before, and one of the champion, of whose answers a share is ``wrong``; all labelled.
 
-    Where that is ``drift``, the messages look to both releases like the other label.
+    Where that is ``drift``, the inputs look to both releases like the other label.
     """
     rng, words = np.random.default_rng(7), random.Random(7)
     records = [
@@ -75,7 +75,7 @@ def test_a_release_that_is_worse_is_undone_with_the_champion_and_the_token_of_th
     labelled_traffic(paths, wrong=0.3, drift=False)
     *_, last = decided(paths)
     assert last.action == "rollback"
-    assert "of the same 125 messages this release has" in last.reasons[0]
+    assert "of the same 125 rows this release has" in last.reasons[0]
     assert last.reasons[-1] == f"back to release {before_of(paths)}"
     intent = State(paths.monitor / "state.db").open_intent("rollback")
     assert intent is not None
@@ -113,7 +113,7 @@ def test_a_release_before_that_is_not_whole_is_not_gone_back_to_and_people_are_t
 
 
 def record(n: int, label: str, **changes: Any) -> dict[str, Any]:
-    """What a reviewer says of message ``n``, which the champion had answered with ham."""
+    """What a reviewer says of input ``n``, which the champion had answered with ham."""
     answered = {"label": "ham", "release": RELEASE, "hash": f"hash {n}"}
     plain = {"time": "1", "id": f"{n}", "label": label, "reviewer": "anna", "subject": "", "text": f"text {n}"}
     return plain | {"answered": answered} | changes
@@ -128,7 +128,7 @@ def test_each_text_is_asked_about_once_and_only_where_its_label_stands() -> None
         record(6, "spam", answered=None),
         record(7, "spam", answered={"label": "ham", "release": "another", "hash": "hash 7"}),
     ]  # fmt: skip
-    assert [(said.content["text"], said.label) for said in confirmed_messages(records, RELEASE)] == [
+    assert [(said.content["text"], said.label) for said in confirmed_rows(records, RELEASE)] == [
         ("text 1", "spam"), ("text 2", "ham"), ("text 4", "ham"),
     ]  # fmt: skip
 
@@ -137,15 +137,15 @@ def content(text: str) -> dict[str, str]:
     return {"subject": "", "text": text}
 
 
-def test_every_message_is_counted_where_it_belongs(release: Path) -> None:
+def test_every_row_is_counted_where_it_belongs(release: Path) -> None:
     ham, spam = "kernel patch review agenda " * 5, "winner prize money offer " * 5
     asked = [
         (ham, "ham", "ham"), (spam, "spam", "ham"), (spam, "spam", "ham"), (ham, "spam", "spam"),
         (ham, "spam", "ham"), ("  ", "ham", "ham"), (ham, "news", "spam"),
     ]  # fmt: skip
-    messages = [ConfirmedMessage(content(text), label, answered) for text, label, answered in asked]
-    found = compare(messages, Release(release))
-    assert found == Paired(messages=6, both=2, lost=2, won=1)
+    rows = [ConfirmedRow(content(text), label, answered) for text, label, answered in asked]
+    found = compare(rows, Release(release))
+    assert found == Paired(rows=6, both=2, lost=2, won=1)
     assert (found.wrong, found.wrong_before) == (4, 3)
 
 

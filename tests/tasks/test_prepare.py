@@ -148,7 +148,7 @@ def test_a_later_contradiction_does_not_unteach_the_past() -> None:
     assert prepared_whole(rows)[1] == {"row-19": "same_input_other_label"}
 
 
-def test_a_message_that_goes_does_not_take_its_group_s_split_with_it() -> None:
+def test_a_row_that_goes_does_not_take_its_group_s_split_with_it() -> None:
     rows = made_rows(60)
     rows.loc[30, "text"] = near_copy(rows.text[3])
     rows.loc[30, "subject"] = rows.subject[3]

@@ -131,7 +131,7 @@ def test_nothing_is_made_of_too_few_labels_or_where_nothing_could_judge_it(world
     (world.paths.home / FOLDER / f"{world.champion}.parquet").unlink()
     world.recalibrate(sent, tmp_path / "made")
     world.trial.prepared.unlink()
-    with pytest.raises(StageError, match="the messages that it was judged on are neither in"):
+    with pytest.raises(StageError, match="the rows that it was judged on are neither in"):
         world.recalibrate(sent, tmp_path / "made")
 
 

@@ -71,7 +71,7 @@ def test_every_variant_has_every_figure_on_every_split_with_an_interval(paths: P
     report = evaluated(paths)
     frame = pd.read_parquet(paths.prepared)
     assert set(report["variants"]) == {"baseline", "student", "student-quantized"}
-    assert set(report["splits"]) == {"valid", "test", "golden", "future", "hard"}, "a slice with no message is left out"
+    assert set(report["splits"]) == {"valid", "test", "golden", "future", "hard"}, "a slice with no row is left out"
     for name, entry in report["variants"].items():
         assert entry["bytes"] == sum(f.stat().st_size for f in paths.model(name).iterdir())
         assert entry["parameters"] > 0
@@ -101,7 +101,7 @@ def test_threshold_and_temperature_are_chosen_on_valid_alone(paths: Paths) -> No
         assert entry["metrics"]["test"] != after["variants"][name]["metrics"]["test"]
 
 
-def test_a_slice_is_its_own_messages_against_all_of_the_other_labels() -> None:
+def test_a_slice_is_its_own_rows_against_all_of_the_other_labels() -> None:
     frame = made_prepared(["ham", "spam"], 140)
     frame["source"] = np.where((frame.label == "ham") & (frame.index % 3 == 0), "hard-ham", frame.label)
     part = slice_rows(frame, SliceOf(sources=["hard-ham"]))
@@ -152,7 +152,7 @@ def test_a_release_answers_as_the_model_it_was_made_of(paths: Paths) -> None:
     assert [answer.label == "spam" for answer in answers] == [score >= entry["threshold"] for score in expected]
 
 
-def test_a_release_says_where_it_came_from_and_holds_no_message(paths: Paths) -> None:
+def test_a_release_says_where_it_came_from_and_holds_no_row(paths: Paths) -> None:
     frame = pd.read_parquet(paths.prepared)
     frame["raw"] = frame.raw + " PLANTEDMARKER"
     frame["input"] = frame.input + " PLANTEDMARKER"

@@ -150,7 +150,7 @@ def test_a_rollback_is_a_change_that_is_drawn_and_promotes_nothing() -> None:
     assert drawn[0].count("stroke: #c0392b") < drawn[1].count("stroke: #c0392b")
 
 
-def test_a_promotion_by_the_last_message_has_nothing_after_it() -> None:
+def test_a_promotion_by_the_last_input_has_nothing_after_it() -> None:
     rows = answers(frozen="sshhhh", restilled="sshhhh", truth="sshhhh")
     change = {"period": rows.period.iloc[-1], "release": "abc", "outcome": "promoted", "why": "", "labels": 1, "number": 6}
     found = figures({"answers": rows, "changes": [change], "recalibrations": [], "windows": []}, "spam", 100, 1)

@@ -26,7 +26,7 @@ def test_equal_scores_are_one_threshold() -> None:
     assert threshold == pytest.approx(0.7), "one too few is nearer than two too many"
 
 
-def test_a_message_of_weight_three_counts_as_three() -> None:
+def test_a_row_of_weight_three_counts_as_three() -> None:
     rng = np.random.default_rng(3)
     scores, hits = rng.random(40), rng.random(40) < 0.5
     weights = rng.integers(1, 4, 40)

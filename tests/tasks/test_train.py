@@ -161,7 +161,7 @@ def test_the_stage_leaves_a_teacher_its_logits_and_a_tracked_run(own_store: None
     write_json(paths.schema, {"kind": KIND, "labels": ["ham", "news", "spam"]})
     train(settings_for(tiny_teacher, epochs=3), paths)
     stored = np.load(paths.logits)
-    assert list(stored["ids"]) == list(frame.id), "each message is asked once, for all stages behind"
+    assert list(stored["ids"]) == list(frame.id), "each row is asked once, for all stages behind"
     teacher = load_teacher(paths.model("teacher"))
     row = frame[frame.split == "valid"].iloc[0]
     again = teacher.predict(teacher.encode([row.input]), CPU, False)[0]

@@ -329,7 +329,7 @@ def test_no_trial_is_begun_that_would_not_end_in_time(tmp_path: Path) -> None:
     assert ends(search) == ["finished"]
 
 
-def test_messages_of_test_golden_and_future_are_not_read(tmp_path: Path) -> None:
+def test_rows_of_test_golden_and_future_are_not_read(tmp_path: Path) -> None:
     clean, poisoned = (searching(make_project(tmp_path / name, poisoned=name == "poisoned")) for name in ("clean", "poisoned"))
     assert clean.study.study_name == poisoned.study.study_name
     for search in (clean, poisoned):
