@@ -54,9 +54,9 @@ LOOP: dict[str, dict[str, Any]] = {
     "gate": GATE,
 }
 DEPLOYMENTS = {
-    "pipeline": {"seconds": 100, "cron": None},
-    "monitor": {"seconds": 20, "cron": None},
-    "restill": {"seconds": 20, "cron": None},
+    "pipeline": {"seconds": 200, "cron": None},
+    "monitor": {"seconds": 40, "cron": None},
+    "restill": {"seconds": 40, "cron": None},
 }
 POLICY = {"floor": 20, "minimum": 20, "minimum_labels": 10, "recalibrate": {"floor": 100_000}}
 """Whatever drift there is, it is a restill that is to be seen here."""
@@ -280,7 +280,7 @@ def test_kills_of_every_server_lose_no_window_and_no_answer(loop: Loop, mail: pd
 
 
 def test_drift_ends_in_a_new_champion_whatever_dies_on_the_way(loop: Loop) -> None:
-    intent = patient("an intent", 240, lambda: loop.state().open_intent("restill") or loop.state().attempts(), loop.told)
+    intent = patient("an intent", 480, lambda: loop.state().open_intent("restill") or loop.state().attempts(), loop.told)
     assert intent
     before = read_pointer(loop.home / "store")
     assert before is not None
@@ -352,14 +352,14 @@ def test_a_workload_of_another_kind_joins_drifts_and_is_restilled_and_mail_is_le
     first = images.served()
     pictures, truth = bars(5 * COUNT, seed=7)
     images.send([as_request(picture) for picture in pictures[:COUNT]])
-    (calm,) = patient("a judged window of images", 300, lambda: images.state().past(10**6, -1), images.told)
+    (calm,) = patient("a judged window of images", 600, lambda: images.state().past(10**6, -1), images.told)
     assert calm.decision.action == "none", calm.decision.reasons
     changed = [as_request(255 - picture) for picture in pictures[COUNT:]]
     names = [LABELS[number] for number in truth[COUNT:]]
     for number, (identity, body) in enumerate(zip(images.send(changed), changed, strict=True)):
         if number % 4 == 0:
             images.label(identity, body, names[number])
-    intent = patient("an intent", 300, lambda: images.state().open_intent("restill") or images.state().attempts(), images.told)
+    intent = patient("an intent", 600, lambda: images.state().open_intent("restill") or images.state().attempts(), images.told)
     assert intent
     assert loop.kill("restill-bars:")
     assert loop.kill("flows.deployments")
