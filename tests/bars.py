@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from service.kinds.image_classification.images import encode_png
 from tests.imports import ROOT
@@ -82,6 +83,7 @@ def add_bars(project: Project, **changes: dict[str, Any]) -> None:
     project.set(WORKLOAD, **SMALL)
     project.set(WORKLOAD, **changes)
     shared = project.root / "params.yaml"
-    text = shared.read_text(encoding="utf-8")
-    shared.write_text(text.replace("workloads: [mail]", f"workloads: [mail, {WORKLOAD}]"), encoding="utf-8")
+    params = yaml.safe_load(shared.read_text(encoding="utf-8"))
+    params["workloads"].append(WORKLOAD)
+    shared.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     project.run(f"git add -A && git commit -qm {WORKLOAD}")

@@ -112,6 +112,17 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path
         assert torch.equal(tensor, weights_of(resumed)[name]), name
 
 
+@pytest.mark.parametrize(("widths", "last"), [([8, 32], False), ([16, 32], True)])
+def test_narrow_convolutions_keep_the_order_in_memory_in_which_they_overwrite_nothing(widths: list[int], last: bool) -> None:
+    teacher = new_teacher(train_settings(widths=widths))
+    weights = [layer.weight for layer in teacher.network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    wide = [weight for weight in weights if weight.shape[1] > 1 and weight.shape[2] > 1]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) == last for weight in wide)
+    assert all(weight.is_contiguous() != last for weight in wide)
+    ((_, (images,)), *_) = teacher.epoch(teacher.encode(made_images(31)[0]), 31, 1, 0, 0)
+    assert images.stride() == (120, 120, 10, 1), "the images leave the order to the weights"
+
+
 def test_an_epoch_depends_on_seed_and_number_alone() -> None:
     teacher = new_teacher(train_settings())
     encoded = teacher.encode(made_images(40)[0])

@@ -98,12 +98,25 @@ class Once(nn.Module):
         return self.network.classify(pooled), pooled
 
 
+NARROW = 16
+"""Output channels below which a convolution keeps the usual order in memory.
+
+With the channels last and an odd number of images, the gradients of narrower ones overwrite foreign memory in torch 2.13's
+oneDNN on a CPU with AVX-512: the process crashes, or computes on with what it overwrote.
+"""
+
+
 def channels_last(network: N) -> N:
-    """``network`` with its weights in the order in memory in which convolutions on a CPU are fastest."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    """``network`` with its weights in the order in memory in which convolutions on a CPU are fastest, where that is safe."""
+    narrow = any(layer.out_channels < NARROW for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    order = torch.contiguous_format if narrow else torch.channels_last
+    return network.to(memory_format=order)  # type: ignore[call-overload,no-any-return]
 
 
 def scaled(pixels: Tensor, shape: Shape) -> Tensor:
-    """``uint8[n, height, width, channels]`` as ``float[n, channels, height, width]``, in memory with the channels last."""
+    """``uint8[n, height, width, channels]`` as ``float[n, channels, height, width]``, in the usual order in memory.
+
+    The weights say in which order a network works; images of one channel, merely permuted, would say that they are of either.
+    """
     images = (pixels.float() - shape.mean) / shape.std
-    return images.permute(0, 3, 1, 2)
+    return images.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
