@@ -354,11 +354,11 @@ def test_a_workload_of_another_kind_joins_drifts_and_is_restilled_and_mail_is_le
     images.send([as_request(picture) for picture in pictures[:COUNT]])
     (calm,) = patient("a judged window of images", 600, lambda: images.state().past(10**6, -1), images.told)
     assert calm.decision.action == "none", calm.decision.reasons
-    changed = [as_request(255 - picture) for picture in pictures[COUNT:]]
-    names = [LABELS[number] for number in truth[COUNT:]]
-    for number, (identity, body) in enumerate(zip(images.send(changed), changed, strict=True)):
-        if number % 4 == 0:
-            images.label(identity, body, names[number])
+    for number, (picture, label) in enumerate(zip(pictures[COUNT:], truth[COUNT:], strict=True)):
+        changed = as_request(255 - picture)
+        (identity,) = images.send([changed])
+        if number % 4 == 0:  # at once: a label belongs to the window in which it comes
+            images.label(identity, changed, LABELS[label])
     intent = patient("an intent", 600, lambda: images.state().open_intent("restill") or images.state().attempts(), images.told)
     assert intent
     assert loop.kill("restill-bars:")
