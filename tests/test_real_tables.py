@@ -57,7 +57,11 @@ def test_a_table_ends_with_a_release_that_says_why_it_is_the_one(project: Projec
     candidates = read(project, "release/card.json")["candidates"]
     assert next(c["variant"] for c in candidates if c["good"]) == read(project, "release/card.json")["variant"]
     assert candidates[-1]["reason"] == "teacher-onnx is the teacher itself", "so there is always a release"
-    assert all(c["reason"].startswith("PR-AUC on valid ") and len(c["interval"]) == 2 for c in candidates[:-1])
+    measured = [c for c in candidates[:-1] if c["interval"] is not None]
+    assert [c["variant"] for c in measured][:3] == ["student-quantized", "student-pruned", "student"]
+    assert all(c["reason"].startswith("PR-AUC on valid ") and len(c["interval"]) == 2 for c in measured)
+    left = [c["reason"] for c in candidates[:-1] if c not in measured]
+    assert left in ([], ["not measured: 2 before it are good enough"])
 
 
 def test_every_split_has_every_figure_with_its_interval(project: Project) -> None:
