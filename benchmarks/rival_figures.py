@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from benchmarks.rivals import Rival
+from service.decision import positive_index
 from tasks.files import read_json
 from tasks.lineage import sha256
 from tasks.release.evaluate import Evaluate, judge, split_up, timed
@@ -29,7 +30,7 @@ def rival_figures(loaded: Mapping[Path, Rival], rivals: Sequence[Path], settings
     if not rivals:
         return {}
     rows, schema = judged(pd.read_parquet(paths.prepared)), read_json(paths.schema)
-    positive = None if schema["positive"] is None else int(schema["labels"].index(schema["positive"]))
+    positive = positive_index(schema)
     parts = split_up(rows, settings)
     latency_us = timed({folder.name: model for folder, model in loaded.items()}, parts, schema, settings)
     models = {}

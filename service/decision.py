@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+
+
+def positive_index(settings: Mapping[str, Any]) -> int | None:
+    """The index of the label ``positive`` among ``labels``; None where no label is positive."""
+    return None if settings["positive"] is None else int(settings["labels"].index(settings["positive"]))
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:

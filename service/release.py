@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.decision import decide, softmax
+from service.decision import decide, positive_index, softmax
 from service.kinds import serving_class
 
 MANIFEST = "manifest.json"
@@ -77,7 +77,7 @@ class Release:
         settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         self.labels: list[str] = settings["labels"]
         self.limits: dict[str, int] = settings["limits"]
-        self._positive = self.labels.index(settings["positive"]) if settings["positive"] is not None else None
+        self._positive = positive_index(settings)
         self._threshold = float(settings["threshold"])
         self.temperature = float(settings["temperature"])
         # Recalibration adds this to each label's log-probability, to correct for label shift.

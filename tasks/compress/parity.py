@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 
-from service.decision import decide, softmax
+from service.decision import decide, positive_index, softmax
 from tasks.metrics import best_threshold
 from tasks.stage import Settings, StageError
 
@@ -57,7 +57,7 @@ class ParityRows:
     @classmethod
     def of(cls, rows: pd.DataFrame, schema: dict[str, Any], slice_rows: int) -> ParityRows:
         """The prepared ``rows``, under ``schema`` as the stage prepare writes it."""
-        positive = None if schema["positive"] is None else schema["labels"].index(schema["positive"])
+        positive = positive_index(schema)
         labels, weights = rows.label_id.to_numpy(dtype=np.int64), rows.weight.to_numpy(dtype=np.float64)
         return cls(labels, rows.source.to_numpy(dtype=str), weights, positive, slice_rows)
 

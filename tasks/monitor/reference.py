@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from service.decision import decide as answer
+from service.decision import positive_index
 from service.store import is_identity, release_folder
 from tasks.files import read_json
 from tasks.monitor.sample import Floats, Integers, Sample, sample_from_answers
@@ -131,7 +132,7 @@ def load_reference(folder: Path) -> ReferenceData:
             contents: dict[str, npt.NDArray[Any]] = dict(arrays)
         contents.setdefault("features", np.empty((len(contents["probabilities"]), 0)))
         labels: list[str] = settings["labels"]
-        positive = labels.index(settings["positive"]) if settings["positive"] is not None else None
+        positive = positive_index(settings)
         return ReferenceData(contents, labels, positive, float(settings["threshold"]))
     except (OSError, EOFError, ValueError, LookupError, TypeError, BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())

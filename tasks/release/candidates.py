@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from service.decision import positive_index
 from tasks.model.variants import load_variant
 from tasks.release.choice import Candidate, Choice, better_baseline, judge_all
 from tasks.release.evaluate import Evaluate, judge
@@ -38,16 +39,11 @@ class LateEvaluation:
         variant = load_variant(folder, self.settings.threads)
         logits = np.full((len(self.rows), len(self.schema["labels"])), np.nan, np.float32)
         logits[valid.index] = variant.logits(list(valid.input))
-        positive = position(self.schema)
+        positive = positive_index(self.schema)
         self.entries[name] = {"parameters": variant.parameters} | judge(
             logits, {"valid": valid}, positive, folder, self.settings
         )
         return logits
-
-
-def position(schema: dict[str, Any]) -> int | None:
-    """The number of the positive label; None where there is none."""
-    return None if schema["positive"] is None else int(schema["labels"].index(schema["positive"]))
 
 
 def choose(settings: Choice, late: LateEvaluation, evaluation: dict[str, Any]) -> tuple[list[Candidate], str | None]:
@@ -56,7 +52,7 @@ def choose(settings: Choice, late: LateEvaluation, evaluation: dict[str, Any]) -
     Raises StageError as ``judge_all`` does.
     """
     valid = late.rows[late.rows.split == "valid"]
-    judged_by = (settings, read_scores(late.rows, late.paths), valid, evaluation["teacher"], position(late.schema))
+    judged_by = (settings, read_scores(late.rows, late.paths), valid, evaluation["teacher"], positive_index(late.schema))
     return judge_all(*judged_by, late.ask), better_baseline(*judged_by)
 
 

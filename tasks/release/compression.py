@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from service.decision import positive_index
 from service.kinds import serving_class
 from tasks.files import atomic_write, read_json, write_json
 from tasks.kinds import release_part
@@ -65,9 +66,9 @@ class Evaluated:
     def read(cls, paths: Paths) -> Evaluated:
         """Raises StageError where the scores are of other rows than the prepared ones."""
         evaluation, schema = read_json(paths.report("evaluation.json")), read_json(paths.schema)
-        rows, labels = judged(pd.read_parquet(paths.prepared)), schema["labels"]
+        rows = judged(pd.read_parquet(paths.prepared))
         parts = {split: rows[rows.split == split] for split in HELD_OUT if split in evaluation["splits"]}
-        positive = None if schema["positive"] is None else labels.index(schema["positive"])
+        positive = positive_index(schema)
         return cls(evaluation, parts, read_scores(rows, paths), schema, positive)
 
 

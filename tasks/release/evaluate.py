@@ -19,7 +19,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from service.decision import decide, softmax
+from service.decision import decide, positive_index, softmax
 from service.kinds import serving_class
 from tasks import metrics
 from tasks.compress.distillation import TEACHER, teacher_logits
@@ -155,7 +155,7 @@ def evaluate(settings: Evaluate, paths: Paths) -> None:
     if settings.teacher not in settings.variants:
         raise StageError(f"evaluate.teacher = {settings.teacher!r}: is none of evaluate.variants = {settings.variants}")
     rows, schema = judged(pd.read_parquet(paths.prepared)), read_json(paths.schema)
-    positive = schema["labels"].index(schema["positive"]) if schema["positive"] is not None else None
+    positive = positive_index(schema)
     parts = split_up(rows, settings)
     with track("evaluate", settings, paths) as tracker:
         tracker.data(paths.prepared, rows, "evaluation")

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from service.decision import positive_index
 from service.kinds import serving_class
 from service.release import hash_files
 from tasks.compress.distillation import teacher_logits
@@ -115,7 +116,7 @@ class Workspace:
 
     def quality(self, logits: Any) -> float:
         """Weighted PR-AUC on valid."""
-        positive = None if self.schema["positive"] is None else self.schema["labels"].index(self.schema["positive"])
+        positive = positive_index(self.schema)
         weights = self.valid.weight.to_numpy(dtype=np.float64)
         return ranking(logits, self.valid.label_id.to_numpy(), positive, weights=weights)["pr_auc"]
 
